@@ -1,0 +1,52 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let swiftSettings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+]
+
+let cSettings: [CSetting] = [
+    // ptrace requests, process_vm_readv, gettid and friends are GNU extensions.
+    .define("_GNU_SOURCE"),
+    .enableWarning("all"),
+    .enableWarning("extra"),
+    .treatAllWarnings(as: .error),
+]
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+
+let package = Package(
+    name: "sockalive",
+    products: [
+        .executable(name: "sockalive", targets: ["sockalive"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-system.git", from: "1.8.0"),
+    ],
+    targets: [
+        .target(name: "CSockalive", cSettings: cSettings),
+        .target(
+            name: "SockaliveCore",
+            dependencies: ["CSockalive", systemPackage],
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "sockalive",
+            dependencies: ["SockaliveCore", argumentParser, systemPackage],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SockaliveCoreTests",
+            dependencies: ["SockaliveCore", systemPackage],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SockaliveTests",
+            dependencies: ["sockalive", "SockaliveCore", systemPackage],
+            swiftSettings: swiftSettings
+        ),
+    ]
+)
