@@ -23,7 +23,7 @@ int sockalive_pidfd_open(pid_t pid);
 /* pidfd_getfd(2), Linux 5.6. A close-on-exec duplicate of the target's fd, or -errno. */
 int sockalive_pidfd_getfd(int pidfd, int fd);
 
-/* ---- remote call (x86-64 only; elsewhere every call answers -ENOSYS) ------ */
+/* ---- remote_call.c: ptrace (x86-64; elsewhere every call answers -ENOSYS) -- */
 
 /* A process of which one thread is held still. It belongs to the thread that held it. */
 struct sockalive_tracee;
@@ -31,11 +31,12 @@ struct sockalive_tracee;
 /* How far a call came; says what an errno means. */
 enum sockalive_stage {
     SOCKALIVE_STAGE_NONE = 0,
-    SOCKALIVE_STAGE_UNSUPPORTED,   /* this architecture, or this kind of target (x32 …) */
-    SOCKALIVE_STAGE_CHOOSE_THREAD, /* no thread that could be held: zombie, D state, gone */
+    SOCKALIVE_STAGE_UNSUPPORTED,   /* this architecture, or this kind of target (x32 ...) */
+    SOCKALIVE_STAGE_CHOOSE_THREAD, /* no thread to hold: -ESRCH gone or zombie, -EBUSY D state */
     SOCKALIVE_STAGE_SEIZE,         /* PTRACE_SEIZE was refused: permission, or already traced */
     SOCKALIVE_STAGE_STOP,          /* the thread did not stop in time */
     SOCKALIVE_STAGE_PREPARE,       /* registers, instruction or scratch memory were not to be had */
+    SOCKALIVE_STAGE_DESCRIPTOR,    /* -ESTALE: fd is no longer that socket; nothing was called on it */
     SOCKALIVE_STAGE_CALL,          /* the remote call did not come to its end */
     SOCKALIVE_STAGE_GONE,          /* the target exited while it was held */
     SOCKALIVE_STAGE_SECCOMP,       /* a seccomp filter that could not be suspended */
@@ -50,28 +51,37 @@ struct sockalive_hold {
 
 /*
  * Holds one thread of process PID still by PTRACE_SEIZE and PTRACE_INTERRUPT and
- * makes it ready for remote calls. The other threads run on.
+ * makes it ready for remote calls on descriptor fd, which must still be
+ * socket:[inode]. The other threads run on.
  *
- * timeout_ms bounds the wait for the stop (a thread in D state never stops).
+ * timeout_ms bounds every single wait (a thread in D state never stops).
  * 0 and *out, or -errno with info->stage saying where; then nothing is held.
  */
-int sockalive_hold(pid_t pid, int timeout_ms, struct sockalive_tracee **out, struct sockalive_hold *info);
+int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct sockalive_tracee **out,
+                   struct sockalive_hold *info);
 
 /* Puts everything back, lets the thread go, frees the handle. Never fails towards the target. */
 void sockalive_release(struct sockalive_tracee *tracee, struct sockalive_hold *info);
 
 /*
- * getsockopt(2) and setsockopt(2) inside the held process, on its descriptor fd.
+ * getsockopt(2) and setsockopt(2) inside the held process, on the descriptor given to hold.
  * The answer is the call's own (0, or the -errno that the target's kernel gave),
  * or -ESRCH (target gone) or -EIO (the call did not come to its end); info->stage tells
  * the two kinds apart: NONE means that the remote call itself was made.
  * length is at most SOCKALIVE_OPTION_MAX bytes.
  */
 #define SOCKALIVE_OPTION_MAX 256
-int sockalive_remote_getsockopt(struct sockalive_tracee *tracee, int fd, int level, int name,
-                                void *value, uint32_t *length, struct sockalive_hold *info);
-int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int fd, int level, int name,
-                                const void *value, uint32_t length, struct sockalive_hold *info);
+int sockalive_remote_getsockopt(struct sockalive_tracee *tracee, int level, int name, void *value,
+                                uint32_t *length, struct sockalive_hold *info);
+int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int name, const void *value,
+                                uint32_t length, struct sockalive_hold *info);
+
+/*
+ * Runs body(context) on a thread of its own and waits for its end. A tracee that never stops
+ * (D state) cannot be detached; the kernel lets it go when the thread that seized it ends.
+ * So hold, calls and release of one socket belong into one such body.
+ */
+int sockalive_on_own_thread(void (*body)(void *context), void *context);
 
 /* ---- stop requests: SIGINT, SIGTERM, SIGHUP ------------------------------- */
 
