@@ -1,0 +1,80 @@
+/// Bytes that another process chose: its name, its path. Hostile until shown otherwise.
+///
+/// A process names itself by prctl(PR_SET_NAME) or by the file it was started from, and
+/// may put escape sequences, line ends or direction marks there. The raw bytes serve for
+/// comparison; whatever a person or a log sees goes through ``escaped``.
+public struct ForeignText: Hashable, Sendable {
+    public let bytes: [UInt8]
+
+    public init(_ bytes: some Sequence<UInt8>) {
+        self.bytes = Array(bytes)
+    }
+
+    public init(_ text: String) {
+        self.init(text.utf8)
+    }
+
+    /// The text with each invalid UTF-8 sequence replaced; for JSON, which escapes by its own rules.
+    public var decoded: String {
+        String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// The text in which nothing can move the cursor, break the line or turn the reading direction.
+    ///
+    /// Control bytes become `\n`, `\t`, `\x1b`; format characters (direction marks, zero-width
+    /// ones) become `\u{202e}`; bytes that are no UTF-8 become `\xff`; a backslash is doubled, so
+    /// that no name can pretend to be an escaped one.
+    public var escaped: String {
+        var result = ""
+        var rest = bytes[...]
+        while let first = rest.first {
+            if first < 0x80 {
+                result += Self.escaped(ascii: first)
+                rest.removeFirst()
+            } else if let (scalar, length) = Self.scalar(at: rest) {
+                result += Self.escaped(scalar)
+                rest.removeFirst(length)
+            } else {
+                result += "\\x" + hex(first)
+                rest.removeFirst()
+            }
+        }
+        return result
+    }
+
+    private static func escaped(ascii byte: UInt8) -> String {
+        switch byte {
+        case UInt8(ascii: "\n"): "\\n"
+        case UInt8(ascii: "\t"): "\\t"
+        case UInt8(ascii: "\\"): "\\\\"
+        case 0x20..<0x7f: String(UnicodeScalar(byte))
+        default: "\\x" + hex(byte)
+        }
+    }
+
+    private static func escaped(_ scalar: Unicode.Scalar) -> String {
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate, .privateUse, .unassigned,
+            .nonspacingMark, .enclosingMark, .spacingMark:
+            "\\u{" + String(scalar.value, radix: 16) + "}"
+        case .spaceSeparator:
+            "\\u{" + String(scalar.value, radix: 16) + "}"
+        default:
+            String(scalar)
+        }
+    }
+
+    /// One scalar and its length in bytes, or nil where the bytes are no UTF-8.
+    private static func scalar(at bytes: ArraySlice<UInt8>) -> (Unicode.Scalar, Int)? {
+        var decoder = UTF8()
+        var iterator = bytes.prefix(4).makeIterator()
+        guard case .scalarValue(let scalar) = decoder.decode(&iterator) else { return nil }
+        return (scalar, String(scalar).utf8.count)
+    }
+}
+
+/// A byte as two hexadecimal digits.
+private func hex(_ byte: UInt8) -> String {
+    let digits = String(byte, radix: 16)
+    return byte < 16 ? "0" + digits : digits
+}

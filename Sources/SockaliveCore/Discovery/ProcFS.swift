@@ -1,0 +1,89 @@
+import Glibc
+import SystemPackage
+
+/// A `/proc` file system. Its root is a parameter, so that fixtures and the real thing take one road.
+///
+/// All reads go through one buffer that grows with the largest file: the socket table of a
+/// busy host has megabytes, and a table read in one go by large reads is the most
+/// consistent that the kernel offers (tcp_seq_next walks the hash between reads).
+public final class ProcFS {
+    private let root: FileDescriptor
+    private var buffer = [UInt8](repeating: 0, count: 64 * 1024)
+
+    /// - Throws: `Errno` where the folder cannot be opened.
+    public init(root path: FilePath = "/proc") throws {
+        root = try FileDescriptor.open(path, .readOnly, options: [.directory, .closeOnExec])
+    }
+
+    deinit {
+        try? root.close()
+    }
+
+    /// Hands over the whole content of a file; the bytes live in the shared buffer, so they are
+    /// valid only within `body`, which must not read another file.
+    func read<Result>(_ path: String, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result) throws -> Result {
+        let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw Errno(rawValue: errno) }
+        defer { close(file) }
+        let count = try fill(from: file)
+        return try buffer.withUnsafeBufferPointer { try body(UnsafeBufferPointer(rebasing: $0[..<count])) }
+    }
+
+    private func fill(from file: Int32) throws -> Int {
+        var count = 0
+        while true {
+            if count == buffer.count {
+                buffer.append(contentsOf: repeatElement(0, count: buffer.count))
+            }
+            let got = buffer.withUnsafeMutableBytes { bytes in
+                Glibc.read(file, bytes.baseAddress! + count, bytes.count - count)
+            }
+            if got < 0 && errno == EINTR { continue }
+            guard got >= 0 else { throw Errno(rawValue: errno) }
+            if got == 0 { return count }
+            count += got
+        }
+    }
+
+    /// The target of a symbolic link, as bytes. The kernel's links name at most PATH_MAX bytes.
+    func link(_ path: String) throws -> [UInt8] {
+        try withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) { target in
+            let count = readlinkat(root.rawValue, path, target.baseAddress!, target.count)
+            guard count >= 0 else { throw Errno(rawValue: errno) }
+            return target.prefix(count).map(UInt8.init(bitPattern:))
+        }
+    }
+
+    /// The entries of a folder whose names are numbers (processes, threads, descriptors), ascending.
+    func numbers(in path: String) throws -> [Int32] {
+        let file = openat(root.rawValue, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard file >= 0 else { throw Errno(rawValue: errno) }
+        guard let directory = fdopendir(file) else {
+            close(file)
+            throw Errno(rawValue: errno)
+        }
+        defer { closedir(directory) }
+        var numbers: [Int32] = []
+        while let entry = readdir(directory) {
+            let number = withUnsafePointer(to: &entry.pointee.d_name) {
+                UnsafeRawBufferPointer(start: $0, count: MemoryLayout.size(ofValue: entry.pointee.d_name))
+                    .prefix { $0 != 0 }.decimal(Int32.self)
+            }
+            if let number { numbers.append(number) }
+        }
+        return numbers.sorted()
+    }
+
+    /// The device and inode of what a path leads to (stat(2)).
+    func identity(_ path: String) -> FileIdentity? {
+        var status = stat()
+        guard fstatat(root.rawValue, path, &status, 0) == 0 else { return nil }
+        return FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+    }
+}
+
+/// What makes a file the same file, whatever it is called.
+struct FileIdentity: Hashable, Sendable {
+    let device: UInt64
+    let inode: UInt64
+}

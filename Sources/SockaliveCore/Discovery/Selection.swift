@@ -1,0 +1,63 @@
+/// Which processes are meant.
+public struct ProcessSelection: Equatable, Sendable {
+    /// Matched against comm, or the base name of the executable; whole and exact.
+    public var names: [ForeignText]
+    public var pids: Set<Int32>
+    public var anyProcess: Bool
+    /// Only processes whose executable is exactly this path.
+    public var executable: String?
+    /// Only processes with this effective user.
+    public var uid: UInt32?
+
+    public init(
+        names: [String] = [], pids: Set<Int32> = [], anyProcess: Bool = false,
+        executable: String? = nil, uid: UInt32? = nil
+    ) {
+        self.names = names.map { ForeignText($0) }
+        self.pids = pids
+        self.anyProcess = anyProcess
+        self.executable = executable
+        self.uid = uid
+    }
+}
+
+/// Which of their sockets are meant.
+public struct SocketSelection: Equatable, Sendable {
+    /// Local or remote port; nil is every port.
+    public var ports: Set<UInt16>?
+    /// Where the peer's address lies; nil is everywhere.
+    public var remote: AddressRange?
+    /// Also LISTEN sockets: what they accept from then on inherits their keepalive.
+    public var listeners: Bool
+
+    public init(ports: Set<UInt16>?, remote: AddressRange? = nil, listeners: Bool = false) {
+        self.ports = ports
+        self.remote = remote
+        self.listeners = listeners
+    }
+
+    /// The part of the question that state and ports answer.
+    func accepts(state: SocketRow.State, localPort: UInt16, remotePort: UInt16) -> Bool {
+        switch state {
+        case .established: ports.map { $0.contains(localPort) || $0.contains(remotePort) } ?? true
+        case .listen: listeners && (ports?.contains(localPort) ?? true)
+        }
+    }
+
+    /// The part that needs the peer's address; a listener has no peer.
+    func accepts(_ row: SocketRow) -> Bool {
+        guard let remote, row.state == .established else { return true }
+        return remote.contains(row.remote.address)
+    }
+}
+
+/// Everything that discovery is asked for.
+public struct Selection: Equatable, Sendable {
+    public var processes: ProcessSelection
+    public var sockets: SocketSelection
+
+    public init(processes: ProcessSelection, sockets: SocketSelection) {
+        self.processes = processes
+        self.sockets = sockets
+    }
+}

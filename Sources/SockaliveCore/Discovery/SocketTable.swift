@@ -1,0 +1,126 @@
+/// One row of a TCP socket table.
+public struct SocketRow: Equatable, Sendable {
+    public enum State: String, Sendable {
+        case established, listen
+    }
+
+    /// The timer that runs on a socket (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
+    public enum Timer: Equatable, Sendable {
+        /// No timer: on an established socket keepalive is off.
+        case none
+        /// Keepalive is on; the next probe is due in so many seconds.
+        case keepalive(seconds: Double)
+        /// Retransmission, zero-window probe or TIME-WAIT: hides an armed keepalive timer.
+        case other
+    }
+
+    public let family: IPAddress.Family
+    public let local: Endpoint
+    public let remote: Endpoint
+    public let state: State
+    public let timer: Timer
+    public let uid: UInt32
+    public let inode: UInt64
+}
+
+/// Reads `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).
+///
+/// The file is big and most of its rows are not wanted: a row becomes a value only if its
+/// state and its ports fit. A row that is cut off or malformed is dropped, never guessed.
+struct SocketTableReader {
+    let family: IPAddress.Family
+    /// Which rows are wanted: state, local port, remote port.
+    let accepts: (SocketRow.State, UInt16, UInt16) -> Bool
+
+    func rows(in text: UnsafeBufferPointer<UInt8>) -> [SocketRow] {
+        var rows: [SocketRow] = []
+        var start = 0
+        // The kernel ends every row by a line end: what stands behind the last one is cut off.
+        while start < text.count, let end = text[start...].firstIndex(of: UInt8(ascii: "\n")) {
+            if let row = row(in: text[start..<end]) { rows.append(row) }
+            start = end + 1
+        }
+        return rows
+    }
+
+    /// `sl: local remote st tx:rx tr:when retrnsmt uid timeout inode …`
+    private func row(in line: Slice<UnsafeBufferPointer<UInt8>>) -> SocketRow? {
+        var fields = Fields(line)
+        guard fields.next()?.last == UInt8(ascii: ":"),
+            let local = fields.next(), let remote = fields.next(),
+            let state = fields.next().flatMap(Self.state),
+            let localPort = Self.port(local), let remotePort = Self.port(remote),
+            accepts(state, localPort, remotePort),
+            let localAddress = address(local), let remoteAddress = address(remote),
+            fields.next() != nil,
+            let timer = fields.next().flatMap(Self.timer),
+            fields.next() != nil,
+            let uid = fields.next()?.decimal(UInt32.self),
+            fields.next() != nil,
+            let inode = fields.next()?.decimal(UInt64.self),
+            // The reference count behind the inode: with it, the inode is known to be whole.
+            fields.next() != nil
+        else { return nil }
+        return SocketRow(
+            family: family,
+            local: Endpoint(address: localAddress, port: localPort),
+            remote: Endpoint(address: remoteAddress, port: remotePort),
+            state: state, timer: timer, uid: uid, inode: inode)
+    }
+
+    /// The words of a line, without an array of them.
+    private struct Fields {
+        private var rest: Slice<UnsafeBufferPointer<UInt8>>
+
+        init(_ line: Slice<UnsafeBufferPointer<UInt8>>) {
+            rest = line
+        }
+
+        mutating func next() -> Slice<UnsafeBufferPointer<UInt8>>? {
+            rest = rest.drop { $0 == UInt8(ascii: " ") }
+            let word = rest.prefix { $0 != UInt8(ascii: " ") }
+            rest = rest[word.endIndex...]
+            return word.isEmpty ? nil : word
+        }
+    }
+
+    /// `01` TCP_ESTABLISHED, `0A` TCP_LISTEN (include/net/tcp_states.h).
+    private static func state(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> SocketRow.State? {
+        switch field.hexadecimal(UInt8.self) {
+        case 1: .established
+        case 10: .listen
+        default: nil
+        }
+    }
+
+    private static func port(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> UInt16? {
+        guard let colon = field.lastIndex(of: UInt8(ascii: ":")), field.endIndex - colon == 5 else { return nil }
+        return field[(colon + 1)...].hexadecimal()
+    }
+
+    /// 32-bit words, each printed as a number of this machine's byte order.
+    private func address(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> IPAddress? {
+        let words = family == .ipv4 ? 1 : 4
+        guard field.count == words * 8 + 5 else { return nil }
+        var bytes: [UInt8] = []
+        for index in 0..<words {
+            let start = field.startIndex + index * 8
+            guard let word = field[start..<start + 8].hexadecimal(UInt32.self) else { return nil }
+            withUnsafeBytes(of: word) { bytes.append(contentsOf: $0) }
+        }
+        return IPAddress(bytes: bytes)
+    }
+
+    /// `tr:when`: the kind of timer, and the clock ticks (USER_HZ, always 100) until it fires.
+    private static func timer(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> SocketRow.Timer? {
+        guard let colon = field.firstIndex(of: UInt8(ascii: ":")),
+            let kind = field[..<colon].hexadecimal(UInt8.self),
+            let ticks = field[(colon + 1)...].hexadecimal(UInt64.self)
+        else { return nil }
+        switch kind {
+        case 0: return SocketRow.Timer.none
+        case 2: return .keepalive(seconds: Double(ticks) / 100)
+        default: return .other
+        }
+    }
+}
