@@ -1,0 +1,77 @@
+/// One setsockopt(2) call to come.
+public enum KeepaliveStep: Equatable, Sendable {
+    case enable(Bool)
+    case interval(Int32)
+    case count(Int32)
+    case idle(Int32)
+    /// Milliseconds.
+    case userTimeout(Int32)
+}
+
+/// What is to be done to one socket. Pure: the same settings and request make the same plan,
+/// and a dry run is the plan, printed.
+public enum KeepalivePlan: Equatable, Sendable {
+    /// The socket is as wanted, or stricter: nothing is touched.
+    case leave
+    /// These calls, in this order.
+    case set([KeepaliveStep])
+
+    public init(current: KeepaliveSettings, request: KeepaliveRequest) {
+        let steps =
+            request.wanted.enabled
+            ? Self.stepsToEnable(current: current, request: request)
+            : current.enabled ? [.enable(false)] : []
+        self = steps.isEmpty ? .leave : .set(steps)
+    }
+
+    /// The order matters. SO_KEEPALIVE 0→1 arms the timer a whole idle time *from now*;
+    /// TCP_KEEPIDLE, set while keepalive is on, subtracts the time the connection has already
+    /// been idle and fires at once where that is longer (net/ipv4/tcp.c,
+    /// tcp_sock_set_keepidle_locked). So TCP_KEEPIDLE comes last: a connection that is seconds
+    /// away from the firewall's deadline is probed immediately, with the right interval
+    /// and count already in force. It is set even where it has the wanted value already.
+    private static func stepsToEnable(current: KeepaliveSettings, request: KeepaliveRequest) -> [KeepaliveStep] {
+        var steps: [KeepaliveStep] = []
+        if let userTimeout = request.wanted.userTimeout, userTimeout != current.userTimeout {
+            steps.append(.userTimeout(userTimeout))
+        }
+        let target = target(current: current, request: request)
+        if target.enabled != current.enabled || target.idle != current.idle
+            || target.interval != current.interval || target.count != current.count
+        {
+            steps += [.enable(true), .interval(target.interval), .count(target.count), .idle(target.idle)]
+        }
+        return steps
+    }
+
+    /// Where the socket shall end. Without explicit values nothing that the application chose is
+    /// loosened: a protected socket stays as it is, one that is on but too slow is only made faster.
+    private static func target(current: KeepaliveSettings, request: KeepaliveRequest) -> KeepaliveSettings {
+        let wanted = request.wanted
+        var target = KeepaliveSettings(
+            enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
+        guard !request.isExact, current.enabled else { return target }
+        if current.verdict(against: request.firewallTimeout) == .protected { return current }
+        target.idle = min(current.idle, wanted.idle)
+        target.interval = min(current.interval, wanted.interval)
+        return target
+    }
+}
+
+extension KeepaliveSettings {
+    /// What these settings are once the plan is carried out.
+    public func applying(_ plan: KeepalivePlan) -> KeepaliveSettings {
+        guard case .set(let steps) = plan else { return self }
+        var result = self
+        for step in steps {
+            switch step {
+            case .enable(let on): result.enabled = on
+            case .interval(let seconds): result.interval = seconds
+            case .count(let probes): result.count = probes
+            case .idle(let seconds): result.idle = seconds
+            case .userTimeout(let milliseconds): result.userTimeout = milliseconds
+            }
+        }
+        return result
+    }
+}

@@ -1,0 +1,53 @@
+/// What the caller wants of every candidate.
+public struct KeepaliveRequest: Equatable, Sendable {
+    /// The idle time after which the firewall forgets a connection.
+    public let firewallTimeout: Seconds
+    /// The values that follow from the firewall's timeout and from what was given explicitly.
+    public let wanted: Wanted
+    /// Some value was given explicitly: the three values are exact, not an upper bound.
+    public let isExact: Bool
+
+    public struct Wanted: Equatable, Sendable {
+        public let enabled: Bool
+        public let idle: Int32
+        public let interval: Int32
+        public let count: Int32
+        /// Milliseconds; nil leaves TCP_USER_TIMEOUT alone.
+        public let userTimeout: Int32?
+    }
+
+    public static let defaultFirewallTimeout = Seconds(3600)
+    /// Below 4 s no idle time and two intervals of whole seconds fit.
+    public static let shortestFirewallTimeout = Seconds(4)
+
+    /// Derives what is not given: idle = T/6, interval = T/60, and as many probes as fill the
+    /// rest of T, so that keepalive never gives a connection up sooner than the firewall would.
+    ///
+    /// - Parameters:
+    ///   - idle: seconds before the first probe, 1...32767.
+    ///   - interval: seconds between probes, 1...32767.
+    ///   - count: unanswered probes before the connection is given up, 1...127.
+    ///   - userTimeout: TCP_USER_TIMEOUT in milliseconds.
+    public init(
+        firewallTimeout: Seconds = Self.defaultFirewallTimeout,
+        idle: Int? = nil, interval: Int? = nil, count: Int? = nil,
+        userTimeout: Int? = nil, enabled: Bool = true
+    ) {
+        let seconds = KeepaliveSettings.secondsRange
+        let total = firewallTimeout.count
+        let idleTime = (idle ?? total / 6).clamped(to: seconds)
+        let between = (interval ?? total / 60).clamped(to: seconds)
+        let probes = (count ?? (total - idleTime + between - 1) / between).clamped(to: KeepaliveSettings.countRange)
+        self.firewallTimeout = firewallTimeout
+        self.isExact = idle != nil || interval != nil || count != nil
+        self.wanted = Wanted(
+            enabled: enabled, idle: Int32(idleTime), interval: Int32(between), count: Int32(probes),
+            userTimeout: userTimeout.map { Int32(clamping: $0) })
+    }
+}
+
+extension Int {
+    fileprivate func clamped(to range: ClosedRange<Int>) -> Int {
+        Swift.min(Swift.max(self, range.lowerBound), range.upperBound)
+    }
+}
