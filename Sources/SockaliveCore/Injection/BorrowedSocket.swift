@@ -1,0 +1,65 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// A duplicate of another process's descriptor, borrowed by pidfd_getfd(2).
+///
+/// It shares the open file description: its status flags are never touched. It is closed
+/// at once, because while it is open the owner's close(2) sends no FIN.
+///
+/// What happens if this process dies while it holds one: the kernel closes it. The target was never
+/// stopped, and each setsockopt is atomic; between two of them keepalive is on with values that
+/// are partly the old ones, which the next run completes.
+struct BorrowedSocket: ~Copyable, SocketOptions {
+    private let descriptor: Int32
+
+    /// - Parameters:
+    ///   - pidfd: the owner; it must lead its thread group.
+    ///   - inode: the socket that is expected under `fd`.
+    /// - Throws: `Errno`; `staleNFSFileHandle` (ESTALE) where another file stands under the number by now.
+    init(pidfd: Int32, fd: Int32, inode: UInt64) throws {
+        let copy = sockalive_pidfd_getfd(pidfd, fd)
+        guard copy >= 0 else { throw Errno(rawValue: -copy) }
+        // The number may have been reused since discovery: only the inode says which file it is.
+        var status = stat()
+        guard fstat(copy, &status) == 0, status.st_ino == inode, status.st_mode & S_IFMT == S_IFSOCK else {
+            close(copy)
+            throw Errno.staleNFSFileHandle
+        }
+        descriptor = copy
+    }
+
+    deinit {
+        close(descriptor)
+    }
+
+    mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
+        var length = socklen_t(value.count)
+        guard getsockopt(descriptor, level, name, value.baseAddress, &length) == 0 else {
+            throw Errno(rawValue: errno)
+        }
+        return Int(length)
+    }
+
+    mutating func set(level: Int32, name: Int32, to value: Int32) throws {
+        var value = value
+        guard setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
+            throw Errno(rawValue: errno)
+        }
+    }
+}
+
+/// A process held by descriptor: its number cannot be recycled under it (pidfd_open(2)).
+struct ProcessDescriptor: ~Copyable {
+    let rawValue: Int32
+
+    init(pid: Int32) throws {
+        let pidfd = sockalive_pidfd_open(pid)
+        guard pidfd >= 0 else { throw Errno(rawValue: -pidfd) }
+        rawValue = pidfd
+    }
+
+    deinit {
+        close(rawValue)
+    }
+}

@@ -1,0 +1,132 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// Turns an errno into what an administrator can act on.
+struct Diagnosis {
+    let procfs: ProcFS
+    let method: Method
+
+    func failure(for error: any Error, holder: SocketHolder) -> SocketFailure {
+        switch error {
+        case let refusal as RemoteSocket.Refusal: failure(for: refusal, holder: holder)
+        case let error as Errno: failure(for: error, holder: holder)
+        default: SocketFailure(.other, .ioError, "\(error)")
+        }
+    }
+
+    /// The process's descriptors may not be read, so nobody knows which one it is.
+    func hidden(_ process: ProcessInfo) -> SocketFailure {
+        SocketFailure(
+            .permission, .permissionDenied,
+            "the descriptors of \(process.name.escaped) (PID \(process.pid)) may not be read",
+            remedy: rights(over: process.pid))
+    }
+
+    private func failure(for error: Errno, holder: SocketHolder) -> SocketFailure {
+        let pid = holder.pid
+        switch error {
+        case .notPermitted, .permissionDenied:
+            return denied(error, pid)
+        case .noFunction:
+            return SocketFailure(
+                .unsupported, error, "this kernel (\(kernelRelease)) has no pidfd_getfd, or a filter hides it",
+                remedy: "Linux 5.6 brought it; use --method ptrace or auto")
+        case .staleNFSFileHandle, .badFileDescriptor:
+            return changed(error, holder)
+        case .noSuchProcess, .noSuchFileOrDirectory:
+            return gone(error, pid)
+        default:
+            return SocketFailure(.other, error, "PID \(pid), descriptor \(holder.fd): \(error)")
+        }
+    }
+
+    private func failure(for refusal: RemoteSocket.Refusal, holder: SocketHolder) -> SocketFailure {
+        let error = refusal.errno
+        let pid = holder.pid
+        switch refusal.stage {
+        case SOCKALIVE_STAGE_UNSUPPORTED:
+            return SocketFailure(
+                .unsupported, error, "ptrace injection into PID \(pid) is not possible: \(unsupportedReason)",
+                remedy: "--method pidfd works on every architecture from Linux 5.6 on")
+        case SOCKALIVE_STAGE_SEIZE where error.isPermission:
+            return denied(error, pid)
+        case SOCKALIVE_STAGE_SEIZE where error == .noFunction:
+            return SocketFailure(
+                .unsupported, error, "this kernel (\(kernelRelease)) has no ptrace, or a filter hides it",
+                remedy: "run it outside the container or the sandbox that filters system calls")
+        case SOCKALIVE_STAGE_DESCRIPTOR: return changed(error, holder)
+        case SOCKALIVE_STAGE_GONE: return gone(error, pid)
+        case _ where error == .noSuchProcess: return gone(error, pid)
+        case SOCKALIVE_STAGE_STOP, SOCKALIVE_STAGE_CHOOSE_THREAD:
+            return SocketFailure(
+                .other, error, "PID \(pid) could not be stopped: no thread of it runs or sleeps interruptibly",
+                remedy: "it hangs in the kernel (state D) or is frozen; nothing was changed, run again later")
+        case SOCKALIVE_STAGE_SECCOMP:
+            return SocketFailure(
+                .permission, error, "PID \(pid) has a seccomp filter that may kill it for a foreign call",
+                remedy: "run as root with CAP_SYS_ADMIN, which may suspend the filter, or use --method pidfd")
+        case SOCKALIVE_STAGE_PREPARE:
+            return SocketFailure(
+                .other, error, "PID \(pid) offers no safe place to call from (\(error)); nothing was changed",
+                remedy: "use --method pidfd (Linux 5.6)")
+        default:
+            return SocketFailure(.other, error, "the call inside PID \(pid) did not come to its end: \(error)")
+        }
+    }
+
+    private func changed(_ error: Errno, _ holder: SocketHolder) -> SocketFailure {
+        SocketFailure(
+            .other, error, "fd changed: descriptor \(holder.fd) of PID \(holder.pid) is another file by now",
+            remedy: "the connection was closed or moved; run again")
+    }
+
+    private func gone(_ error: Errno, _ pid: Int32) -> SocketFailure {
+        SocketFailure(.other, error, "PID \(pid) has exited", remedy: "nothing is left to do for it")
+    }
+
+    /// First the tracer, then the rights, then Yama: the order in which one rules the other out.
+    private func denied(_ error: Errno, _ pid: Int32) -> SocketFailure {
+        let status = try? procfs.read("\(pid)/status") { ProcessStatus($0) }
+        if method == .ptrace, let tracer = status?.tracer, tracer != 0 {
+            let name = (try? procfs.read("\(tracer)/comm") { ForeignText($0.dropLast()) })?.escaped ?? "?"
+            return SocketFailure(
+                .permission, error, "PID \(pid) is traced by \(name) (PID \(tracer)) already, and only one tracer may",
+                remedy: "detach \(name), or use --method pidfd")
+        }
+        return SocketFailure(.permission, error, "no permission to reach into PID \(pid)", remedy: rights(over: pid))
+    }
+
+    private func rights(over pid: Int32) -> String {
+        let yama = (try? procfs.read("sys/kernel/yama/ptrace_scope") { $0.prefix(1).decimal(Int.self) }) ?? nil
+        if yama == 3 { return "kernel.yama.ptrace_scope is 3: nobody may, not even root, until the next boot" }
+        guard hasTraceCapability else {
+            let scope = yama.map { $0 > 0 ? " (kernel.yama.ptrace_scope is \($0))" : "" } ?? ""
+            return "run as root or with CAP_SYS_PTRACE\(scope)"
+        }
+        return "a security module (SELinux, AppArmor) or a container forbids it; look into the audit log, "
+            + "or run it on the host itself"
+    }
+
+    /// CAP_SYS_PTRACE is bit 19 of the effective set (capabilities(7)).
+    private var hasTraceCapability: Bool {
+        let mask = try? procfs.read("self/status") { text -> UInt64? in
+            let line = text.split(separator: UInt8(ascii: "\n")).first { $0.starts(with: "CapEff:\t".utf8) }
+            return line?.dropFirst(8).hexadecimal()
+        }
+        return ((mask ?? nil) ?? 0) & (1 << 19) != 0
+    }
+
+    private var unsupportedReason: String {
+        #if arch(x86_64)
+            "the target runs in a mode that sockalive does not know"
+        #else
+            "sockalive knows x86-64 only"
+        #endif
+    }
+
+    private var kernelRelease: String {
+        let text = try? procfs.read("sys/kernel/osrelease") { ForeignText($0.dropLast()) }
+        return text?.escaped ?? "unknown"
+    }
+}

@@ -1,0 +1,129 @@
+/// One pass over the candidates: each is reached, planned for, treated and reported.
+public struct KeepaliveRun {
+    public enum Mode: Equatable, Sendable {
+        /// Reads, and judges by the request.
+        case list
+        /// Plans, and touches nothing.
+        case dryRun
+        case inject
+    }
+
+    private let procfs: ProcFS
+    private let mode: Mode
+    private let request: KeepaliveRequest
+    private let choice: MethodChoice
+
+    public init(procfs: ProcFS, mode: Mode, request: KeepaliveRequest, choice: MethodChoice) {
+        self.procfs = procfs
+        self.mode = mode
+        self.request = request
+        self.choice = choice
+    }
+
+    /// Treats the snapshot's sockets in their order.
+    ///
+    /// - Parameters:
+    ///   - mayGoOn: asked before each socket, never within one; a reason to stop makes the rest failed.
+    ///   - progress: told of each result as it comes.
+    public func results(
+        for snapshot: Snapshot, mayGoOn: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
+    ) -> [SocketResult] {
+        guard !snapshot.sockets.isEmpty else { return [] }
+        let reach = SocketReach(procfs: procfs, choice: choice)
+        let treatment = KeepaliveTreatment(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
+        return snapshot.sockets.map { socket in
+            let result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, reach)
+            progress(result)
+            return result
+        }
+    }
+
+    private func result(
+        for socket: DiscoveredSocket, _ treatment: KeepaliveTreatment, _ reach: SocketReach
+    ) -> SocketResult {
+        do {
+            let reached = try reach.apply(treatment, to: socket)
+            return SocketResult(
+                socket: socket, outcome: reached.outcome, method: reach.method,
+                pausedMicroseconds: reached.pausedMicroseconds)
+        } catch {
+            return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
+        }
+    }
+
+    private func unreached(_ socket: DiscoveredSocket, _ reason: StopReason) -> SocketResult {
+        SocketResult(socket: socket, failure: reason.failure, isFailedAction: mode != .list)
+    }
+}
+
+/// Why a run ends before its last socket.
+public enum StopReason: Equatable, Sendable {
+    case timeout(Seconds)
+    case signal(String)
+
+    var failure: SocketFailure {
+        switch self {
+        case .timeout(let limit):
+            SocketFailure(
+                .other, .timedOut, "not reached within the run's time limit of \(limit)",
+                remedy: "give it more with --timeout")
+        case .signal(let name):
+            SocketFailure(.other, .canceled, "not reached: stopped by \(name)", remedy: "run again")
+        }
+    }
+}
+
+/// What became of one socket.
+public struct SocketResult: Sendable {
+    public let socket: DiscoveredSocket
+    public let action: SocketAction
+    public let before: KeepaliveSettings?
+    public let after: KeepaliveSettings?
+    /// Where the plan leads; in a dry run it differs from `after`.
+    public let planned: KeepaliveSettings?
+    public let idleSeconds: Double?
+    public let method: Method?
+    public let pausedMicroseconds: Int
+    public let failure: SocketFailure?
+
+    init(
+        socket: DiscoveredSocket, outcome: KeepaliveTreatment.Outcome, method: Method, pausedMicroseconds: Int
+    ) {
+        self.socket = socket
+        self.action = outcome.action
+        self.before = outcome.before
+        self.after = outcome.after
+        self.planned = outcome.planned
+        self.idleSeconds = socket.row.state == .listen ? nil : outcome.idleSeconds
+        self.method = method
+        self.pausedMicroseconds = pausedMicroseconds
+        self.failure = nil
+    }
+
+    init(socket: DiscoveredSocket, failure: SocketFailure, isFailedAction: Bool) {
+        self.socket = socket
+        self.action = isFailedAction ? .failed : .none
+        self.before = nil
+        self.after = nil
+        self.planned = nil
+        self.idleSeconds = nil
+        self.method = nil
+        self.pausedMicroseconds = 0
+        self.failure = failure
+    }
+
+    /// Seconds until the kernel's next keepalive probe, as far as that is known.
+    public var nextProbeSeconds: Double? {
+        if action != .set, case .keepalive(let seconds) = socket.row.timer { return seconds }
+        guard let after, after.enabled, let idleSeconds else { return nil }
+        return max(0, Double(after.idle) - idleSeconds)
+    }
+
+    /// Whether the connection outlives the firewall. A socket out of reach shows by its timer at
+    /// least whether keepalive is off; more than that is unknown.
+    public func verdict(against firewallTimeout: Seconds) -> Verdict? {
+        if let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
+        if let after { return after.verdict(against: firewallTimeout) }
+        return socket.row.state == .established && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
+    }
+}

@@ -1,0 +1,51 @@
+import SystemPackage
+
+/// What is done with one socket once it is reached: read, plan, set in order, read back.
+struct KeepaliveTreatment {
+    /// nil only reads.
+    let request: KeepaliveRequest?
+    /// Plans, and touches nothing.
+    let isDryRun: Bool
+
+    struct Outcome: Sendable {
+        var before: KeepaliveSettings
+        /// As read back; in a dry run still what was read before.
+        var after: KeepaliveSettings
+        /// Where the plan leads.
+        var planned: KeepaliveSettings
+        var idleSeconds: Double?
+        var action: SocketAction
+    }
+
+    /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/Refusal``.
+    func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
+        let before = try socket.keepalive()
+        let idleSeconds = try? socket.idleSeconds()
+        var outcome = Outcome(
+            before: before, after: before, planned: before, idleSeconds: idleSeconds, action: .none)
+        guard let request else { return outcome }
+        let plan = KeepalivePlan(current: before, request: request)
+        outcome.planned = before.applying(plan)
+        guard case .set(let steps) = plan else {
+            outcome.action = .unchanged
+            return outcome
+        }
+        outcome.action = isDryRun ? .wouldSet : .set
+        guard !isDryRun else { return outcome }
+        for step in steps { try socket.apply(step) }
+        outcome.after = try socket.keepalive()
+        guard outcome.after == outcome.planned else {
+            throw SocketFailure(
+                .other, .ioError, "the options were set, but other values were read back",
+                remedy: "something else sets them too: look for a program that fights over this socket")
+        }
+        return outcome
+    }
+}
+
+/// What was done with a socket.
+public enum SocketAction: String, Sendable {
+    case none, set, unchanged
+    case wouldSet = "would_set"
+    case failed
+}

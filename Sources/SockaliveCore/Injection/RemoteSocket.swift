@@ -1,0 +1,80 @@
+import CSockalive
+import SystemPackage
+
+/// A socket reached inside the process that owns it: one thread of that process is held still by
+/// ptrace(2), and getsockopt and setsockopt are called by it. Release is certain: at the latest when
+/// the value goes away.
+struct RemoteSocket: ~Copyable, SocketOptions {
+    /// Why a process could not be held, or a remote call not made.
+    struct Refusal: Error {
+        let stage: sockalive_stage
+        let errno: Errno
+    }
+
+    /// Longer than any thread takes to reach its next stop, unless it sleeps uninterruptibly.
+    private static let stopTimeoutMilliseconds: Int32 = 1000
+
+    private let tracee: OpaquePointer
+    private var hold: sockalive_hold
+
+    /// - Throws: ``Refusal``; its stage is DESCRIPTOR where another file stands under the number by now.
+    init(holder: SocketHolder, inode: UInt64) throws {
+        var tracee: OpaquePointer?
+        var hold = sockalive_hold()
+        let status = sockalive_hold(
+            holder.pid, holder.fd, inode, Self.stopTimeoutMilliseconds, &tracee, &hold)
+        guard status == 0, let tracee else { throw Refusal(stage: hold.stage, errno: Errno(rawValue: -status)) }
+        self.tracee = tracee
+        self.hold = hold
+    }
+
+    /// Lets the thread go on; answers for how long it stood still, in microseconds.
+    consuming func release() -> Int {
+        sockalive_release(tracee, &hold)
+        let microseconds = Int((hold.paused_ns + 500) / 1000)
+        discard self
+        return microseconds
+    }
+
+    deinit {
+        var hold = hold
+        sockalive_release(tracee, &hold)
+    }
+
+    mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
+        var length = UInt32(min(value.count, Int(SOCKALIVE_OPTION_MAX)))
+        try check(sockalive_remote_getsockopt(tracee, level, name, value.baseAddress, &length, &hold))
+        return Int(length)
+    }
+
+    mutating func set(level: Int32, name: Int32, to value: Int32) throws {
+        var value = value
+        let size = UInt32(MemoryLayout<Int32>.size)
+        try check(sockalive_remote_setsockopt(tracee, level, name, &value, size, &hold))
+    }
+
+    private func check(_ status: Int32) throws {
+        guard status < 0 else { return }
+        if hold.stage == SOCKALIVE_STAGE_NONE { throw Errno(rawValue: -status) }
+        throw Refusal(stage: hold.stage, errno: Errno(rawValue: -status))
+    }
+}
+
+extension RemoteSocket {
+    /// Runs `body` on a thread of its own and waits for it. A tracee that never stops (D state) cannot be
+    /// detached, but the kernel lets it go when the thread that seized it ends (exit_ptrace).
+    static func onOwnThread<Value>(_ body: () throws -> Value) throws -> Value {
+        var result: Result<Value, any Error>?
+        func run() {
+            result = Result(catching: body)
+        }
+        let status = withoutActuallyEscaping(run) { escapingRun in
+            var work = escapingRun
+            return withUnsafeMutablePointer(to: &work) { pointer in
+                sockalive_on_own_thread({ $0!.assumingMemoryBound(to: (() -> Void).self).pointee() }, pointer)
+            }
+        }
+        guard status == 0, let result else { throw Errno(rawValue: -status) }
+        return try result.get()
+    }
+}

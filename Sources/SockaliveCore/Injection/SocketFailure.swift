@@ -1,0 +1,33 @@
+import SystemPackage
+
+/// Why one socket could not be read or brought where it should be.
+public struct SocketFailure: Error, Equatable, Sendable {
+    public enum Kind: Sendable {
+        /// Rights are missing: another user, Yama, a security module, another tracer.
+        case permission
+        /// This kernel, this architecture or this kind of target cannot do it.
+        case unsupported
+        /// Anything else: the target went away, a call failed.
+        case other
+    }
+
+    public let kind: Kind
+    /// The error's name, as in errno(3): `EPERM`.
+    public let code: String
+    /// What went wrong, one line; names of other processes stand escaped in it.
+    public let message: String
+    /// What to do about it.
+    public let remedy: String?
+
+    init(_ kind: Kind, _ error: Errno, _ message: String, remedy: String? = nil) {
+        self.kind = kind
+        self.code = error.name
+        self.message = message
+        self.remedy = remedy
+    }
+
+    /// The one line for people.
+    public var line: String {
+        remedy.map { "\(message); \($0)" } ?? message
+    }
+}

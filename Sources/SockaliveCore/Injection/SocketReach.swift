@@ -1,0 +1,78 @@
+import SystemPackage
+
+/// Leads to sockets of other processes, one after the other.
+final class SocketReach {
+    struct Reached {
+        let outcome: KeepaliveTreatment.Outcome
+        /// How long a thread of the target stood still, microseconds.
+        let pausedMicroseconds: Int
+    }
+
+    let method: Method
+    private let procfs: ProcFS
+    private var lastOwner: (pid: Int32, descriptor: Box)?
+
+    init(procfs: ProcFS, choice: MethodChoice) {
+        self.procfs = procfs
+        self.method = choice.resolved()
+    }
+
+    /// Applies the treatment through the first holder that lets it.
+    ///
+    /// - Throws: ``SocketFailure`` of the first holder, where none does.
+    func apply(_ treatment: KeepaliveTreatment, to socket: DiscoveredSocket) throws(SocketFailure) -> Reached {
+        var firstFailure: SocketFailure?
+        for holder in socket.holders.onePerProcess {
+            do {
+                return try apply(treatment, to: socket, through: holder)
+            } catch let failure as SocketFailure {
+                firstFailure = firstFailure ?? failure
+            } catch {
+                let diagnosis = Diagnosis(procfs: procfs, method: method)
+                firstFailure = firstFailure ?? diagnosis.failure(for: error, holder: holder)
+            }
+        }
+        throw firstFailure ?? Diagnosis(procfs: procfs, method: method).hidden(socket.process)
+    }
+
+    private func apply(
+        _ treatment: KeepaliveTreatment, to socket: DiscoveredSocket, through holder: SocketHolder
+    ) throws -> Reached {
+        switch method {
+        case .pidfd:
+            let owner = try pidfd(of: holder.pid)
+            var borrowed = try BorrowedSocket(pidfd: owner, fd: holder.fd, inode: socket.inode)
+            return Reached(outcome: try treatment.run(on: &borrowed), pausedMicroseconds: 0)
+        case .ptrace:
+            return try RemoteSocket.onOwnThread {
+                var remote = try RemoteSocket(holder: holder, inode: socket.inode)
+                let outcome = try treatment.run(on: &remote)
+                return Reached(outcome: outcome, pausedMicroseconds: remote.release())
+            }
+        }
+    }
+
+    /// Sockets come grouped by process: the descriptor of the last one is kept.
+    private func pidfd(of pid: Int32) throws -> Int32 {
+        if let lastOwner, lastOwner.pid == pid { return lastOwner.descriptor.value.rawValue }
+        let box = Box(value: try ProcessDescriptor(pid: pid))
+        lastOwner = (pid, box)
+        return box.value.rawValue
+    }
+
+    private final class Box {
+        let value: ProcessDescriptor
+
+        init(value: consuming ProcessDescriptor) {
+            self.value = value
+        }
+    }
+}
+
+extension [SocketHolder] {
+    /// A second descriptor of the same process leads nowhere that the first does not.
+    fileprivate var onePerProcess: [SocketHolder] {
+        var seen: Set<Int32> = []
+        return count == 1 ? self : filter { seen.insert($0.pid).inserted }
+    }
+}

@@ -1,0 +1,30 @@
+/// How a run ended, and the exit code that says so (sysexits.h where it has one).
+public enum RunStatus: Int32, Sendable {
+    case done = 0
+    case someFailed = 1
+    case noCandidate = 3
+    case usage = 64
+    case unsupported = 69
+    case locked = 75
+    case noPermission = 77
+
+    /// - Parameters:
+    ///   - require: no candidate at all is a failure.
+    ///   - check: a socket that is not protected is a failure; nil does not ask.
+    public init(results: [SocketResult], require: Bool = false, check firewallTimeout: Seconds? = nil) {
+        let failures = results.compactMap(\.failure)
+        if results.isEmpty {
+            self = require ? .noCandidate : .done
+        } else if failures.count == results.count, failures.allSatisfy({ $0.kind == .permission }) {
+            self = .noPermission
+        } else if failures.count == results.count, failures.allSatisfy({ $0.kind == .unsupported }) {
+            self = .unsupported
+        } else if !failures.isEmpty {
+            self = .someFailed
+        } else if let firewallTimeout, results.contains(where: { $0.verdict(against: firewallTimeout) != .protected }) {
+            self = .someFailed
+        } else {
+            self = .done
+        }
+    }
+}
