@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import SockaliveCore
 
 @main
@@ -6,6 +7,36 @@ struct Sockalive: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sockalive",
         abstract: "Turns TCP keepalive on inside the live connections of a running process.",
-        version: "sockalive \(sockaliveVersion)"
+        discussion: """
+            A firewall forgets a connection that carries no packets for an hour, and the backup that relied on it \
+            fails. sockalive finds such connections and gives them keepalive, without a restart.
+            """,
+        version: "sockalive \(sockaliveVersion)",
+        subcommands: [ListCommand.self, InjectCommand.self]
     )
+
+    static func main() {
+        StandardStreams.reserve()
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let status as RunStatus {
+            Glibc.exit(status.rawValue)
+        } catch {
+            exit(reporting: error)
+        }
+    }
+
+    /// Help and version are answers; anything else was a wrong command line: one line, exit 64.
+    private static func exit(reporting error: any Error) -> Never {
+        guard exitCode(for: error) != .success else {
+            let isWritten = StandardStreams.output(fullMessage(for: error) + "\n")
+            Glibc.exit(isWritten ? 0 : RunStatus.someFailed.rawValue)
+        }
+        let line = message(for: error).split(whereSeparator: \.isNewline).joined(separator: " ")
+        StandardStreams.error("\(line) (see sockalive --help)")
+        Glibc.exit(RunStatus.usage.rawValue)
+    }
 }
+
+extension RunStatus: Error {}

@@ -1,0 +1,22 @@
+import ArgumentParser
+import SockaliveCore
+
+struct ListCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
+        abstract: "Show candidate sockets, their keepalive, and whether the firewall would drop them.")
+
+    @OptionGroup var selection: SelectionOptions
+    @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var output: OutputOptions
+
+    @Flag(help: "Exit 1 if some candidate is not protected.")
+    var check = false
+
+    func run() throws {
+        let journey = Journey(
+            command: "list", mode: .list, selection: selection, keepalive: keepalive, output: output)
+        guard let results = try journey.run(limit: nil) else { throw RunStatus.someFailed }
+        throw RunStatus(results: results, check: check ? keepalive.firewallTimeout : nil)
+    }
+}

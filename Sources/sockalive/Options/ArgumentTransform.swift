@@ -1,0 +1,82 @@
+import ArgumentParser
+import SockaliveCore
+
+/// Text to value, at the boundary: behind it no command sees an unchecked argument.
+enum ArgumentTransform {
+    static func processName(_ text: String) throws -> String {
+        guard !text.isEmpty else { throw ValidationError("a process name has at least one character") }
+        guard !text.contains("/") else { throw ValidationError("a process name has no slash: use --exe for a path") }
+        return text
+    }
+
+    static func pid(_ text: String) throws -> Int32 {
+        guard let pid = Int32(text), pid > 0 else { throw ValidationError("a PID is a whole number from 1 on") }
+        return pid
+    }
+
+    static func absolutePath(_ text: String) throws -> String {
+        guard text.hasPrefix("/") else { throw ValidationError("the path of an executable starts with a slash") }
+        return text
+    }
+
+    static func user(_ text: String) throws -> UInt32 {
+        guard let uid = UserTable.uid(of: text) else {
+            throw ValidationError("/etc/passwd has no such user: give the number of one from a directory service")
+        }
+        return uid
+    }
+
+    static func port(_ text: String) throws -> UInt16 {
+        guard let port = UInt16(text), port > 0 else { throw ValidationError("a port is a number from 1 to 65535") }
+        return port
+    }
+
+    static func range(_ text: String) throws -> AddressRange {
+        guard let range = AddressRange(text) else {
+            throw ValidationError("an address range is written 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32")
+        }
+        return range
+    }
+
+    static func seconds(_ text: String) throws -> Seconds {
+        guard let seconds = Seconds(parsing: text) else {
+            throw ValidationError("a duration is written 90, 90s, 15m, 2h or 1h30m, and is at least 1s")
+        }
+        return seconds
+    }
+
+    static func firewallTimeout(_ text: String) throws -> Seconds {
+        let seconds = try seconds(text)
+        guard seconds >= KeepaliveRequest.shortestFirewallTimeout else {
+            throw ValidationError("a firewall timeout is at least \(KeepaliveRequest.shortestFirewallTimeout)")
+        }
+        return seconds
+    }
+
+    static func keepaliveSeconds(_ text: String) throws -> Int {
+        let seconds = try seconds(text).count
+        guard KeepaliveSettings.secondsRange.contains(seconds) else {
+            throw ValidationError("the kernel takes 1 to 32767 seconds")
+        }
+        return seconds
+    }
+
+    static func keepaliveCount(_ text: String) throws -> Int {
+        guard let count = Int(text), KeepaliveSettings.countRange.contains(count) else {
+            throw ValidationError("the kernel takes 1 to 127 probes")
+        }
+        return count
+    }
+
+    /// Milliseconds, as TCP_USER_TIMEOUT counts.
+    static func userTimeout(_ text: String) throws -> Int {
+        let milliseconds = try seconds(text).count * 1000
+        guard milliseconds <= Int32.max else { throw ValidationError("the kernel takes up to 596h") }
+        return milliseconds
+    }
+
+    static func filePath(_ text: String) throws -> String {
+        guard !text.isEmpty else { throw ValidationError("a file needs a name") }
+        return text
+    }
+}

@@ -1,0 +1,77 @@
+import ArgumentParser
+import SockaliveCore
+
+/// Which sockets: the same words for list, inject, probe and watch.
+struct SelectionOptions: ParsableArguments {
+    @Option(
+        help: .init("Match this comm or executable base name (default: beremote).", valueName: "name"),
+        transform: ArgumentTransform.processName)
+    var process: [String] = []
+
+    @Flag(help: "Match every process.")
+    var anyProcess = false
+
+    @Option(
+        help: .init("Match this process, whatever its name.", valueName: "pid"),
+        transform: ArgumentTransform.pid)
+    var pid: [Int32] = []
+
+    @Option(
+        help: .init("Match only processes whose executable is exactly this path.", valueName: "path"),
+        transform: ArgumentTransform.absolutePath)
+    var exe: String?
+
+    @Option(
+        help: .init("Match only processes of this user, a name or a number.", valueName: "user"),
+        transform: ArgumentTransform.user)
+    var user: UInt32?
+
+    @Option(
+        help: .init("Match this local or remote port (default: 5633).", valueName: "n"),
+        transform: ArgumentTransform.port)
+    var port: [UInt16] = []
+
+    @Flag(help: "Match every port.")
+    var anyPort = false
+
+    @Option(
+        help: .init("Match only peers in this range.", valueName: "address[/prefix]"),
+        transform: ArgumentTransform.range)
+    var remote: AddressRange?
+
+    @Flag(help: "Also match LISTEN sockets: what they accept from then on inherits keepalive.")
+    var listeners = false
+
+    func validate() throws {
+        if anyProcess && !(process.isEmpty && pid.isEmpty) {
+            throw ValidationError("--any-process already matches every process: leave out --process and --pid")
+        }
+        if anyPort && !port.isEmpty {
+            throw ValidationError("--any-port already matches every port: leave out --port")
+        }
+    }
+
+    var selection: Selection {
+        let namesDefault = process.isEmpty && pid.isEmpty && exe == nil && !anyProcess
+        return Selection(
+            processes: ProcessSelection(
+                names: namesDefault ? ["beremote"] : process, pids: Set(pid), anyProcess: anyProcess,
+                executable: exe, uid: user),
+            sockets: SocketSelection(
+                ports: anyPort ? nil : port.isEmpty ? [5633] : Set(port), remote: remote, listeners: listeners))
+    }
+
+    /// What was looked for, in words.
+    var description: String {
+        var processes = process.isEmpty && pid.isEmpty ? (anyProcess ? "any process" : "process beremote") : ""
+        if exe != nil && process.isEmpty && pid.isEmpty { processes = "any process" }
+        let names = process.map { "process \(ForeignText($0).escaped)" } + pid.map { "PID \($0)" }
+        processes += names.joined(separator: " or ")
+        if let exe { processes += " with executable \(ForeignText(exe).escaped)" }
+        if let user { processes += " of user \(user)" }
+        let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
+        let ports = anyPort ? "any port" : "port \(numbers)"
+        let peer = remote.map { " to \($0.base)/\($0.prefixLength)" } ?? ""
+        return "\(processes), \(listeners ? "established or listening" : "established")\(peer), \(ports)"
+    }
+}

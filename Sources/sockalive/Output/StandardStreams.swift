@@ -1,0 +1,45 @@
+import Glibc
+import SockaliveCore
+
+/// Standard output carries the answer and nothing else; standard error carries messages.
+enum StandardStreams {
+    /// A caller may have closed 0, 1 or 2. The next file opened would take that number, and the table
+    /// would be written into it. A folder that is open for reading takes the place: writing to it fails.
+    static func reserve() {
+        while true {
+            let file = open("/", O_RDONLY | O_DIRECTORY)
+            guard (0...2).contains(file) else {
+                close(file)
+                return
+            }
+        }
+    }
+
+    /// Writes to standard output; false if it is closed or full.
+    static func output(_ text: String) -> Bool {
+        write(text, to: STDOUT_FILENO)
+    }
+
+    /// One line on standard error, with the program's name before it.
+    static func error(_ line: String) {
+        _ = write("sockalive: \(line)\n", to: STDERR_FILENO)
+    }
+
+    static var outputIsTerminal: Bool {
+        isatty(STDOUT_FILENO) == 1
+    }
+
+    private static func write(_ text: String, to descriptor: Int32) -> Bool {
+        var text = text
+        return text.withUTF8 { bytes in
+            var rest = UnsafeRawBufferPointer(bytes)
+            while !rest.isEmpty {
+                let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
+                if count < 0 && errno == EINTR { continue }
+                guard count >= 0 else { return false }
+                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+            }
+            return true
+        }
+    }
+}
