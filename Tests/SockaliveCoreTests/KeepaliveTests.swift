@@ -1,0 +1,140 @@
+import Testing
+
+@testable import SockaliveCore
+
+@Suite struct DurationTests {
+    @Test(arguments: [
+        ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400), ("1h30m10s", 5410), ("1h5s", 3605),
+        ("007", 7),
+    ])
+    func `durations are read`(text: String, seconds: Int) {
+        #expect(Seconds(parsing: text)?.count == seconds)
+    }
+
+    @Test(arguments: [
+        "", "0", "0s", "s", "h", "1d", "-1", "+1", "1.5h", "30m1h", "1h1h", "1h30", "90 s", " 90", "1H", "0x10",
+        "99999999999999999999", "9223372036854775807", "9223372036854775807h", "1m-5s", "٣",
+    ])
+    func `anything else is no duration`(text: String) {
+        #expect(Seconds(parsing: text) == nil)
+    }
+
+    @Test(arguments: [
+        (0, "0s"), (59, "59s"), (60, "1m"), (2530, "42m10s"), (3600, "1h"), (5400, "1h30m"), (3601, "1h1s"),
+    ])
+    func `durations are shown`(seconds: Int, text: String) {
+        #expect(Seconds(seconds).description == text)
+    }
+}
+
+@Suite struct RequestTests {
+    @Test(arguments: [
+        (3600, 600, 60, 50), (4, 1, 1, 3), (5, 1, 1, 4), (6, 1, 1, 5), (90, 15, 1, 75), (60, 10, 1, 50),
+        (7200, 1200, 120, 50), (300, 50, 5, 50), (1_000_000, 32767, 16666, 59), (3_000_000, 32767, 32767, 91),
+        (100_000_000, 32767, 32767, 127),
+    ])
+    func `the three values follow from the firewall's timeout`(timeout: Int, idle: Int32, interval: Int32, count: Int32)
+    {
+        let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout)).wanted
+        #expect([wanted.idle, wanted.interval, wanted.count] == [idle, interval, count])
+    }
+
+    @Test func `whatever the timeout, derived values protect and never give up sooner`() {
+        for timeout in 4...20_000 {
+            let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout)).wanted
+            let settings = KeepaliveSettings(
+                enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
+            #expect(settings.verdict(against: Seconds(timeout)) == .protected, "\(timeout)")
+            #expect(Int(wanted.idle) + Int(wanted.interval) * Int(wanted.count) >= timeout, "\(timeout)")
+        }
+    }
+
+    @Test func `an explicit value makes all three exact, the rest derived`() {
+        let request = KeepaliveRequest(idle: 300)
+        #expect(request.isExact)
+        #expect([request.wanted.idle, request.wanted.interval, request.wanted.count] == [300, 60, 55])
+        #expect(KeepaliveRequest(idle: 3600).wanted.count == 1)
+        #expect(!KeepaliveRequest(userTimeout: 1000).isExact)
+    }
+}
+
+@Suite struct VerdictTests {
+    private func verdict(_ idle: Int32, _ interval: Int32, enabled: Bool = true) -> Verdict {
+        KeepaliveSettings(enabled: enabled, idle: idle, interval: interval, count: 9).verdict(against: Seconds(3600))
+    }
+
+    @Test func `one lost probe must not matter`() {
+        #expect(verdict(600, 60) == .protected)
+        #expect(verdict(3479, 60) == .protected)
+        #expect(verdict(3480, 60) == .atRisk)
+        #expect(verdict(7200, 75) == .atRisk)
+        #expect(verdict(600, 60, enabled: false) == .unprotected)
+        #expect(verdict(32767, 32767) == .atRisk)
+    }
+}
+
+@Suite struct PlanTests {
+    private let off = KeepaliveSettings(enabled: false, idle: 7200, interval: 75, count: 9)
+
+    @Test func `idle comes last, because only then does the kernel count the time already idle`() {
+        #expect(
+            KeepalivePlan(current: off, request: KeepaliveRequest())
+                == .set([.enable(true), .interval(60), .count(50), .idle(600)]))
+    }
+
+    /// Off, but with the very values: TCP_KEEPIDLE has still to be set, or the timer starts anew.
+    @Test func `idle is set even where it has the value already`() {
+        let almost = KeepaliveSettings(enabled: false, idle: 600, interval: 60, count: 50)
+        guard case .set(let steps) = KeepalivePlan(current: almost, request: KeepaliveRequest()) else {
+            Issue.record("nothing planned")
+            return
+        }
+        #expect(steps.last == .idle(600))
+    }
+
+    @Test func `a plan carried out leaves nothing to plan`() {
+        for current in [off, KeepaliveSettings(enabled: true, idle: 7200, interval: 5, count: 2)] {
+            for request in [
+                KeepaliveRequest(), KeepaliveRequest(idle: 300), KeepaliveRequest(userTimeout: 5000),
+                KeepaliveRequest(enabled: false),
+                KeepaliveRequest(firewallTimeout: Seconds(5), count: 127),
+            ] {
+                let after = current.applying(KeepalivePlan(current: current, request: request))
+                #expect(KeepalivePlan(current: after, request: request) == .leave)
+            }
+        }
+    }
+
+    @Test func `what is protected already is left, its values differing or not`() {
+        for kept in [
+            KeepaliveSettings(enabled: true, idle: 300, interval: 60, count: 50),
+            KeepaliveSettings(enabled: true, idle: 3000, interval: 75, count: 3),
+        ] {
+            #expect(KeepalivePlan(current: kept, request: KeepaliveRequest()) == .leave)
+        }
+    }
+
+    @Test func `what is on but too slow is only made faster`() {
+        let slow = KeepaliveSettings(enabled: true, idle: 7200, interval: 10, count: 9)
+        let after = slow.applying(KeepalivePlan(current: slow, request: KeepaliveRequest()))
+        #expect(after == KeepaliveSettings(enabled: true, idle: 600, interval: 10, count: 50))
+    }
+
+    @Test func `explicit values are set exactly, looser ones too`() {
+        let tight = KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3)
+        let after = tight.applying(KeepalivePlan(current: tight, request: KeepaliveRequest(idle: 900)))
+        #expect(after == KeepaliveSettings(enabled: true, idle: 900, interval: 60, count: 45))
+    }
+
+    @Test func `off turns off, once`() {
+        let on = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
+        #expect(KeepalivePlan(current: on, request: KeepaliveRequest(enabled: false)) == .set([.enable(false)]))
+        #expect(KeepalivePlan(current: off, request: KeepaliveRequest(enabled: false)) == .leave)
+    }
+
+    @Test func `a user timeout alone does not disturb the rest`() {
+        let on = KeepaliveSettings(enabled: true, idle: 300, interval: 30, count: 9)
+        #expect(
+            KeepalivePlan(current: on, request: KeepaliveRequest(userTimeout: 30_000)) == .set([.userTimeout(30_000)]))
+    }
+}

@@ -1,0 +1,48 @@
+import Testing
+
+@testable import SockaliveCore
+
+private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0")
+    -> ProcessStat?
+{
+    ProcessStat(Array("77 (\(name)) \(fields)\n".utf8))
+}
+
+@Suite struct ProcessFilesTests {
+    @Test(arguments: ["beremote", "a b", "x) S 1 (", ")", "", "\u{1b}[2J", "two\nlines", "((("])
+    func `the name ends at the last bracket`(name: String) throws {
+        let stat = try #require(processStat(name: name))
+        #expect(stat.name == ForeignText(name))
+        #expect(stat.state == "S")
+        #expect(stat.startTime == 4711)
+    }
+
+    @Test func `a cut-off stat is none`() {
+        let whole = Array("77 (beremote) S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711".utf8)
+        for length in 0..<(whole.count - 4) {
+            #expect(ProcessStat(whole[..<length]) == nil, "cut at \(length)")
+        }
+        #expect(ProcessStat(whole)?.startTime == 4711)
+    }
+
+    @Test func `status gives the effective user, the tracer and the seccomp mode`() throws {
+        let text = "Name:\tUid:\\n0\nUmask:\t0022\nTracerPid:\t99\nUid:\t1000\t1001\t1002\t1003\nSeccomp:\t2\n"
+        let status = try #require(ProcessStatus(Array(text.utf8)))
+        #expect(status.uid == 1001)
+        #expect(status.tracer == 99)
+        #expect(status.seccomp == 2)
+    }
+
+    @Test(arguments: ["", "Uid:", "Uid:\t1", "Uid:\tx\ty\tz\tw\n", "Name:\tUid: 0 0 0 0"])
+    func `a status without a user is none`(text: String) {
+        #expect(ProcessStatus(Array(text.utf8)) == nil)
+    }
+
+    @Test func `links name sockets and namespaces by inode`() {
+        #expect(Array("socket:[4711]".utf8).inode(ofKind: "socket") == 4711)
+        #expect(Array("net:[4026531840]".utf8).inode(ofKind: "net") == 4_026_531_840)
+        for text in ["", "socket:[]", "socket:[4711", "socket:4711]", "pipe:[4711]", "/tmp/socket:[1]", "socket:[-1]"] {
+            #expect(Array(text.utf8).inode(ofKind: "socket") == nil, "\(text)")
+        }
+    }
+}
