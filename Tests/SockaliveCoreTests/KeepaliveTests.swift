@@ -53,7 +53,8 @@ import Testing
         let request = KeepaliveRequest(idle: 300)
         #expect(request.isExact)
         #expect([request.wanted.idle, request.wanted.interval, request.wanted.count] == [300, 60, 55])
-        #expect(KeepaliveRequest(idle: 3600).wanted.count == 1)
+        #expect(KeepaliveRequest(idle: 900).wanted.count == 45)
+        #expect(KeepaliveRequest(idle: 7200).wanted.count == 50)
         #expect(!KeepaliveRequest(userTimeout: 1000).isExact)
     }
 }

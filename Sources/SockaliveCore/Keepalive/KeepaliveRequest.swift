@@ -37,7 +37,10 @@ public struct KeepaliveRequest: Equatable, Sendable {
         let total = firewallTimeout.count
         let idleTime = (idle ?? total / 6).clamped(to: seconds)
         let between = (interval ?? total / 60).clamped(to: seconds)
-        let probes = (count ?? (total - idleTime + between - 1) / between).clamped(to: KeepaliveSettings.countRange)
+        // An explicit idle time at or beyond T leaves no rest to fill; one lost probe must not end the
+        // connection then, so the number of probes is that of the derived idle time.
+        let rest = total - (idleTime < total ? idleTime : total / 6)
+        let probes = (count ?? (rest + between - 1) / between).clamped(to: KeepaliveSettings.countRange)
         self.firewallTimeout = firewallTimeout
         self.isExact = idle != nil || interval != nil || count != nil
         self.wanted = Wanted(
