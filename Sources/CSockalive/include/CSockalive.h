@@ -83,6 +83,22 @@ int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int 
  */
 int sockalive_on_own_thread(void (*body)(void *context), void *context);
 
+/* ---- namespaces.c: a private world for the demo ---------------------------- */
+
+/* The CLONE_NEW* bits of unshare(2). */
+enum sockalive_namespaces {
+    SOCKALIVE_NEW_MOUNT = 0x00020000,
+    SOCKALIVE_NEW_USER = 0x10000000,
+    SOCKALIVE_NEW_PID = 0x20000000,
+    SOCKALIVE_NEW_NETWORK = 0x40000000,
+};
+
+/* unshare(2): 0, or -errno. */
+int sockalive_unshare(int namespaces);
+
+/* The kernel kills this process when the thread that started it ends. 0, or -errno. */
+int sockalive_die_with_parent(void);
+
 /* ---- stop requests: SIGINT, SIGTERM, SIGHUP ------------------------------- */
 
 /* Installs handlers that only remember the signal; SIGPIPE is ignored. */
