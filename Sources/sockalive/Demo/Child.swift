@@ -1,0 +1,71 @@
+import Glibc
+import SystemPackage
+
+/// A process started by the demo, and the end of it.
+struct Child {
+    let pid: pid_t
+
+    /// How a process ended.
+    enum End: Equatable, CustomStringConvertible {
+        case exited(Int32)
+        case killed(signal: Int32)
+
+        var description: String {
+            switch self {
+            case .exited(let code): "ended with exit code \(code)"
+            case .killed(let signal): "was killed by signal \(signal)"
+            }
+        }
+
+        /// The low seven bits name the signal, the byte above them the exit code (the macros of wait(2)).
+        init(status: Int32) {
+            let signal = status & 0x7f
+            self = signal == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: signal)
+        }
+    }
+
+    /// Starts `program`. `descriptors` maps the child's numbers to ours; what is not named there is inherited.
+    ///
+    /// The corresponding C function is `posix_spawn`.
+    static func spawn(
+        _ program: String, _ arguments: [String], descriptors: [(theirs: Int32, ours: FileDescriptor)] = []
+    ) throws -> Child {
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        for (theirs, ours) in descriptors {
+            posix_spawn_file_actions_adddup2(&actions, ours.rawValue, theirs)
+        }
+        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+        defer { for argument in argv { free(argument) } }
+        var pid: pid_t = 0
+        let error = posix_spawn(&pid, program, &actions, nil, &argv, environ)
+        guard error == 0 else { throw DemoFailure("cannot start \(program): \(Errno(rawValue: error))") }
+        return Child(pid: pid)
+    }
+
+    /// Starts this same program again; `name` becomes its argument zero.
+    static func spawnSelf(
+        as name: String = "sockalive", _ arguments: [String],
+        descriptors: [(theirs: Int32, ours: FileDescriptor)] = []
+    ) throws -> Child {
+        try spawn("/proc/self/exe", [name] + arguments, descriptors: descriptors)
+    }
+
+    /// Waits for the end. The corresponding C function is `waitpid`.
+    func wait() -> End {
+        var status: Int32 = 0
+        while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+        return End(status: status)
+    }
+
+    /// The end if it has come already.
+    func poll() -> End? {
+        var status: Int32 = 0
+        return waitpid(pid, &status, WNOHANG) == pid ? End(status: status) : nil
+    }
+
+    func kill() {
+        _ = Glibc.kill(pid, SIGKILL)
+    }
+}
