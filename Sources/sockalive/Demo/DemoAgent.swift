@@ -1,0 +1,59 @@
+import ArgumentParser
+import Glibc
+import SystemPackage
+
+/// The stand-in for the agent: two sessions on which nothing happens until the stage asks for a message.
+struct DemoAgent: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "demo-agent", shouldDisplay: false)
+
+    func run() throws {
+        let host = Host(addresses: [DemoScript.agentAddress], gateway: DemoScript.firewallOnAgentSide)
+        try host.live { stage in
+            try becomeBeremote()
+            let connections = try DemoSession.allCases.map {
+                try TCP.connect(to: $0.address, port: DemoScript.port).rawValue
+            }
+            try stage.send("up\n")
+            while stage.line() == "speak" {
+                let echoes = speak(on: connections)
+                try stage.send(echoes.map { $0.word + "\n" }.joined())
+            }
+        }
+    }
+
+    /// Takes the name that `sockalive` looks for (proc(5): a process may write its own comm).
+    private func becomeBeremote() throws {
+        do {
+            let comm = try FileDescriptor.open("/proc/self/comm", .writeOnly)
+            try comm.closeAfter { _ = try comm.writeAll("beremote".utf8) }
+        } catch {
+            throw DemoFailure("cannot take the name beremote: \(error)", code: .unavailable)
+        }
+    }
+
+    /// Sends one message on each connection, and waits for all the echoes together.
+    private func speak(on connections: [Int32]) -> [Echo] {
+        let message = Array("are you there?\n".utf8)
+        let start = ContinuousClock.now
+        let deadline = Deadline(seconds: DemoScript.patience)
+        var echoes: [Int32: Echo] = [:]
+        for connection in connections where send(connection, message, message.count, Int32(MSG_NOSIGNAL)) < 0 {
+            echoes[connection] = .broken("\(Errno(rawValue: errno))")
+        }
+        while case let waiting = connections.filter({ echoes[$0] == nil }), !waiting.isEmpty {
+            let ready = readable(waiting, until: deadline)
+            if ready.isEmpty { break }
+            for connection in ready { echoes[connection] = hear(connection, since: start) }
+        }
+        return connections.map { echoes[$0] ?? .silent }
+    }
+
+    private func hear(_ connection: Int32, since start: ContinuousClock.Instant) -> Echo {
+        var bytes = [UInt8](repeating: 0, count: 512)
+        switch recv(connection, &bytes, bytes.count, 0) {
+        case 0: return .broken("closed by the server")
+        case ..<0: return .broken("\(Errno(rawValue: errno))")
+        default: return .answered(milliseconds: (.now - start).seconds * 1000)
+        }
+    }
+}

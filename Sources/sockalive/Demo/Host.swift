@@ -1,0 +1,46 @@
+import ArgumentParser
+import Glibc
+import SockaliveCore
+import SystemPackage
+
+/// One of the two hosts, as it looks from inside its own network namespace.
+struct Host {
+    private let addresses: [String]
+    private let gateway: String
+    /// Where the stage is heard and answered: this process's standard input.
+    private let stage = Channel(descriptor: .standardInput)
+
+    /// The name that the host's end of its link has in either namespace of a host.
+    static let interface = "eth0"
+
+    init(addresses: [String], gateway: String) {
+        self.addresses = addresses
+        self.gateway = gateway
+    }
+
+    /// Runs the host's life; what makes it fail is told to the stage.
+    func live(_ life: (Channel) throws -> Void) throws {
+        try reportingDemoFailure {
+            do {
+                try join()
+                try life(stage)
+            } catch let failure as DemoFailure {
+                try stage.send(failure.line + "\n")
+            }
+        }
+    }
+
+    /// Gets a network of its own, has the stage plug the link in, and gives it its addresses.
+    private func join() throws {
+        do {
+            try Namespaces.network.enter()
+        } catch {
+            throw DemoFailure("cannot get a network namespace: \(error)", code: .unavailable)
+        }
+        try stage.send("ready\n")
+        guard stage.line() == "plugged" else { throw ExitCode.failure }
+        var commands = addresses.map { "address add \($0)/24 dev \(Self.interface)" }
+        commands += ["link set \(Self.interface) up", "route add default via \(gateway)"]
+        try Tool.ip().run(["-batch", "-"], input: commands.joined(separator: "\n") + "\n")
+    }
+}

@@ -1,0 +1,124 @@
+import Glibc
+import SockaliveCore
+import SystemPackage
+
+/// Namespaces of one's own, and a process that is the first in them: with it everything inside ends.
+enum PrivateWorld {
+    private static let stopSignals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
+
+    /// The descriptor by which the stage can tell that this process is gone.
+    static let lifeline: Int32 = 3
+
+    /// Runs this program inside with `arguments`; its exit code.
+    ///
+    /// Stop signals end everything inside first, and this process afterwards.
+    static func run(_ arguments: [String]) throws -> Int32 {
+        try enter()
+        // Blocked for the children as well: a Ctrl-C is for this process to handle alone.
+        let awaited = block(stopSignals + [SIGCHLD])
+        let (ours, theirs) = try Channel.pair()
+        let stage = try Child.spawnSelf(arguments, descriptors: [(lifeline, theirs.descriptor)])
+        theirs.close()
+        defer { ours.close() }
+        switch waitForEnd(of: stage, or: awaited) {
+        case .stage(.exited(let code)): return code
+        case .stage(.killed(let signal)): throw DemoFailure("the demo was killed by signal \(signal) from outside")
+        case .stopRequest(let signal):
+            stage.kill()
+            _ = stage.wait()
+            die(of: signal)
+        }
+    }
+
+    // MARK: - Getting in
+
+    private static func enter() throws {
+        let world: Namespaces = [.mount, .pid, .network]
+        do {
+            // A root without CAP_SYS_ADMIN, as in a container, goes the way of ordinary users.
+            if geteuid() == 0, (try? world.enter()) != nil { return }
+            let (user, group) = (geteuid(), getegid())
+            try world.union(.user).enter()
+            // user_namespaces(7): without CAP_SETGID outside, setgroups must be denied before gid_map is written.
+            try write("deny", to: "/proc/self/setgroups")
+            try write("0 \(user) 1", to: "/proc/self/uid_map")
+            try write("0 \(group) 1", to: "/proc/self/gid_map")
+        } catch {
+            throw refusal(error)
+        }
+    }
+
+    /// One line that says what refused, and the remedy that this machine's settings suggest.
+    private static func refusal(_ error: any Error) -> DemoFailure {
+        guard geteuid() != 0 else {
+            return DemoFailure(
+                "this root may not make namespaces (\(error)): CAP_SYS_ADMIN is missing, as in a container; "
+                    + "run it on the host itself", code: .notPermitted)
+        }
+        let remedy = switches.first { setting($0.name) == $0.refusing }.map { "sysctl -w \($0.name)=\($0.allowing)" }
+        return DemoFailure(
+            "user namespaces are refused here (\(error)); run it as root"
+                + (remedy.map { ", or allow them: \($0)" } ?? ""), code: .notPermitted)
+    }
+
+    /// What refuses user namespaces: Debian before 11, Ubuntu since 23.10, and the kernel's own limit.
+    private static let switches = [
+        (name: "kernel.unprivileged_userns_clone", refusing: "0", allowing: "1"),
+        (name: "kernel.apparmor_restrict_unprivileged_userns", refusing: "1", allowing: "0"),
+        (name: "user.max_user_namespaces", refusing: "0", allowing: "10000"),
+    ]
+
+    private static func setting(_ name: String) -> String? {
+        let path = "/proc/sys/" + String(name.map { $0 == "." ? "/" : $0 })
+        guard let file = try? FileDescriptor.open(path, .readOnly) else { return nil }
+        defer { try? file.close() }
+        return Channel(descriptor: file).rest().split(separator: "\n").first.map(String.init)
+    }
+
+    private static func write(_ text: String, to path: String) throws(Errno) {
+        do {
+            let file = try FileDescriptor.open(path, .writeOnly)
+            try file.closeAfter { _ = try file.writeAll(text.utf8) }
+        } catch let error as Errno {
+            throw error
+        } catch {
+            throw .ioError
+        }
+    }
+
+    // MARK: - Getting out
+
+    private enum Wakeup {
+        case stage(Child.End)
+        case stopRequest(Int32)
+    }
+
+    private static func block(_ signals: [Int32]) -> sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for signal in signals { sigaddset(&set, signal) }
+        sigprocmask(SIG_BLOCK, &set, nil)
+        // Where our parent ignored it, children would vanish before they are waited for (wait(2)).
+        signal(SIGCHLD, SIG_DFL)
+        return set
+    }
+
+    private static func waitForEnd(of stage: Child, or signals: sigset_t) -> Wakeup {
+        var (signals, signal) = (signals, Int32(0))
+        while true {
+            sigwait(&signals, &signal)
+            if signal != SIGCHLD { return .stopRequest(signal) }
+            if let end = stage.poll() { return .stage(end) }
+        }
+    }
+
+    /// Ends this process as the signal would have, so that a shell sees why.
+    private static func die(of signal: Int32) -> Never {
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, signal)
+        raise(signal)
+        sigprocmask(SIG_UNBLOCK, &set, nil)
+        exit(128 + signal)
+    }
+}
