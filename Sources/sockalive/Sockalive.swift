@@ -12,7 +12,10 @@ struct Sockalive: ParsableCommand {
             fails. sockalive finds such connections and gives them keepalive, without a restart.
             """,
         version: "sockalive \(sockaliveVersion)",
-        subcommands: [ListCommand.self, InjectCommand.self]
+        subcommands: [
+            ListCommand.self, InjectCommand.self,
+            DemoCommand.self, DemoStage.self, DemoAgent.self, DemoServer.self,
+        ]
     )
 
     static func main() {

@@ -27,7 +27,7 @@ struct DemoAgent: ParsableCommand {
             let comm = try FileDescriptor.open("/proc/self/comm", .writeOnly)
             try comm.closeAfter { _ = try comm.writeAll("beremote".utf8) }
         } catch {
-            throw DemoFailure("cannot take the name beremote: \(error)", code: .unavailable)
+            throw DemoFailure("cannot take the name beremote: \(error)", .unsupported)
         }
     }
 

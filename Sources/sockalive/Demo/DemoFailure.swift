@@ -1,30 +1,23 @@
-import ArgumentParser
+import SockaliveCore
 
-/// Why the demo could not be given: one line for people, and the exit code.
+/// Why the demo could not be given: one line for people, and what the exit code says.
 struct DemoFailure: Error {
     /// The line says what was wrong and what to do about it.
     let line: String
-    let code: ExitCode
+    let status: RunStatus
 
-    init(_ line: String, code: ExitCode = .failure) {
+    init(_ line: String, _ status: RunStatus = .someFailed) {
         self.line = line
-        self.code = code
+        self.status = status
     }
-}
 
-extension ExitCode {
-    /// EX_UNAVAILABLE of sysexits.h: this kernel or machine cannot do it.
-    static let unavailable = ExitCode(69)
-    /// EX_NOPERM of sysexits.h.
-    static let notPermitted = ExitCode(77)
-}
-
-/// Runs `body`; a failure becomes one line on standard error and the exit code that belongs to it.
-func reportingDemoFailure(_ body: () throws -> Void) throws {
-    do {
-        try body()
-    } catch let failure as DemoFailure {
-        Screen.warn("sockalive: demo: \(failure.line)")
-        throw failure.code
+    /// Runs `body`; a failure becomes one line on standard error and the exit code that belongs to it.
+    static func report(_ body: () throws -> Void) throws {
+        do {
+            try body()
+        } catch let failure as DemoFailure {
+            StandardStreams.error("demo: \(failure.line)")
+            throw failure.status
+        }
     }
 }

@@ -6,8 +6,11 @@ enum Echo: Equatable {
     case silent
     case broken(String)
 
-    var isAnswered: Bool {
-        if case .answered = self { true } else { false }
+    var isAnswered: Bool { milliseconds != nil }
+
+    /// How long the answer took.
+    var milliseconds: Double? {
+        if case .answered(let milliseconds) = self { milliseconds } else { nil }
     }
 
     /// As the agent writes it.

@@ -48,7 +48,7 @@ struct Firewall {
         } catch let failure as DemoFailure {
             throw DemoFailure(
                 "\(failure.line); the demo needs nf_tables and nf_conntrack in the kernel (modprobe nft_ct)",
-                code: .unavailable)
+                .unsupported)
         }
     }
 

@@ -20,7 +20,7 @@ struct Host {
 
     /// Runs the host's life; what makes it fail is told to the stage.
     func live(_ life: (Channel) throws -> Void) throws {
-        try reportingDemoFailure {
+        try DemoFailure.report {
             do {
                 try join()
                 try life(stage)
@@ -35,10 +35,10 @@ struct Host {
         do {
             try Namespaces.network.enter()
         } catch {
-            throw DemoFailure("cannot get a network namespace: \(error)", code: .unavailable)
+            throw DemoFailure("cannot get a network namespace: \(error)", .unsupported)
         }
         try stage.send("ready\n")
-        guard stage.line() == "plugged" else { throw ExitCode.failure }
+        guard stage.line() == "plugged" else { throw RunStatus.someFailed }
         var commands = addresses.map { "address add \($0)/24 dev \(Self.interface)" }
         commands += ["link set \(Self.interface) up", "route add default via \(gateway)"]
         try Tool.ip().run(["-batch", "-"], input: commands.joined(separator: "\n") + "\n")

@@ -33,7 +33,7 @@ struct Lab {
             let file = try FileDescriptor.open("/proc/sys/net/ipv4/ip_forward", .writeOnly)
             try file.closeAfter { _ = try file.writeAll("1".utf8) }
         } catch {
-            throw DemoFailure("cannot let the firewall forward packets: \(error)", code: .unavailable)
+            throw DemoFailure("cannot let the firewall forward packets: \(error)", .unsupported)
         }
     }
 
@@ -59,7 +59,7 @@ struct Lab {
     private static func expect(_ word: String, from host: Channel, _ role: String) throws {
         let answer = host.line(within: 10)
         guard answer == word else {
-            throw DemoFailure("the \(role) does not come up: \(answer ?? "it does not answer")", code: .unavailable)
+            throw DemoFailure("the \(role) does not come up: \(answer ?? "it does not answer")", .unsupported)
         }
     }
 }

@@ -53,12 +53,12 @@ enum PrivateWorld {
         guard geteuid() != 0 else {
             return DemoFailure(
                 "this root may not make namespaces (\(error)): CAP_SYS_ADMIN is missing, as in a container; "
-                    + "run it on the host itself", code: .notPermitted)
+                    + "run it on the host itself", .noPermission)
         }
         let remedy = switches.first { setting($0.name) == $0.refusing }.map { "sysctl -w \($0.name)=\($0.allowing)" }
         return DemoFailure(
             "user namespaces are refused here (\(error)); run it as root"
-                + (remedy.map { ", or allow them: \($0)" } ?? ""), code: .notPermitted)
+                + (remedy.map { ", or allow them: \($0)" } ?? ""), .noPermission)
     }
 
     /// What refuses user namespaces: Debian before 11, Ubuntu since 23.10, and the kernel's own limit.

@@ -1,5 +1,4 @@
 import Glibc
-import SystemPackage
 
 /// Standard output as it is: a terminal with its width and colours, or something that takes plain lines.
 struct Screen {
@@ -16,7 +15,7 @@ struct Screen {
     }
 
     init() {
-        isTerminal = isatty(STDOUT_FILENO) == 1 && Self.environment("TERM") != "dumb"
+        isTerminal = StandardStreams.outputIsTerminal && Self.environment("TERM") != "dumb"
         usesColour = isTerminal && Self.environment("NO_COLOR") == nil
         var size = winsize()
         let known = ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
@@ -28,16 +27,9 @@ struct Screen {
     }
 
     func write(_ text: String) throws {
-        do {
-            try FileDescriptor.standardOutput.writeAll(text.utf8)
-        } catch {
-            throw DemoFailure("cannot write the output: \(error)")
+        guard StandardStreams.output(text) else {
+            throw DemoFailure("standard output is closed or full: the rest of the story is lost")
         }
-    }
-
-    /// One line on standard error.
-    static func warn(_ line: String) {
-        _ = try? FileDescriptor.standardError.writeAll("\(line)\n".utf8)
     }
 
     private static func environment(_ name: String) -> String? {

@@ -18,7 +18,7 @@ struct Tool {
             let names = missing.map(\.name).joined(separator: " and ")
             let packages = missing.map(\.package).joined(separator: " ")
             throw DemoFailure(
-                "\(names) not found; on Debian or Ubuntu: apt-get install \(packages)", code: .unavailable)
+                "\(names) not found; on Debian or Ubuntu: apt-get install \(packages)", .unsupported)
         }
         return found.compactMap { $0 }.map(Tool.init)
     }
@@ -50,7 +50,7 @@ struct Tool {
         let output = ours.rest()
         guard child.wait() == .exited(0) else {
             let reason = output.split(separator: "\n").first ?? "no reason given"
-            throw DemoFailure("\(path): \(reason)", code: .unavailable)
+            throw DemoFailure("\(path): \(reason)", .unsupported)
         }
         return output
     }

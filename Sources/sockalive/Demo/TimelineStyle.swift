@@ -1,0 +1,77 @@
+/// How the timeline looks. At 100 columns a row is:
+///
+///     192.0.2.1  injected    ━━━━╋━━━╋━━━━╋━━━              3       ████░░░░░░ 2.0s of 5s
+struct TimelineStyle {
+    private let screen: Screen?
+    /// How many cells the whole time takes.
+    let cells: Int
+    /// Whether rows are drawn again in place.
+    let isLive: Bool
+
+    private static let gaugeWidth = 10
+    /// Both names in front of the bar; probes, gauge and words behind it.
+    private static let besides = 24 + 2 + 6 + 2 + gaugeWidth + 1 + 10
+    private static let fewestCells = DemoScript.idle
+
+    init(screen: Screen?) {
+        self.screen = screen
+        let room = (screen?.columns ?? 0) - Self.besides
+        cells = min(4 * DemoScript.idle, max(room, Self.fewestCells))
+        isLive = screen?.isTerminal == true && room >= Self.fewestCells
+    }
+
+    /// Up over both rows.
+    var backToTop: String { "\u{1B}[\(DemoSession.allCases.count)A" }
+
+    var header: [String] {
+        var axis = [Character](repeating: " ", count: cells + 1)
+        for second in 0...DemoScript.idle {
+            axis[second * cells / DemoScript.idle] = Character("\(second % 10)")
+        }
+        let names = "SESSION".padded(11) + "KEEPALIVE".padded(13)
+        return [paint(names + String(axis) + "s PROBES  FIREWALL'S CLOCK", .dim)]
+    }
+
+    func row(_ track: Track) -> String {
+        let names = track.session.address.padded(11) + "\(track.session)".padded(13)
+        let blank = String(repeating: " ", count: max(0, cells - track.cells.count))
+        let probes = (track.probes == 0 ? "none" : "\(track.probes)").padded(8)
+        let bar = track.cells.prefix(cells).map(glyph).joined() + blank
+        return "\(names)\(bar)   \(probes)\(clock(track))\u{1B}[K"
+    }
+
+    private func glyph(_ cell: Track.Cell) -> String {
+        switch cell {
+        case .held: paint("━", .green)
+        case .probe: paint("╋", .green)
+        case .death: paint("╳", .red)
+        case .dead: paint("┄", .red)
+        }
+    }
+
+    /// The firewall's idle time against its timeout.
+    private func clock(_ track: Track) -> String {
+        let timeout = Double(DemoScript.firewallTimeout)
+        let share = track.forgotten == nil ? min(track.silence / timeout, 1) : 1
+        let full = Int((share * Double(Self.gaugeWidth)).rounded())
+        let gauge = String(repeating: "█", count: full) + String(repeating: "░", count: Self.gaugeWidth - full)
+        guard track.forgotten == nil else { return paint("\(gauge) forgotten", .red) }
+        let colour = share < 0.6 ? Screen.Colour.green : .yellow
+        return paint(gauge, colour) + " \(track.silence.tenths)s of \(DemoScript.firewallTimeout)s"
+    }
+
+    /// One line for where lines cannot be drawn again.
+    func line(_ tracks: [Track]) -> String {
+        let seconds = "\(Int(tracks[0].now))".count == 1 ? " \(Int(tracks[0].now))" : "\(Int(tracks[0].now))"
+        let states = tracks.map { track in
+            let probes = track.probes == 1 ? "1 probe" : track.probes == 0 ? "no probe" : "\(track.probes) probes"
+            let firewall = track.forgotten == nil ? "the firewall remembers" : "the firewall forgot"
+            return "\(track.session.address) (\(track.session)): \(probes), \(firewall)"
+        }
+        return "\(seconds)s  " + states.joined(separator: "; ")
+    }
+
+    private func paint(_ text: String, _ colour: Screen.Colour) -> String {
+        screen?.paint(text, colour) ?? text
+    }
+}
