@@ -14,7 +14,7 @@ struct DemoStory {
         let start = ContinuousClock.now
         try show(["list"])
         try show(["inject", "--remote", DemoSession.injected.address, "--no-lock"] + options.methodArguments)
-        try say(["", "Now both stay idle for \(DemoScript.idle)s:", ""])
+        try say(["", "Both stay idle for \(DemoScript.idle)s. What the firewall knows of them:", ""])
         var timeline = try Timeline(screen: options.json ? nil : screen, firewall: lab.firewall, since: start)
         let tracks = try timeline.run()
         try show(["list"])

@@ -1,12 +1,12 @@
 import Glibc
 
-/// Standard output as it is: a terminal with its width and colours, or something that takes plain lines.
+/// Standard output as it is: a terminal with its width and colors, or something that takes plain lines.
 struct Screen {
     let isTerminal: Bool
-    let usesColour: Bool
+    let usesColor: Bool
     let columns: Int
 
-    enum Colour: String {
+    enum Color: String {
         case red = "31"
         case green = "32"
         case yellow = "33"
@@ -14,22 +14,25 @@ struct Screen {
         case bold = "1"
     }
 
-    init() {
-        isTerminal = StandardStreams.outputIsTerminal && Self.environment("TERM") != "dumb"
-        usesColour = isTerminal && Self.environment("NO_COLOR") == nil
-        var size = winsize()
-        let known = ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
-        columns = known ? Int(size.ws_col) : 80
-    }
-
-    func paint(_ text: String, _ colour: Colour) -> String {
-        usesColour ? "\u{1B}[\(colour.rawValue)m\(text)\u{1B}[0m" : text
+    func paint(_ text: String, _ color: Color) -> String {
+        usesColor ? "\u{1B}[\(color.rawValue)m\(text)\u{1B}[0m" : text
     }
 
     func write(_ text: String) throws {
         guard StandardStreams.output(text) else {
             throw DemoFailure("standard output is closed or full: the rest of the story is lost")
         }
+    }
+}
+
+extension Screen {
+    /// What standard output is right now.
+    init() {
+        isTerminal = StandardStreams.outputIsTerminal && Self.environment("TERM") != "dumb"
+        usesColor = isTerminal && Self.environment("NO_COLOR") == nil
+        var size = winsize()
+        let known = ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        columns = known ? Int(size.ws_col) : 80
     }
 
     private static func environment(_ name: String) -> String? {

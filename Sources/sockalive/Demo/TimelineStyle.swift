@@ -9,8 +9,8 @@ struct TimelineStyle {
     let isLive: Bool
 
     private static let gaugeWidth = 10
-    /// Both names in front of the bar; probes, gauge and words behind it.
-    private static let besides = 24 + 2 + 6 + 2 + gaugeWidth + 1 + 10
+    /// Both names in front of the bar; a gap, probes, gauge and words behind it; the last column stays free.
+    private static let besides = 24 + 3 + 8 + gaugeWidth + 1 + 10 + 1
     private static let fewestCells = DemoScript.idle
 
     init(screen: Screen?) {
@@ -56,22 +56,21 @@ struct TimelineStyle {
         let full = Int((share * Double(Self.gaugeWidth)).rounded())
         let gauge = String(repeating: "█", count: full) + String(repeating: "░", count: Self.gaugeWidth - full)
         guard track.forgotten == nil else { return paint("\(gauge) forgotten", .red) }
-        let colour = share < 0.6 ? Screen.Colour.green : .yellow
-        return paint(gauge, colour) + " \(track.silence.tenths)s of \(DemoScript.firewallTimeout)s"
+        let color = share < 0.6 ? Screen.Color.green : .yellow
+        return paint(gauge, color) + " \(track.silence.tenths)s of \(DemoScript.firewallTimeout)s"
     }
 
     /// One line for where lines cannot be drawn again.
     func line(_ tracks: [Track]) -> String {
-        let seconds = "\(Int(tracks[0].now))".count == 1 ? " \(Int(tracks[0].now))" : "\(Int(tracks[0].now))"
         let states = tracks.map { track in
             let probes = track.probes == 1 ? "1 probe" : track.probes == 0 ? "no probe" : "\(track.probes) probes"
-            let firewall = track.forgotten == nil ? "the firewall remembers" : "the firewall forgot"
-            return "\(track.session.address) (\(track.session)): \(probes), \(firewall)"
+            let memory = track.forgotten == nil ? "remembered" : "forgotten"
+            return "\(track.session.address) (\(track.session)) \(memory), \(probes)"
         }
-        return "\(seconds)s  " + states.joined(separator: "; ")
+        return "\(Int(tracks[0].now))s  " + states.joined(separator: "; ")
     }
 
-    private func paint(_ text: String, _ colour: Screen.Colour) -> String {
-        screen?.paint(text, colour) ?? text
+    private func paint(_ text: String, _ color: Screen.Color) -> String {
+        screen?.paint(text, color) ?? text
     }
 }
