@@ -5,7 +5,7 @@ import SockaliveCore
 struct DemoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
-        abstract: "Shows a firewall drop an idle connection, and injection save the other.",
+        abstract: "Show a firewall drop an idle connection, and injection save another.",
         discussion: """
             Two hosts and a firewall of real connection tracking are made in namespaces of their own; nothing \
             outside is touched, and nothing is left. Root is not needed where the kernel allows user namespaces. \

@@ -1,5 +1,3 @@
-import ArgumentParser
-
 /// The demo from its first line to its verdict.
 struct DemoStory {
     let options: DemoOptions
@@ -9,7 +7,7 @@ struct DemoStory {
         let lab = try Lab.build()
         try say(Self.opening)
         guard try lab.speak().values.allSatisfy(\.isAnswered) else {
-            throw DemoFailure("the firewall lets nothing through; another rule set may stand in the way")
+            throw DemoFailure("the hosts cannot talk through the firewall on this kernel", .unsupported)
         }
         let start = ContinuousClock.now
         try show(["list"])
@@ -27,8 +25,8 @@ struct DemoStory {
         "The agent (beremote on \(DemoScript.agentAddress)) has two sessions that lie idle. The firewall forgets",
         "a connection after \(DemoScript.firewallTimeout)s without a packet, and drops what comes later.",
         "",
-        "    beremote ─── firewall ─┬─ 192.0.2.1:5633   keepalive injected",
-        "                           └─ 192.0.2.2:5633   untouched",
+        "    beremote ─── firewall ─┬─ \(DemoSession.injected.address):\(DemoScript.port)   keepalive injected",
+        "                           └─ \(DemoSession.untouched.address):\(DemoScript.port)   untouched",
     ]
 
     private func lastWords(_ lab: Lab, _ tracks: [Track]) throws -> DemoOutcome {

@@ -16,8 +16,9 @@ struct Firewall {
     /// Only a SYN opens a connection, and what no open connection covers is dropped: the packets
     /// of a forgotten connection, too, which conntrack would else take for a new one (its "loose" pickup).
     ///
-    /// The timeout is set by nft and not by net.netfilter.nf_conntrack_tcp_timeout_established, which
-    /// kernels before 5.16 hide from user namespaces. A bare number: nft before 1.0.2 knows no units here.
+    /// The timeout is set by nft (0.9.1) and not by net.netfilter.nf_conntrack_tcp_timeout_established,
+    /// which kernel commit b884fa461776 hid from user namespaces for a while (4.20 and later). A bare
+    /// number, because older nft knows no units here.
     private static var rules: String {
         let sessions = DemoSession.allCases
         return """
