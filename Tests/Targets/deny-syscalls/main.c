@@ -1,0 +1,92 @@
+/*
+ * Runs a command under a seccomp filter that answers chosen system calls with an error,
+ * as an older kernel (ENOSYS) or a stricter machine (EPERM) would.
+ *
+ *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
+ *
+ * NAME: pidfd_open, pidfd_getfd, ptrace, process_vm_readv, process_vm_writev, socket; ERROR: ENOSYS or EPERM.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+
+#define RULES_MAX 16
+
+static const struct {
+    const char *name;
+    unsigned number;
+} calls[] = {
+    {"pidfd_open", SYS_pidfd_open},
+    {"pidfd_getfd", SYS_pidfd_getfd},
+    {"ptrace", SYS_ptrace},
+    {"process_vm_readv", SYS_process_vm_readv},
+    {"process_vm_writev", SYS_process_vm_writev},
+    {"socket", SYS_socket},
+};
+
+_Noreturn static void usage(const char *word)
+{
+    fprintf(stderr, "usage: deny-syscalls NAME=ENOSYS|EPERM... -- COMMAND [ARGUMENT]... (at %s)\n", word);
+    exit(64);
+}
+
+static unsigned call_number(const char *rule)
+{
+    size_t length = strcspn(rule, "=");
+
+    for (unsigned i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (strlen(calls[i].name) == length && strncmp(calls[i].name, rule, length) == 0)
+            return calls[i].number;
+    }
+    usage(rule);
+}
+
+static unsigned error_number(const char *rule)
+{
+    const char *error = rule + strcspn(rule, "=");
+
+    if (strcmp(error, "=ENOSYS") == 0)
+        return ENOSYS;
+    if (strcmp(error, "=EPERM") == 0)
+        return EPERM;
+    usage(rule);
+}
+
+int main(int argc, char **argv)
+{
+    struct sock_filter code[2 * RULES_MAX + 2];
+    unsigned short length = 0;
+    int i = 1;
+
+    code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (; i < argc && i <= RULES_MAX && strcmp(argv[i], "--") != 0; i++) {
+        code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call_number(argv[i]), 0, 1);
+        code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error_number(argv[i]));
+    }
+    code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    if (i + 1 >= argc || strcmp(argv[i], "--") != 0)
+        usage("--");
+
+    struct sock_fprog filter = {.len = length, .filter = code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0) {
+        perror("deny-syscalls: seccomp");
+        return 1;
+    }
+    execvp(argv[i + 1], argv + i + 1);
+    perror(argv[i + 1]);
+    return 127;
+}

@@ -1,0 +1,47 @@
+/*
+ * What keepalive a socket of another process really has, asked of the kernel and not of sockalive.
+ *
+ *   read-keepalive PID FD…
+ *
+ * A line each: "ENABLED IDLE INTERVAL COUNT USER_TIMEOUT". Needs Linux 5.6 and the right to trace PID.
+ */
+#include "sessions.h"
+
+#include <netinet/tcp.h>
+#include <sys/syscall.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+
+static int option(int fd, int level, int name)
+{
+    int value = 0;
+    socklen_t length = sizeof value;
+
+    if (getsockopt(fd, level, name, &value, &length) < 0)
+        fail("getsockopt");
+    return value;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3)
+        usage("read-keepalive PID FD...");
+    long process = syscall(SYS_pidfd_open, atoi(argv[1]), 0);
+    if (process < 0)
+        fail("pidfd_open");
+    for (int i = 2; i < argc; i++) {
+        int fd = (int)syscall(SYS_pidfd_getfd, process, atoi(argv[i]), 0);
+        if (fd < 0)
+            fail("pidfd_getfd");
+        say("%d %d %d %d %d", option(fd, SOL_SOCKET, SO_KEEPALIVE), option(fd, IPPROTO_TCP, TCP_KEEPIDLE),
+            option(fd, IPPROTO_TCP, TCP_KEEPINTVL), option(fd, IPPROTO_TCP, TCP_KEEPCNT),
+            option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT));
+        close(fd);
+    }
+    return 0;
+}
