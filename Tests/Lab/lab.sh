@@ -1,0 +1,126 @@
+# shellcheck shell=bash
+# A firewall laboratory, to be sourced: an agent's host, a firewall that forgets, a server.
+#
+#   lab_enter "$@"          first of all: runs the script again in namespaces of its own
+#   lab_build SECONDS       the three hosts; the firewall forgets a connection idle for SECONDS
+#   lab_connect COUNT       a victim named beremote, with sessions to port 5633 of the server
+#   lab_sockalive ARG…      runs sockalive on the agent's host, as its administrator
+#   lab_idle SECONDS        nobody says a word
+#   lab_verdict             "saved" or "lost", a line a session: does an echo still come back?
+#
+# No root is needed where the kernel allows user namespaces. Whatever happens, nothing is left:
+# the namespaces, and every process in them, end with the script.
+
+LAB_PROGRAMS=${LAB_PROGRAMS:-$(swift build --package-path "$(dirname "${BASH_SOURCE[0]}")/../.." --show-bin-path)}
+export LAB_PROGRAMS
+
+lab_fail() {
+    echo "lab: $*" >&2
+    exit 70
+}
+
+lab_enter() {
+    [ -z "${LAB_INSIDE:-}" ] || return 0
+    local user=()
+    [ "$(id -u)" = 0 ] || user=(--user --map-root-user)
+    LAB_INSIDE=1 exec unshare "${user[@]}" --net --mount --pid --fork --kill-child --mount-proc \
+        bash "$0" "$@"
+}
+
+# Runs a command on a host: firewall or server.
+lab_on() {
+    local host=$1
+    shift
+    nsenter --net="/run/netns/$host" "$@"
+}
+
+lab_build() {
+    # The names of the hosts, and the lock of sockalive, stand in /run.
+    mount -t tmpfs tmpfs /run
+    ip netns add firewall
+    ip netns add server
+
+    ip link set lo up
+    ip link add outside type veth peer name agent netns firewall
+    ip address add 198.51.100.2/24 dev outside
+    ip link set outside up
+    ip route add default via 198.51.100.1
+
+    lab_on firewall ip address add 198.51.100.1/24 dev agent
+    lab_on firewall ip link set agent up
+    lab_on firewall ip link add server type veth peer name outside netns server
+    lab_on firewall ip address add 192.0.2.1/24 dev server
+    lab_on firewall ip link set server up
+
+    lab_on server ip address add 192.0.2.2/24 dev outside
+    lab_on server ip link set outside up
+    lab_on server ip route add default via 192.0.2.1
+
+    lab_on firewall nft -f - <<'RULES'
+table inet firewall {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established accept
+        ct state new tcp flags & (fin | syn | rst | ack) == syn accept
+    }
+}
+RULES
+    lab_sysctl net/ipv4/ip_forward 1
+    lab_sysctl net/netfilter/nf_conntrack_tcp_timeout_established "$1"
+    # A packet in the middle of a connection that is not known makes no new state.
+    lab_sysctl net/netfilter/nf_conntrack_tcp_loose 0
+}
+
+# /proc/sys/net is that of the host which opens it.
+lab_sysctl() {
+    lab_on firewall bash -c "echo '$2' >'/proc/sys/$1'" || lab_fail "cannot set $1"
+}
+
+# One line of a program's output, which has to come in time.
+lab_expect() {
+    local word=$1 line descriptor=$2
+    read -r -t 10 line <&"$descriptor" || lab_fail "no \"$word\" came"
+    [[ $line == "$word"* ]] || lab_fail "\"$word\" was due, \"$line\" came"
+}
+
+lab_connect() {
+    LAB_SESSIONS=$1
+    mkfifo /run/to-server /run/from-server /run/from-agent
+    ln -s "$LAB_PROGRAMS/victim-echo" /run/beremote
+
+    lab_on server "$LAB_PROGRAMS/echo-peer" listen 192.0.2.2 5633 "$LAB_SESSIONS" \
+        </run/to-server >/run/from-server &
+    exec {lab_to_server}>/run/to-server {lab_from_server}</run/from-server
+    lab_expect listening "$lab_from_server"
+
+    /run/beremote connect 192.0.2.2 5633 "$LAB_SESSIONS" >/run/from-agent &
+    exec {lab_from_agent}</run/from-agent
+    lab_expect ready "$lab_from_agent"
+    lab_expect connected "$lab_from_server"
+    # A session that never worked cannot be lost.
+    local answer
+    for answer in $(lab_verdict); do
+        [ "$answer" = saved ] || lab_fail "the session does not work to begin with"
+    done
+}
+
+lab_sockalive() {
+    "$LAB_PROGRAMS/sockalive" "$@"
+}
+
+lab_idle() {
+    sleep "$1"
+}
+
+lab_verdict() {
+    local i line
+    echo "echo 2000" >&"$lab_to_server"
+    for ((i = 0; i < LAB_SESSIONS; i++)); do
+        read -r -t 10 line <&"$lab_from_server" || lab_fail "the server says nothing"
+        case $line in
+        echoed*) echo saved ;;
+        silent* | broken*) echo lost ;;
+        *) lab_fail "the server says: $line" ;;
+        esac
+    done
+}
