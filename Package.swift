@@ -62,5 +62,6 @@ let package = Package(
         testProgram("echo-peer"),
         testProgram("read-keepalive"),
         testProgram("deny-syscalls"),
+        testProgram("hold-traced"),
     ]
 )

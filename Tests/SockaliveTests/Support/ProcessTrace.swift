@@ -1,0 +1,20 @@
+import Foundation
+
+/// What an injection might leave behind in a process, as `/proc` shows it.
+struct ProcessTrace: Equatable {
+    let tracer: String
+    let isStopped: Bool
+    let descriptors: [String]
+    let pendingSignals: [String]
+
+    init(of pid: Int32) throws {
+        let status = try String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8).split(separator: "\n")
+        func value(_ key: String) -> String {
+            status.first { $0.hasPrefix("\(key):") }.map { $0.dropFirst(key.count + 1).trimmingCharacters(in: .whitespaces) } ?? ""
+        }
+        tracer = value("TracerPid")
+        isStopped = value("State").first.map { "Tt".contains($0) } ?? true
+        descriptors = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").sorted()
+        pendingSignals = [value("SigPnd"), value("ShdPnd")]
+    }
+}

@@ -1,0 +1,58 @@
+import Foundation
+import Testing
+
+/// A program that runs to its end, and what it said.
+struct Program {
+    let status: Int32
+    let output: String
+    let errors: String
+
+    var errorLines: [Substring] {
+        errors.split(separator: "\n")
+    }
+
+    /// The folder of the test bundle, where the built programs lie too.
+    static let folder = Bundle.main.bundleURL
+
+    static func path(_ name: String) -> String {
+        folder.appendingPathComponent(name).path
+    }
+
+    /// Runs `sockalive`; nothing else decides than its arguments.
+    ///
+    /// - Parameter launcher: a command that executes the one behind it (`setpriv …`, `deny-syscalls … --`).
+    static func sockalive(
+        _ arguments: [String], launcher: [String] = [], environment: [String: String]? = nil,
+        output: Child.Output = .pipe, deadline: Duration = .seconds(30)
+    ) throws -> Program {
+        try run(
+            launcher + [path("sockalive")] + arguments, environment: environment, output: output, deadline: deadline)
+    }
+
+    /// Runs a command and collects what it says; past the deadline it is killed, and the test has failed.
+    static func run(
+        _ arguments: [String], environment: [String: String]? = nil, output: Child.Output = .pipe,
+        deadline: Duration = .seconds(30)
+    ) throws -> Program {
+        let child = try Child(arguments, environment: environment, output: output)
+        child.input.close()
+        var texts: [ObjectIdentifier: [UInt8]] = [:]
+        var open = [child.output, child.errors].filter { $0.descriptor >= 0 }
+        let deadline = Deadline(deadline)
+        while !open.isEmpty {
+            guard deadline.wait(for: open) else {
+                Issue.record("\(arguments.joined(separator: " ")) did not end in time")
+                child.kill()
+                break
+            }
+            open.removeAll { pipe in
+                guard Deadline(.zero).wait(for: [pipe]) else { return false }
+                let bytes = pipe.read() ?? []
+                texts[ObjectIdentifier(pipe), default: []] += bytes
+                return bytes.isEmpty
+            }
+        }
+        func text(_ pipe: PipeEnd) -> String { String(decoding: texts[ObjectIdentifier(pipe)] ?? [], as: UTF8.self) }
+        return Program(status: child.wait(), output: text(child.output), errors: text(child.errors))
+    }
+}

@@ -1,0 +1,104 @@
+import Foundation
+import Testing
+
+/// The JSON document of `list` and `inject`, as the contract describes it.
+struct Report: Decodable {
+    let schema: Int
+    let command: String
+    let dryRun: Bool
+    let firewallTimeout: Int
+    let wanted: Keepalive
+    let sockets: [Socket]
+    let summary: Summary
+
+    struct Keepalive: Decodable, Equatable {
+        let enabled: Bool
+        let idle: Int
+        let interval: Int
+        let count: Int
+        /// Seconds.
+        let userTimeout: Double?
+    }
+
+    struct Socket: Decodable {
+        let pid: Int32
+        let process: String
+        let exe: String?
+        let uid: UInt32
+        let fd: Int32?
+        let holders: [Holder]
+        let inode: UInt64
+        let netns: UInt64?
+        let family: String
+        let state: String
+        let local: Endpoint
+        let remote: Endpoint
+        let idleSeconds: Double?
+        let keepalive: Keepalive?
+        let before: Keepalive?
+        let nextProbeSeconds: Double?
+        let verdict: String?
+        let action: String
+        let method: String?
+        let pausedMicroseconds: Int
+        let error: Failure?
+    }
+
+    struct Holder: Decodable, Hashable {
+        let pid: Int32
+        let fd: Int32
+    }
+
+    struct Endpoint: Decodable, Equatable {
+        let address: String
+        let port: Int
+    }
+
+    struct Failure: Decodable {
+        let code: String
+        let message: String
+        let remedy: String?
+    }
+
+    struct Summary: Decodable, Equatable {
+        let candidates: Int
+        let set: Int
+        let unchanged: Int
+        let failed: Int
+        let answered: Int?
+        let silent: Int?
+    }
+
+    /// Runs `sockalive … --json` and decodes what it prints.
+    static func of(
+        _ arguments: [String], launcher: [String] = [], status: Int32 = 0,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> Report {
+        let lock = arguments.first == "inject" ? ["--no-lock"] : []
+        let program = try Program.sockalive(arguments + lock + ["--json"], launcher: launcher)
+        #expect(program.status == status, "\(program.errors)", sourceLocation: sourceLocation)
+        return try Report(json: program.output)
+    }
+
+    init(json: String) throws {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        self = try decoder.decode(Report.self, from: Data(json.utf8))
+    }
+
+    /// The only socket.
+    var socket: Socket {
+        get throws {
+            #expect(sockets.count == 1)
+            return try #require(sockets.first)
+        }
+    }
+}
+
+extension Report.Keepalive {
+    init(_ keepalive: SocketKeepalive) {
+        self.init(
+            enabled: keepalive.enabled, idle: keepalive.idle, interval: keepalive.interval, count: keepalive.count,
+            userTimeout: Double(keepalive.userTimeout) / 1000)
+    }
+}

@@ -1,0 +1,30 @@
+/// The keepalive of a socket in another process, read by `read-keepalive` and not by `sockalive`.
+struct SocketKeepalive: Equatable {
+    var enabled: Bool
+    var idle: Int
+    var interval: Int
+    var count: Int
+    /// Milliseconds.
+    var userTimeout = 0
+
+    /// What Linux gives a socket that asks for nothing.
+    static let untouched = SocketKeepalive(enabled: false, idle: 7200, interval: 75, count: 9)
+
+    /// What a firewall timeout of 60 minutes asks for.
+    static let forOneHour = SocketKeepalive(enabled: true, idle: 600, interval: 60, count: 50)
+
+    static func read(pid: Int32, descriptors: [Int32]) throws -> [SocketKeepalive] {
+        let program = try Program.run([Program.path("read-keepalive"), "\(pid)"] + descriptors.map { "\($0)" })
+        guard program.status == 0 else { throw Unreadable(reason: program.output) }
+        return program.output.split(separator: "\n").map { line in
+            let values = line.split(separator: " ").compactMap { Int($0) }
+            return SocketKeepalive(
+                enabled: values[0] != 0, idle: values[1], interval: values[2], count: values[3],
+                userTimeout: values[4])
+        }
+    }
+
+    struct Unreadable: Error {
+        let reason: String
+    }
+}

@@ -1,0 +1,140 @@
+import Foundation
+import Testing
+
+/// A program with live TCP sessions (`victim-echo`), and its peer (`echo-peer`) at the other end.
+///
+/// It stands when the initializer returns: every session is established and both sides said so.
+final class Victim {
+    enum Mode: String {
+        /// One thread a session, each asleep in read(2).
+        case read
+        /// One thread asleep in poll(2).
+        case poll
+        /// One thread that computes without pause.
+        case spin
+    }
+
+    struct Options {
+        var mode = Mode.read
+        var sessions = 1
+        /// Where the victim connects to; the family follows from it.
+        var address = "127.0.0.1"
+        /// The port of the peer; 0 lets the kernel choose.
+        var port = 0
+        /// The file's name, and so at first the process's.
+        var program = "beremote"
+        /// What the process calls itself afterwards.
+        var name: String?
+        /// Keepalive from the start: idle, interval, count.
+        var keepalive: (Int, Int, Int)?
+        var hasChild = false
+        /// Commands that run peer and victim: `nsenter …`.
+        var peerLauncher: [String] = []
+        var launcher: [String] = []
+    }
+
+    let pid: Int32
+    let child: Int32
+    let port: Int
+    let sessions: [Session]
+    let executable: String
+    private let peer: Child
+    private let process: Child
+    private let folder: TemporaryFolder
+
+    struct Session: Equatable {
+        let descriptor: Int32
+        let localPort: Int
+    }
+
+    init(_ configure: (inout Options) -> Void = { _ in }) throws {
+        var options = Options()
+        configure(&options)
+        let patience = Deadline(.seconds(20))
+
+        // A mapped address reaches a plain IPv4 listener.
+        let listening = options.address.replacing("::ffff:", with: "")
+        peer = try Child(
+            options.peerLauncher + [
+                Program.path("echo-peer"), "listen", listening, "\(options.port)", "\(options.sessions)",
+            ])
+        port = try Int(#require(peer.words(after: "listening", patience).first)) ?? 0
+
+        // A copy, so that the executable too has the name.
+        folder = try TemporaryFolder()
+        executable = folder.path(options.program)
+        try FileManager.default.copyItem(atPath: Program.path("victim-echo"), toPath: executable)
+        process = try Child(options.launcher + [executable] + Self.arguments(options, port: port))
+        let ready = try process.words(after: "ready", patience)
+        _ = try peer.words(after: "connected", patience)
+        pid = try #require(Int32(ready[0]))
+        child = try #require(Int32(ready[1]))
+        sessions = try ready.dropFirst(2).map { word in
+            let pair = word.split(separator: ":")
+            return Session(descriptor: try #require(Int32(pair[0])), localPort: try #require(Int(pair[1])))
+        }
+    }
+
+    private static func arguments(_ options: Options, port: Int) -> [String] {
+        var arguments = ["--mode", options.mode.rawValue]
+        if let name = options.name { arguments += ["--name", name] }
+        if let (idle, interval, count) = options.keepalive {
+            arguments += ["--keepalive", "\(idle):\(interval):\(count)"]
+        }
+        if options.hasChild { arguments.append("--fork") }
+        return arguments + ["connect", options.address, "\(port)", "\(options.sessions)"]
+    }
+
+    /// The options that make `sockalive` see this victim and no other process of the machine.
+    var selection: [String] {
+        ["--pid", "\(pid)", "--port", "\(port)"]
+    }
+
+    /// Sends a token over every session and waits for its echo.
+    func echoes() throws -> Bool {
+        peer.input.write("echo 10000\n")
+        let answers = sessions.map { _ in peer.output.line(until: Deadline(.seconds(20))) }
+        return answers.enumerated().allSatisfy { $1 == "echoed \($0)" }
+    }
+
+    /// From now on the next token follows each echo, until ``stopStream()``.
+    func startStream() {
+        peer.input.write("stream\n")
+    }
+
+    func stopStream() throws -> (sent: Int, received: Int) {
+        peer.input.write("stop\n")
+        let counts = try peer.words(after: "streamed", Deadline(.seconds(20))).compactMap { Int($0) }
+        return (counts[0], counts[1])
+    }
+
+    /// Closes the sessions from the other end: what the victim says at its end, and its exit code.
+    func finish() -> (lines: [String], status: Int32) {
+        peer.input.close()
+        let patience = Deadline(.seconds(20))
+        var lines: [String] = []
+        while let line = process.output.line(until: patience) { lines.append(line) }
+        if patience.millisecondsLeft == 0 { process.kill() }
+        return (lines, process.wait())
+    }
+
+    /// What keepalive the sockets really have, by a way of its own.
+    func keepalive() throws -> [SocketKeepalive] {
+        try SocketKeepalive.read(pid: pid, descriptors: sessions.map(\.descriptor))
+    }
+}
+
+extension Child {
+    /// Reads one line that begins with `word`, and returns the words behind it.
+    func words(after word: String, _ deadline: Deadline) throws -> [String] {
+        let line = output.line(until: deadline)
+        let words = (line ?? "").split(separator: " ").map(String.init)
+        guard words.first == word else { throw Unexpected(due: word, came: line) }
+        return Array(words.dropFirst())
+    }
+
+    struct Unexpected: Error {
+        let due: String
+        let came: String?
+    }
+}
