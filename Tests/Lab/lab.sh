@@ -11,6 +11,9 @@
 # No root is needed where the kernel allows user namespaces. Whatever happens, nothing is left:
 # the namespaces, and every process in them, end with the script.
 
+# Debian keeps nft here, where a plain user does not look.
+PATH=$PATH:/usr/sbin:/sbin
+
 LAB_PROGRAMS=${LAB_PROGRAMS:-$(swift build --package-path "$(dirname "${BASH_SOURCE[0]}")/../.." --show-bin-path)}
 export LAB_PROGRAMS
 

@@ -51,7 +51,7 @@ final class Child {
             posix_spawn_file_actions_adddup2(&actions, outputWriting.descriptor, STDOUT_FILENO)
         }
         let pid = try spawn(arguments, environment, &actions)
-        [inputReading, outputWriting, errorsWriting].forEach { $0.close() }
+        for end in [inputReading, outputWriting, errorsWriting] { end.close() }
         return (pid, inputWriting, outputReading, errorsReading)
     }
 
@@ -73,7 +73,7 @@ final class Child {
 
         var words = arguments.map { strdup($0) } + [nil]
         var variables = environment.map { strdup("\($0)=\($1)") } + [nil]
-        defer { (words + variables).forEach { free($0) } }
+        defer { for text in words + variables { free(text) } }
         var pid: pid_t = 0
         let error = posix_spawnp(&pid, words[0]!, &actions, &attributes, &words, &variables)
         guard error == 0 else { throw CannotStart(program: arguments[0], reason: String(cString: strerror(error))) }

@@ -28,7 +28,8 @@ enum Machine {
     static let buildsFirewalls = makesNamespaces && has("nft") && has("ip")
 
     static func has(_ command: String) -> Bool {
-        runs(["sh", "-c", "command -v \(command)"])
+        // Debian keeps nft where a plain user does not look.
+        runs(["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin command -v \(command)"])
     }
 
     private static func runs(_ command: [String]) -> Bool {

@@ -10,8 +10,8 @@ final class NetworkRoom {
 
     /// Makes victim and peer live here.
     func holds(_ options: inout Victim.Options) {
-        let enter = ["nsenter", "--target", "\(keeper.pid)"] + (Machine.isRoot ? [] : ["--user", "--preserve-credentials"])
-        options.launcher = enter + ["--net"]
-        options.peerLauncher = enter + ["--net"]
+        let user = Machine.isRoot ? [] : ["--user", "--preserve-credentials"]
+        options.launcher = ["nsenter", "--target", "\(keeper.pid)"] + user + ["--net"]
+        options.peerLauncher = options.launcher
     }
 }

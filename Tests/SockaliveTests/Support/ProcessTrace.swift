@@ -10,7 +10,8 @@ struct ProcessTrace: Equatable {
     init(of pid: Int32) throws {
         let status = try String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8).split(separator: "\n")
         func value(_ key: String) -> String {
-            status.first { $0.hasPrefix("\(key):") }.map { $0.dropFirst(key.count + 1).trimmingCharacters(in: .whitespaces) } ?? ""
+            let line = status.first { $0.hasPrefix("\(key):") } ?? ""
+            return line.dropFirst(key.count + 1).trimmingCharacters(in: .whitespaces)
         }
         tracer = value("TracerPid")
         isStopped = value("State").first.map { "Tt".contains($0) } ?? true

@@ -1,0 +1,80 @@
+import Testing
+
+extension ProcessTests {
+    /// Every exit code of the contract that `list` and `inject` can give.
+    @Suite struct ExitCodes {
+        @Test func `0: every candidate is as wanted`() throws {
+            let victim = try Victim()
+            #expect(try Program.sockalive(["list"] + victim.selection).status == 0)
+            #expect(try Program.sockalive(["inject", "--no-lock"] + victim.selection).status == 0)
+            #expect(try Program.sockalive(["list", "--check"] + victim.selection).status == 0)
+        }
+
+        @Test(arguments: ["list", "inject"]) func `0: no candidate`(command: String) throws {
+            let victim = try Victim()
+            let program = try Program.sockalive([command, "--pid", "\(victim.pid)", "--port", "1"] + noLock(command))
+            #expect(program.status == 0)
+            #expect(program.output == "")
+            #expect(program.errors.contains("looked for PID \(victim.pid)"))
+        }
+
+        @Test func `1: list --check and a socket that is not protected`() throws {
+            let victim = try Victim()
+            #expect(try Program.sockalive(["list", "--check"] + victim.selection).status == 1)
+        }
+
+        @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
+        func `1: some candidate could not be brought there`() throws {
+            let (traced, free) = (try Victim(), try Victim())
+            let tracer = try Child([Program.path("hold-traced"), "\(traced.pid)"])
+            _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
+            let report = try Report.of(
+                ["inject", "--method", "ptrace"] + traced.selection + free.selection, status: 1)
+            #expect(report.summary.set == 1)
+            #expect(report.summary.failed == 1)
+            #expect(try traced.keepalive() == [.untouched])
+            #expect(try free.keepalive() == [.forOneHour])
+        }
+
+        @Test(arguments: [Child.Output.closed, .broken], [[], ["--json"]])
+        func `1: standard output is gone, and the job is done all the same`(
+            output: Child.Output, form: [String]
+        ) throws {
+            let victim = try Victim()
+            let program = try Program.sockalive(["inject", "--no-lock"] + form + victim.selection, output: output)
+            #expect(program.status == 1)
+            #expect(program.errors.contains("standard output"))
+            #expect(try victim.keepalive() == [.forOneHour])
+        }
+
+        @Test func `3: a candidate is required and there is none`() throws {
+            let victim = try Victim()
+            let none = ["inject", "--no-lock", "--require", "--pid", "\(victim.pid)", "--port", "1"]
+            #expect(try Program.sockalive(none).status == 3)
+            #expect(try Program.sockalive(none + ["--quiet"]).errorLines.count == 1)
+            #expect(try Program.sockalive(["inject", "--no-lock", "--require"] + victim.selection).status == 0)
+        }
+
+        @Test(.enabled(if: Machine.has("flock"), "flock, of util-linux, is missing"))
+        func `75: another run holds the lock`() throws {
+            let victim = try Victim()
+            let folder = try TemporaryFolder()
+            let inject = ["inject", "--lock", folder.path("lock")] + victim.selection
+            let held = try Program.sockalive(inject, launcher: ["flock", folder.path("lock")])
+            #expect(held.status == 75)
+            #expect(held.errorLines.count == 1)
+            #expect(held.errors.contains(folder.path("lock")))
+            #expect(try victim.keepalive() == [.untouched])
+            let list = try Program.sockalive(["list"] + victim.selection, launcher: ["flock", folder.path("lock")])
+            #expect(list.status == 0)
+            #expect(try Program.sockalive(inject).status == 0)
+            #expect(try Program.sockalive(inject).status == 0)
+        }
+
+        // 64: UsageTests. 69 and 77: FallbackTests.
+
+        private func noLock(_ command: String) -> [String] {
+            command == "inject" ? ["--no-lock"] : []
+        }
+    }
+}

@@ -1,0 +1,142 @@
+import Foundation
+import Testing
+
+extension ProcessTests {
+    @Suite struct Output {
+        @Test(arguments: ["list", "inject"]) func `the JSON has every key of the contract`(command: String) throws {
+            let victim = try Victim()
+            let program = try Program.sockalive(command, for: victim)
+            try expectContract(program.output)
+        }
+
+        @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
+        func `what could not be read is null, never left out`() throws {
+            let victim = try Victim()
+            let program = try Program.sockalive("list", for: victim, launcher: Conditions.asNobody)
+            let socket = try expectContract(program.output)
+            for key in ["keepalive", "before", "idle_seconds", "fd"] { #expect(socket[key] is NSNull, "\(key)") }
+            #expect(socket["error"] is [String: Any])
+        }
+
+        @Test(arguments: ["list", "inject"]) func `with no candidate the JSON is whole too`(command: String) throws {
+            let none = ["--pid", "2147483647", "--json"]
+            let program = try Program.sockalive([command] + none + (command == "inject" ? ["--no-lock"] : []))
+            let report = try Report(json: program.output)
+            #expect(report.sockets.isEmpty)
+            #expect(report.summary.candidates == 0)
+        }
+
+        /// Answers the only socket.
+        @discardableResult
+        private func expectContract(_ json: String) throws -> [String: Any] {
+            let report = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
+            expect(
+                report, has: ["schema", "command", "dry_run", "firewall_timeout", "wanted", "sockets", "summary"])
+            let settings = ["enabled", "idle", "interval", "count", "user_timeout"]
+            expect(report["wanted"], has: settings)
+            expect(report["summary"], has: ["candidates", "set", "unchanged", "failed", "answered", "silent"])
+            let socket = try #require((report["sockets"] as? [[String: Any]])?.first)
+            expect(
+                socket,
+                has: [
+                    "pid", "process", "exe", "uid", "fd", "holders", "inode", "netns", "family", "state", "local",
+                    "remote", "idle_seconds", "keepalive", "before", "next_probe_seconds", "verdict", "action",
+                    "method", "paused_microseconds", "error", "probe",
+                ])
+            for key in ["local", "remote"] { expect(socket[key], has: ["address", "port"]) }
+            for key in ["keepalive", "before"] where !(socket[key] is NSNull) { expect(socket[key], has: settings) }
+            if !(socket["error"] is NSNull) { expect(socket["error"], has: ["code", "message", "remedy"]) }
+            return socket
+        }
+
+        private func expect(_ value: Any?, has keys: [String]) {
+            let missing = Set(keys).subtracting((value as? [String: Any] ?? [:]).keys)
+            #expect(missing.isEmpty)
+        }
+
+        @Test(arguments: [
+            "\u{1b}[31mred", "a\u{202e}b", "\u{9b}2J", "line\nfeed", "cr\rlf", "a)b (", "x\u{200b}y", "{\"\\",
+        ])
+        func `a hostile name reaches neither terminal nor message`(name: String) throws {
+            let victim = try Victim { $0.name = name }
+            let texts = [
+                try Program.sockalive(["list"] + victim.selection),
+                try Program.sockalive(["inject", "--no-lock", "--verbose"] + victim.selection),
+                // It runs without such a connection.
+                try Program.sockalive(["list", "--pid", "\(victim.pid)", "--port", "1"]),
+                // Its connection belongs to no process that was asked for.
+                try Program.sockalive(["list", "--process", "nobody", "--port", "\(victim.port)"]),
+                try Program.sockalive(["list"] + victim.selection, launcher: Machine.isRoot ? Conditions.asNobody : []),
+            ].flatMap { [$0.output, $0.errors] }
+            for text in texts {
+                let hostile = text.unicodeScalars.filter {
+                    $0 != "\n" && [.control, .format, .lineSeparator].contains($0.properties.generalCategory)
+                }
+                #expect(hostile.isEmpty, "\(text.debugDescription)")
+            }
+            if !name.contains("{") { #expect(texts.allSatisfy { !$0.contains(name) || name == "a)b (" }) }
+            #expect(try Report.of(["list"] + victim.selection).socket.process == name)
+        }
+
+        @Test func `a hostile name makes no second line`() throws {
+            let victim = try Victim { $0.name = "a\nb\r\nc" }
+            let program = try Program.sockalive(["list"] + victim.selection)
+            #expect(program.output.filter { $0.isNewline }.count == 2)
+        }
+
+        @Test func `quiet says nothing, verbose tells the steps`() throws {
+            let victim = try Victim()
+            let inject = ["inject", "--no-lock"] + victim.selection
+            let quiet = try Program.sockalive(inject + ["--quiet"])
+            #expect(quiet.output + quiet.errors == "")
+            #expect(try victim.keepalive() == [.forOneHour])
+            let verbose = try Program.sockalive(inject + ["--verbose"])
+            #expect(verbose.errors.contains("unchanged"))
+        }
+
+        @Test func `quiet still tells what failed`() throws {
+            let victim = try Victim()
+            let program = try Program.sockalive(
+                ["inject", "--no-lock", "--quiet", "--method", "pidfd"] + victim.selection,
+                launcher: Conditions.withoutPidfd)
+            #expect(program.output == "")
+            #expect(program.errorLines.count == 1)
+        }
+
+        @Test func `nothing found: it says what was looked for, and what is there instead`() throws {
+            let victim = try Victim { $0.program = "somebody" }
+            let idle = try Program.sockalive(["list", "--process", "somebody", "--port", "1"])
+            #expect(idle.errors.contains("looked for process somebody"))
+            #expect(idle.errors.contains("somebody (PID \(victim.pid)) runs, but without such a connection"))
+            let other = try Program.sockalive(["list", "--process", "nobody", "--port", "\(victim.port)"])
+            #expect(other.errors.contains("somebody (PID \(victim.pid))"))
+        }
+
+        @Test func `it needs no environment`() throws {
+            let victim = try Victim()
+            let program = try Program.sockalive(["inject", "--no-lock"] + victim.selection, environment: [:])
+            #expect(program.status == 0)
+            #expect(try victim.keepalive() == [.forOneHour])
+        }
+
+        @Test(.enabled(if: Machine.has("script"), "script, which makes a terminal, is missing"))
+        func `colour stands on a terminal only, and not where NO_COLOR is set`() throws {
+            let victim = try Victim()
+            let list = ([Program.path("sockalive"), "list"] + victim.selection).joined(separator: " ")
+            let terminal = ["script", "--quiet", "--return", "--command", list, "/dev/null"]
+            #expect(try Program.run(terminal, environment: ["PATH": "/usr/bin:/bin"]).output.contains("\u{1b}["))
+            let plain = try Program.run(terminal, environment: ["PATH": "/usr/bin:/bin", "NO_COLOR": "1"])
+            #expect(plain.output.contains("unprotected") && !plain.output.contains("\u{1b}"))
+        }
+    }
+}
+
+extension Program {
+    /// `sockalive … --json` on one victim.
+    fileprivate static func sockalive(
+        _ command: String, for victim: Victim, launcher: [String] = []
+    ) throws -> Program {
+        let lock = command == "inject" ? ["--no-lock"] : []
+        return try sockalive([command] + victim.selection + lock + ["--json"], launcher: launcher)
+    }
+}

@@ -1,0 +1,10 @@
+#!/bin/bash
+# Installs what is missing, builds, runs `sockalive demo`: a session lost without it, and one saved by it.
+set -eu
+cd "$(dirname "$0")/.."
+# shellcheck source=Tests/install.sh
+. Tests/install.sh
+
+install_missing_to_build iproute2 nftables
+swift build --product sockalive
+exec "$(swift build --show-bin-path)/sockalive" demo "$@"
