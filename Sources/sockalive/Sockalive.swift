@@ -37,7 +37,8 @@ struct Sockalive: ParsableCommand {
             Glibc.exit(isWritten ? 0 : RunStatus.someFailed.rawValue)
         }
         let line = message(for: error).split(whereSeparator: \.isNewline).joined(separator: " ")
-        StandardStreams.error("\(line) (see sockalive --help)")
+        // The words of the command line stand in it, and a script may have put anything there.
+        StandardStreams.error("\(ForeignText(line).escaped) (see sockalive --help)")
         Glibc.exit(RunStatus.usage.rawValue)
     }
 }

@@ -10,7 +10,7 @@ enum ArgumentTransform {
     }
 
     static func pid(_ text: String) throws -> Int32 {
-        guard let pid = Int32(text), pid > 0 else { throw ValidationError("a PID is a whole number from 1 on") }
+        guard let pid = number(text, Int32.self), pid > 0 else { throw ValidationError("a PID is a whole number from 1 on") }
         return pid
     }
 
@@ -27,7 +27,7 @@ enum ArgumentTransform {
     }
 
     static func port(_ text: String) throws -> UInt16 {
-        guard let port = UInt16(text), port > 0 else { throw ValidationError("a port is a number from 1 to 65535") }
+        guard let port = number(text, UInt16.self), port > 0 else { throw ValidationError("a port is a number from 1 to 65535") }
         return port
     }
 
@@ -62,7 +62,7 @@ enum ArgumentTransform {
     }
 
     static func keepaliveCount(_ text: String) throws -> Int {
-        guard let count = Int(text), KeepaliveSettings.countRange.contains(count) else {
+        guard let count = number(text, Int.self), KeepaliveSettings.countRange.contains(count) else {
             throw ValidationError("the kernel takes 1 to 127 probes")
         }
         return count
@@ -73,6 +73,11 @@ enum ArgumentTransform {
         let milliseconds = try seconds(text).count * 1000
         guard milliseconds <= Int32.max else { throw ValidationError("the kernel takes up to 596h") }
         return milliseconds
+    }
+
+    /// Digits and nothing else: no sign, no blank, no other script's digits.
+    private static func number<Number: FixedWidthInteger>(_ text: String, _: Number.Type) -> Number? {
+        text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ? Number(text) : nil
     }
 
     static func filePath(_ text: String) throws -> String {
