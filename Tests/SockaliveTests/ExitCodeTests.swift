@@ -47,6 +47,15 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.forOneHour])
         }
 
+        @Test(arguments: methods) func `1: not one stream is open, and no message goes astray`(method: String) throws {
+            let victim = try Victim()
+            let launcher = ["sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"]
+            let inject = ["inject", "--no-lock", "--verbose", "--method", method] + victim.selection
+            #expect(try Program.sockalive(inject, launcher: launcher).status == 1)
+            #expect(try victim.keepalive() == [.forOneHour])
+            #expect(try victim.echoes())
+        }
+
         @Test func `3: a candidate is required and there is none`() throws {
             let victim = try Victim()
             let none = ["inject", "--no-lock", "--require", "--pid", "\(victim.pid)", "--port", "1"]
@@ -60,7 +69,8 @@ extension ProcessTests {
             let victim = try Victim()
             let folder = try TemporaryFolder()
             let inject = ["inject", "--lock", folder.path("lock")] + victim.selection
-            let held = try Program.sockalive(inject, launcher: ["flock", folder.path("lock")])
+            // A shared lock is in the way of an exclusive one only.
+            let held = try Program.sockalive(inject, launcher: ["flock", "--shared", folder.path("lock")])
             #expect(held.status == 75)
             #expect(held.errorLines.count == 1)
             #expect(held.errors.contains(folder.path("lock")))
