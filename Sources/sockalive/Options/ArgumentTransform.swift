@@ -10,7 +10,9 @@ enum ArgumentTransform {
     }
 
     static func pid(_ text: String) throws -> Int32 {
-        guard let pid = number(text, Int32.self), pid > 0 else { throw ValidationError("a PID is a whole number from 1 on") }
+        guard let pid = number(text, Int32.self), pid > 0 else {
+            throw ValidationError("a PID is a whole number from 1 on")
+        }
         return pid
     }
 
@@ -27,7 +29,9 @@ enum ArgumentTransform {
     }
 
     static func port(_ text: String) throws -> UInt16 {
-        guard let port = number(text, UInt16.self), port > 0 else { throw ValidationError("a port is a number from 1 to 65535") }
+        guard let port = number(text, UInt16.self), port > 0 else {
+            throw ValidationError("a port is a number from 1 to 65535")
+        }
         return port
     }
 
