@@ -60,10 +60,11 @@ final class Victim {
             ])
         port = try Int(#require(peer.words(after: "listening", patience).first)) ?? 0
 
-        // A copy, so that the executable too has the name.
+        // A copy, so that the executable too has the name. Written by a process of its own: a file that
+        // this one writes might be held open by a child starting at the same moment, and not run (ETXTBSY).
         folder = try TemporaryFolder()
         executable = folder.path(options.program)
-        try FileManager.default.copyItem(atPath: Program.path("victim-echo"), toPath: executable)
+        #expect(try Program.run(["cp", Program.path("victim-echo"), executable]).status == 0)
         process = try Child(options.launcher + [executable] + Self.arguments(options, port: port))
         let ready = try process.words(after: "ready", patience)
         _ = try peer.words(after: "connected", patience)
