@@ -1,36 +1,86 @@
-/* x86-64: instruction bytes and register names, nothing else. */
+/* x86-64 and its 32-bit programs: instruction bytes, register names, the shape of a signal frame. */
 #if defined(__x86_64__)
 #include "remote_call.h"
 
+#include <cpuid.h>
+#include <elf.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
-#define CODE_SEGMENT_64 0x33
-#define RED_ZONE 128        /* System V ABI: the 128 bytes below rsp belong to the function */
-#define TRAP_FLAG 0x100     /* single step: would turn the call into a SIGTRAP */
+#define CODE_SEGMENT_64 0x33 /* __USER_CS; another (an LDT's) is a mode of its own */
+#define CODE_SEGMENT_32 0x23 /* __USER32_CS */
+#define RED_ZONE 128         /* System V ABI: the 128 bytes below rsp belong to the function; not in i386 */
+#define TRAP_FLAG 0x100      /* single step: would turn the call into a SIGTRAP */
 #define DIRECTION_FLAG 0x400
 #define X32_CALL 0x40000000
 
-bool arch_find_code(struct arch_code *code, const uint8_t *bytes, size_t size, uint64_t address)
+/* Results that the kernel keeps to itself while a call is interrupted (include/linux/errno.h). */
+enum { ERESTARTSYS = 512, ERESTARTNOINTR = 513, ERESTARTNOHAND = 514, ERESTART_RESTARTBLOCK = 516 };
+
+int arch_kind_of(const uint8_t elf[20], enum arch_kind *kind)
 {
-    static const uint8_t syscall_instruction[] = {0x0f, 0x05};
-    const uint8_t *found = memmem(bytes, size, syscall_instruction, sizeof syscall_instruction);
-    if (found)
-        code->call = address + (uint64_t)(found - bytes);
-    return found != NULL;
+    unsigned machine = elf[18] | (unsigned)elf[19] << 8;
+    *kind = elf[EI_CLASS] == ELFCLASS64 ? ARCH_64 : ARCH_32;
+    if (memcmp(elf, ELFMAG, SELFMAG) != 0)
+        return -EOPNOTSUPP;
+    /* ELFCLASS32 with EM_X86_64 is x32: 64-bit registers, 32-bit pointers, calls of its own. */
+    return machine == (*kind == ARCH_64 ? EM_X86_64 : EM_386) ? 0 : -EOPNOTSUPP;
 }
 
-int arch_read(pid_t tid, struct arch_registers *registers)
+static uint64_t find(const uint8_t *bytes, size_t size, uint64_t address, const char *pattern, size_t length)
 {
+    const uint8_t *found = memmem(bytes, size, pattern, length);
+    return found ? address + (uint64_t)(found - bytes) : 0;
+}
+
+/* A string literal may hold zeros: its length is that of the array. */
+#define FIND(pattern) find(bytes, size, address, pattern, sizeof(pattern) - 1)
+
+static void find_call(struct arch_code *code, uint64_t at, bool returns, unsigned skipped)
+{
+    if (at == 0 || code->returns || (code->call && !returns))
+        return;
+    code->call = at;
+    code->returns = returns;
+    code->skipped = skipped;
+}
+
+bool arch_find_code(struct arch_code *code, const uint8_t *bytes, size_t size, uint64_t address)
+{
+    uint64_t sigreturn;
+    if (code->kind == ARCH_64) {
+        find_call(code, FIND("\x0f\x05\xc3"), true, 0); /* syscall; ret */
+        find_call(code, FIND("\x0f\x05"), false, 0);    /* as in the vDSO */
+        sigreturn = FIND("\x48\xc7\xc0\x0f\0\0\0\x0f\x05"); /* mov $15,%rax; syscall: glibc, musl, Go */
+        if (!sigreturn)
+            sigreturn = FIND("\xb8\x0f\0\0\0\x0f\x05"); /* mov $15,%eax; syscall */
+        if (!code->load)
+            code->load = FIND("\x58\xc3"); /* pop %rax; ret */
+    } else {
+        find_call(code, FIND("\xcd\x80\x5d\x5a\x59\xc3"), true, 3); /* the vDSO: int $0x80; pop three; ret */
+        find_call(code, FIND("\xcd\x80\xc3"), true, 0);
+        find_call(code, FIND("\xcd\x80"), false, 0);
+        sigreturn = FIND("\xb8\xad\0\0\0\xcd\x80"); /* __kernel_rt_sigreturn: mov $173,%eax; int $0x80 */
+        if (!code->load)
+            code->load = FIND("\x58\xc3"); /* pop %eax; ret */
+    }
+    if (!code->sigreturn)
+        code->sigreturn = sigreturn;
+    return code->returns && code->sigreturn;
+}
+
+int arch_read(pid_t tid, enum arch_kind kind, struct arch_registers *registers)
+{
+    /* The 64-bit layout even of a 32-bit thread (arch_ptrace, PTRACE_GETREGS). */
     if (ptrace(PTRACE_GETREGS, tid, NULL, &registers->user) < 0)
         return -errno;
-    if (registers->user.cs != CODE_SEGMENT_64)
+    const struct user_regs_struct *user = &registers->user;
+    if (user->cs != (kind == ARCH_64 ? CODE_SEGMENT_64 : CODE_SEGMENT_32))
         return -EOPNOTSUPP;
-    if ((int64_t)registers->user.orig_rax >= 0 && registers->user.orig_rax & X32_CALL)
-        return -EOPNOTSUPP;
-    return 0;
+    return (int32_t)user->orig_rax >= 0 && user->orig_rax & X32_CALL ? -EOPNOTSUPP : 0;
 }
 
 int arch_write(pid_t tid, const struct arch_registers *registers)
@@ -43,32 +93,266 @@ uint64_t arch_stack_pointer(const struct arch_registers *registers)
     return registers->user.rsp;
 }
 
-uint64_t arch_free_stack(const struct arch_registers *registers)
+uint64_t arch_free_stack(enum arch_kind kind, const struct arch_registers *registers)
 {
-    return (registers->user.rsp - RED_ZONE) & ~(uint64_t)15;
+    return (registers->user.rsp - (kind == ARCH_64 ? RED_ZONE : 0)) & ~(uint64_t)63;
 }
 
-void arch_set_call(struct arch_registers *registers, const struct arch_code *code, enum arch_call call,
-                   const uint64_t arguments[5])
+uint64_t arch_call_site(const struct arch_registers *found)
 {
-    static const unsigned numbers[] = {[ARCH_GETSOCKOPT] = SYS_getsockopt, [ARCH_SETSOCKOPT] = SYS_setsockopt};
-    struct user_regs_struct *user = &registers->user;
-    user->rip = code->call;
+    return (int32_t)found->user.orig_rax >= 0 ? found->user.rip - 2 : 0;
+}
+
+/*
+ * Calls that answer EINTR merely because they were stopped, and have then done nothing yet, so that
+ * they can be made again: signal(7), "Interruption of system calls ... by stop signals", and sockets
+ * with a timeout (sock_intr_errno). Not close, which has closed.
+ */
+static const uint16_t repeatable_64[] = {
+    SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg,
+    SYS_sendmmsg, SYS_sendfile, SYS_splice, SYS_accept, SYS_accept4, SYS_connect, SYS_semop, SYS_semtimedop,
+    SYS_rt_sigtimedwait, SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */, SYS_io_getevents,
+    333 /* io_pgetevents */, 426 /* io_uring_enter */,
+};
+static const uint16_t repeatable_32[] = {
+    3 /* read */, 4 /* write */, 145 /* readv */, 146 /* writev */, 102 /* socketcall */, 117 /* ipc */,
+    337, 417 /* recvmmsg */, 345 /* sendmmsg */, 362 /* connect */, 364 /* accept4 */, 369, 370 /* sendto, sendmsg */,
+    371, 372 /* recvfrom, recvmsg */, 187, 239 /* sendfile */, 313 /* splice */, 420 /* semtimedop */,
+    177, 421 /* rt_sigtimedwait */, 256 /* epoll_wait */, 319 /* epoll_pwait */, 441 /* epoll_pwait2 */,
+    247 /* io_getevents */, 385, 416 /* io_pgetevents */, 426 /* io_uring_enter */,
+};
+
+static bool is_among(uint64_t number, const uint16_t *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (numbers[i] == number)
+            return true;
+    }
+    return false;
+}
+
+static bool may_repeat(const uint8_t instruction[2], uint64_t number)
+{
+    if (memcmp(instruction, "\x0f\x05", 2) == 0)
+        return is_among(number, repeatable_64, sizeof repeatable_64 / sizeof *repeatable_64);
+    /* sysenter as well: the vDSO has `int $0x80` where an interrupted call is to be made again. */
+    if (memcmp(instruction, "\xcd\x80", 2) == 0)
+        return is_among(number, repeatable_32, sizeof repeatable_32 / sizeof *repeatable_32);
+    return false;
+}
+
+void arch_take_up_again(const uint8_t instruction[2], struct arch_registers *by_kernel, struct arch_registers *by_hand)
+{
+    struct user_regs_struct *kernel = &by_kernel->user, *hand = &by_hand->user;
+    /* -1: as rt_sigreturn leaves it; not in a call. */
+    hand->orig_rax = (unsigned long long)-1;
+    if ((int32_t)kernel->orig_rax < 0)
+        return;
+    /* "Start again unless a handler runs; then EINTR": what the call would have said of a real signal. */
+    if ((int32_t)kernel->rax == -EINTR && may_repeat(instruction, kernel->orig_rax))
+        kernel->rax = (unsigned long long)-ERESTARTNOHAND;
+    switch (-(int32_t)kernel->rax) {
+    case ERESTARTSYS: case ERESTARTNOINTR: case ERESTARTNOHAND:
+    case ERESTART_RESTARTBLOCK: /* rt_sigreturn drops the restart block: the sleep begins anew, late but right */
+        hand->rax = kernel->orig_rax;
+        hand->rip -= 2;
+    }
+}
+
+static void set_call_32(struct user_regs_struct *user, enum arch_call call, const uint64_t arguments[6], uint64_t array)
+{
+    /* socketcall(2) for the socket calls: kernels before 4.3 have no other. Its numbers: linux/net.h. */
+    static const struct { unsigned number, sub; } calls[] = {
+        [ARCH_GETSOCKOPT] = {102, 15}, [ARCH_SETSOCKOPT] = {102, 14}, [ARCH_FCNTL] = {221 /* fcntl64 */, 0},
+        [ARCH_CLOSE] = {6, 0}, [ARCH_MMAP] = {192 /* mmap2 */, 0}, [ARCH_MUNMAP] = {91, 0}, [ARCH_TKILL] = {238, 0},
+    };
+    user->rax = calls[call].number;
+    user->rbx = calls[call].sub ? calls[call].sub : (uint32_t)arguments[0];
+    user->rcx = calls[call].sub ? array : (uint32_t)arguments[1];
+    user->rdx = (uint32_t)arguments[2];
+    user->rsi = (uint32_t)arguments[3];
+    user->rdi = (uint32_t)arguments[4];
+    user->rbp = (uint32_t)arguments[5];
+}
+
+static void set_call_64(struct user_regs_struct *user, enum arch_call call, const uint64_t arguments[6])
+{
+    static const unsigned numbers[] = {
+        [ARCH_GETSOCKOPT] = SYS_getsockopt, [ARCH_SETSOCKOPT] = SYS_setsockopt, [ARCH_FCNTL] = SYS_fcntl,
+        [ARCH_CLOSE] = SYS_close, [ARCH_MMAP] = SYS_mmap, [ARCH_MUNMAP] = SYS_munmap, [ARCH_TKILL] = SYS_tkill,
+    };
     user->rax = numbers[call];
-    /* Or the kernel takes rax for an interrupted call's result and backs rip up. */
-    user->orig_rax = (unsigned long long)-1;
     user->rdi = arguments[0];
     user->rsi = arguments[1];
     user->rdx = arguments[2];
     user->r10 = arguments[3];
     user->r8 = arguments[4];
+    user->r9 = arguments[5];
+}
+
+void arch_set_call(struct arch_registers *registers, const struct arch_code *code, enum arch_call call,
+                   const uint64_t arguments[6], uint64_t stack, uint64_t array)
+{
+    struct user_regs_struct *user = &registers->user;
+    if (code->kind == ARCH_64)
+        set_call_64(user, call, arguments);
+    else
+        set_call_32(user, call, arguments, array);
+    user->rip = code->call;
+    user->rsp = stack;
+    /* Or the kernel takes rax for an interrupted call's result and backs rip up. */
+    user->orig_rax = (unsigned long long)-1;
     user->eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
 }
 
-int arch_result(pid_t tid, int64_t *result)
+int arch_result(pid_t tid, enum arch_kind kind, int64_t *result)
 {
     errno = 0;
     *result = ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.rax), NULL);
+    if (kind == ARCH_32)
+        *result = (uint64_t)*result >= (uint32_t)-4095 ? (int32_t)*result : (int64_t)(uint32_t)*result;
     return -errno;
+}
+
+/* ---- floating point: asm/sigcontext.h, arch/x86/kernel/fpu/signal.c ---------- */
+
+#define X86_XSTATE 0x202     /* NT_X86_XSTATE */
+#define LEGACY_SIZE 512      /* FXSAVE area, in front of the XSAVE header */
+#define HEADER_SIZE 64
+#define SOFTWARE_BYTES 464   /* struct _fpx_sw_bytes, the area's last 48 bytes */
+#define MAGIC_1 0x46505853u
+#define MAGIC_2 0x46505845u
+#define DYNAMIC_FEATURES (1ull << 18) /* AMX tile data: room for it only after arch_prctl allowed it */
+#define FSAVE_SIZE 112       /* struct _fpstate_32 puts the old 387 layout in front */
+#define XSAVE_AT 128         /* in the copy: aligned to 64, with room for that in front */
+
+struct software_bytes {
+    uint32_t magic, extended_size;
+    uint64_t features;
+    uint32_t size, padding[7];
+};
+
+/* The XSAVE area's size with these features, in the standard format (CPUID leaf 0xd). */
+static size_t xsave_size(uint64_t features)
+{
+    size_t end = LEGACY_SIZE + HEADER_SIZE;
+    for (unsigned i = 2; i < 63; i++) {
+        unsigned size, offset, flags, unused;
+        if (!(features >> i & 1) || !__get_cpuid_count(0xd, i, &size, &offset, &flags, &unused))
+            continue;
+        if (offset + size > end)
+            end = offset + size;
+    }
+    return end;
+}
+
+int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATING_MAX], struct arch_floating *where)
+{
+    uint8_t *area = copy + XSAVE_AT;
+    struct iovec all = {area, ARCH_FLOATING_MAX - XSAVE_AT - 64}, old = {area - FSAVE_SIZE, 108};
+    if (ptrace(PTRACE_GETREGSET, tid, (void *)X86_XSTATE, &all) < 0)
+        return -errno;
+    uint64_t features, present;
+    memcpy(&features, area + SOFTWARE_BYTES, sizeof features); /* ptrace puts XCR0 here */
+    memcpy(&present, area + LEGACY_SIZE, sizeof present);      /* XSTATE_BV */
+    features &= ~DYNAMIC_FEATURES | present;
+    size_t size = xsave_size(features);
+    if (size > all.iov_len)
+        return -EOVERFLOW;
+    where->start = kind == ARCH_64 ? XSAVE_AT : XSAVE_AT - FSAVE_SIZE;
+    where->end = XSAVE_AT + size + sizeof(uint32_t);
+    /*
+     * check_xstate_in_sigframe: a size beyond what the thread was granted, or a missing second magic
+     * word, and all but the FXSAVE part is dropped: the upper halves of the vector registers.
+     */
+    struct software_bytes software = {
+        .magic = MAGIC_1, .features = features, .size = (uint32_t)size,
+        .extended_size = (uint32_t)(where->end - where->start),
+    };
+    memcpy(area + SOFTWARE_BYTES, &software, sizeof software);
+    memcpy(area + size, &(uint32_t){MAGIC_2}, sizeof(uint32_t));
+    if (kind == ARCH_64)
+        return 0;
+    /* A 32-bit frame's x87 registers come from the old layout, with status and magic (0: FXSAVE follows) behind. */
+    if (ptrace(PTRACE_GETREGSET, tid, (void *)NT_PRFPREG, &old) < 0)
+        return -errno;
+    memcpy(area - 4, area - FSAVE_SIZE + 4, 2);
+    memset(area - 2, 0, 2);
+    return 0;
+}
+
+/* ---- signal frames: asm/ucontext.h, arch/x86/include/asm/sigframe.h ---------- */
+
+#define UC_FP_XSTATE 1
+#define UC_SIGCONTEXT_SS 2
+#define UC_STRICT_RESTORE_SS 4
+/* do_sigaltstack refuses it, and rt_sigreturn takes no notice: the alternate stack stays what it is. */
+#define NO_SUCH_MODE 4
+
+struct frame_64 {
+    uint64_t back; /* rt_sigreturn takes the frame to begin one word below the stack pointer */
+    uint64_t flags, link, stack_pointer, stack_mode, stack_size;
+    uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
+    uint16_t cs, gs, fs, ss;
+    uint64_t error, trap, old_mask, cr2, floating, reserved[8];
+    uint64_t mask;
+};
+
+struct frame_32 {
+    uint32_t back, signal, info_address, context_address;
+    uint8_t info[128];
+    uint32_t flags, link, stack_pointer, stack_mode, stack_size;
+    uint32_t gs, fs, es, ds, edi, esi, ebp, esp, ebx, edx, ecx, eax, trap, error, eip, cs, eflags, esp_at_signal, ss;
+    uint32_t floating, old_mask, cr2;
+    uint32_t mask[2];
+};
+
+_Static_assert(sizeof(struct frame_64) == 312 && sizeof(struct frame_32) == 260, "as the kernel lays them out");
+
+static void make_frame_64(struct frame_64 *frame, const struct user_regs_struct *user, uint64_t mask, uint64_t floating)
+{
+    *frame = (struct frame_64){
+        .flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS, .stack_mode = NO_SUCH_MODE,
+        .r8 = user->r8, .r9 = user->r9, .r10 = user->r10, .r11 = user->r11, .r12 = user->r12, .r13 = user->r13,
+        .r14 = user->r14, .r15 = user->r15, .rdi = user->rdi, .rsi = user->rsi, .rbp = user->rbp, .rbx = user->rbx,
+        .rdx = user->rdx, .rax = user->rax, .rcx = user->rcx, .rsp = user->rsp, .rip = user->rip,
+        .eflags = user->eflags, .cs = (uint16_t)user->cs, .ss = (uint16_t)user->ss, .floating = floating, .mask = mask,
+    };
+}
+
+static void make_frame_32(struct frame_32 *frame, const struct user_regs_struct *user, uint64_t mask, uint64_t floating)
+{
+    *frame = (struct frame_32){
+        .flags = UC_FP_XSTATE, .stack_mode = NO_SUCH_MODE,
+        .gs = (uint16_t)user->gs, .fs = (uint16_t)user->fs, .es = (uint16_t)user->es, .ds = (uint16_t)user->ds,
+        .edi = (uint32_t)user->rdi, .esi = (uint32_t)user->rsi, .ebp = (uint32_t)user->rbp, .esp = (uint32_t)user->rsp,
+        .ebx = (uint32_t)user->rbx, .edx = (uint32_t)user->rdx, .ecx = (uint32_t)user->rcx, .eax = (uint32_t)user->rax,
+        .eip = (uint32_t)user->rip, .cs = (uint16_t)user->cs, .eflags = (uint32_t)user->eflags,
+        .ss = (uint16_t)user->ss, .floating = (uint32_t)floating, .mask = {(uint32_t)mask, (uint32_t)(mask >> 32)},
+    };
+}
+
+void arch_make_frame(uint8_t frame[ARCH_FRAME_SIZE], const struct arch_code *code,
+                     const struct arch_registers *registers, uint64_t mask, uint64_t floating)
+{
+    size_t word = code->kind == ARCH_64 ? 8 : 4, at = code->skipped * word;
+    uint64_t words[3] = {code->sigreturn};
+    size_t count = 1;
+    memset(frame, 0, ARCH_FRAME_SIZE);
+    if (!code->sigreturn) { /* pop the number, `ret` to the call, as if that were a sigreturn */
+        words[0] = code->load;
+        words[1] = code->kind == ARCH_64 ? SYS_rt_sigreturn : 173;
+        words[2] = code->call;
+        count = 3;
+    }
+    size_t back = at + (count - 1) * word;
+    union { struct frame_64 frame_64; struct frame_32 frame_32; } made;
+    if (code->kind == ARCH_64)
+        make_frame_64(&made.frame_64, &registers->user, mask, floating);
+    else
+        make_frame_32(&made.frame_32, &registers->user, mask, floating);
+    memcpy(frame + back, &made, code->kind == ARCH_64 ? sizeof made.frame_64 : sizeof made.frame_32);
+    for (size_t i = 0; i < count; i++)
+        memcpy(frame + at + i * word, &words[i], word); /* little-endian */
 }
 #endif

@@ -13,44 +13,83 @@
 #include <stddef.h>
 #include <sys/user.h>
 
-/* [start, end) in the target's memory. */
-struct span {
-    uint64_t start, end;
-};
-
 /* ---- arch: one file an architecture ---------------------------------------- */
+
+enum arch_kind { ARCH_64, ARCH_32 };
 
 /* Where the target's own code holds the instructions that a remote call needs; 0: not found. */
 struct arch_code {
-    uint64_t call; /* the system call instruction */
+    enum arch_kind kind;
+    uint64_t call;      /* the system call instruction, with a way to `ret` behind it if there is one */
+    bool returns;       /* there is */
+    unsigned skipped;   /* words that the way to `ret` takes off the stack */
+    uint64_t sigreturn; /* loads rt_sigreturn's number and calls */
+    uint64_t load;      /* `pop` into the number's register, then `ret`: serves where sigreturn is missing */
 };
 
-/* One thread's general registers. */
 struct arch_registers {
     struct user_regs_struct user;
 };
 
-enum arch_call { ARCH_GETSOCKOPT, ARCH_SETSOCKOPT };
+/* The floating-point and vector registers as rt_sigreturn takes them, in a copy that is 64-byte aligned. */
+#define ARCH_FLOATING_MAX 16384
+struct arch_floating {
+    size_t start, end; /* of what a frame points to */
+};
+
+#define ARCH_FRAME_SIZE 336 /* a signal frame with what stands before it, rounded up to 16 */
+
+enum arch_call { ARCH_GETSOCKOPT, ARCH_SETSOCKOPT, ARCH_FCNTL, ARCH_CLOSE, ARCH_MMAP, ARCH_MUNMAP, ARCH_TKILL };
+
+/* The kind of an ELF program by its first 20 bytes: 0, or -EOPNOTSUPP (x32, something foreign). */
+int arch_kind_of(const uint8_t elf[20], enum arch_kind *kind);
 
 /* Looks for instructions in size bytes that stand at address in the target; true: complete. */
 bool arch_find_code(struct arch_code *code, const uint8_t *bytes, size_t size, uint64_t address);
 
-/* Reads and writes the registers of a stopped thread: 0 or -errno; -EOPNOTSUPP: of no kind that can be served. */
-int arch_read(pid_t tid, struct arch_registers *registers);
+/* Reads and writes the registers of a stopped thread: 0 or -errno; -EOPNOTSUPP: in a mode that cannot be served. */
+int arch_read(pid_t tid, enum arch_kind kind, struct arch_registers *registers);
 int arch_write(pid_t tid, const struct arch_registers *registers);
+int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATING_MAX], struct arch_floating *where);
+
 uint64_t arch_stack_pointer(const struct arch_registers *registers);
 
-/* Where below the stack pointer the thread itself may keep nothing. */
-uint64_t arch_free_stack(const struct arch_registers *registers);
+/* The highest address below the stack pointer at which the thread itself keeps nothing, aligned to 64. */
+uint64_t arch_free_stack(enum arch_kind kind, const struct arch_registers *registers);
 
-/* Changes registers into those of one system call, at the instruction itself. */
+/* Two bytes before this address tell by which instruction an interrupted call was made; 0: none was. */
+uint64_t arch_call_site(const struct arch_registers *found);
+
+/*
+ * Turns the registers of a thread that was found stopped into those with which the kernel's signal
+ * handling takes the interrupted call up again, and into those with which it is simply made again.
+ */
+void arch_take_up_again(const uint8_t instruction[2], struct arch_registers *by_kernel,
+                        struct arch_registers *by_hand);
+
+/*
+ * Changes registers into those of one system call at the instruction itself. array is where the first
+ * five arguments lie as 32-bit numbers, for the kind that wants them so.
+ */
 void arch_set_call(struct arch_registers *registers, const struct arch_code *code, enum arch_call call,
-                   const uint64_t arguments[5]);
+                   const uint64_t arguments[6], uint64_t stack, uint64_t array);
 
 /* What the call in a system-call-exit stop returned: 0 or -errno of the ptrace request. */
-int arch_result(pid_t tid, int64_t *result);
+int arch_result(pid_t tid, enum arch_kind kind, int64_t *result);
+
+/*
+ * A signal frame from which rt_sigreturn loads registers, signal mask and floating state. A call whose
+ * stack pointer is the frame's address falls into it when its `ret` is reached.
+ */
+void arch_make_frame(uint8_t frame[ARCH_FRAME_SIZE], const struct arch_code *code,
+                     const struct arch_registers *registers, uint64_t mask, uint64_t floating);
 
 /* ---- target.c: what can be known without stopping anything ------------------ */
+
+/* [start, end) in the target's memory. */
+struct span {
+    uint64_t start, end;
+};
 
 #define TARGET_SPANS 512
 
@@ -59,15 +98,22 @@ struct target {
     int fd;
     uint64_t inode;
     struct arch_code code;
-    struct span stacks[TARGET_SPANS]; /* mappings where memory below the stack pointer is the thread's own */
+    bool seccomp, shadow_stack;
+    pid_t own_tid;      /* tid in the target's own PID namespace; 0: unknown */
+    uint64_t handled;   /* signals blocked or caught: bit n - 1 is signal n */
+    int spare;          /* a descriptor number far from those in use */
+    struct span stacks[TARGET_SPANS]; /* where memory below the stack pointer is the thread's own */
     size_t stack_count;
 };
 
-/* Fills in tid, code, stacks: 0, or -errno and the stage. */
+/* Fills in all of it but pid, fd and inode: 0, or -errno and the stage. */
 int target_inspect(struct target *target, enum sockalive_stage *stage);
 
 /* Is the descriptor of this thread the socket? */
 bool target_is_socket(const struct target *target, pid_t tid, int fd);
+
+/* Does it have one thread only, so that nobody touches its descriptors while that one is held? */
+bool target_is_single(const struct target *target);
 
 /* Is there room for size bytes that end at top, on a stack where they disturb nobody? */
 bool target_has_stack(const struct target *target, uint64_t top, size_t size);

@@ -13,12 +13,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #define MAX_THREADS 4096
 #define MAX_MAPPINGS (1 << 17) /* vm.max_map_count is 65530 unless somebody raised it */
 #define MAX_CODE_BYTES (256ul << 20)
+#define COMFORTABLE_ROOM 16384 /* more than any frame without AMX */
+#define BEST_RANK 4
 #define CHUNK (256u << 10)
 #define CHUNK_OVERLAP 16u /* longer than any instruction sequence looked for */
 
@@ -61,6 +65,15 @@ bool target_has_stack(const struct target *target, uint64_t top, size_t size)
     return false;
 }
 
+bool target_is_single(const struct target *target)
+{
+    char path[32];
+    struct stat tasks;
+    snprintf(path, sizeof path, "/proc/%d/task", target->pid);
+    /* Its links are ".", "..", and one a thread (proc_task_getattr). */
+    return stat(path, &tasks) == 0 && tasks.st_nlink == 3;
+}
+
 /* The state letter: behind the *last* ')', for a name may hold any byte. */
 static char thread_state(pid_t pid, pid_t tid)
 {
@@ -71,12 +84,30 @@ static char thread_state(pid_t pid, pid_t tid)
     return end && end[1] == ' ' ? end[2] : 'X';
 }
 
-/* How willingly a thread in this state is held; 0: never. One asleep stops soonest. */
-static int rank_state(char state)
+/* The stack pointer of a thread that is not running, the last but one number of its `syscall`; else 0. */
+static uint64_t thread_stack_pointer(pid_t pid, pid_t tid)
+{
+    char text[256];
+    if (read_thread_file(pid, tid, "syscall", text, sizeof text) < 0)
+        return 0;
+    char *last = strrchr(text, ' ');
+    if (!last)
+        return 0;
+    *last = '\0';
+    const char *sp = strrchr(text, ' ');
+    return sp ? strtoull(sp, NULL, 16) : 0;
+}
+
+/*
+ * How willingly a thread is held; 0: never. One asleep stops soonest, and where its stack
+ * pointer stands is known; one asleep where there is no room for a frame comes last.
+ */
+static int rank_thread(const struct target *target, pid_t tid, char state)
 {
     switch (state) {
-    case 'S': case 'T': return 3;
-    case 'R': return 2;
+    case 'S': case 'T':
+        return target_has_stack(target, thread_stack_pointer(target->pid, tid), COMFORTABLE_ROOM) ? BEST_RANK : 2;
+    case 'R': return 3;
     case 't': return 1; /* traced already: the seize will say so */
     default: return 0;  /* Z and X are dead, D does not stop, I is the kernel's own */
     }
@@ -88,19 +119,16 @@ static int choose_thread(struct target *target, enum sockalive_stage *stage)
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/task", target->pid);
     DIR *tasks = opendir(path);
-    if (!tasks) {
-        *stage = SOCKALIVE_STAGE_CHOOSE_THREAD;
+    *stage = SOCKALIVE_STAGE_CHOOSE_THREAD;
+    if (!tasks)
         return errno == ENOENT ? -ESRCH : -errno;
-    }
     int best = 0, error = -ESRCH;
     const struct dirent *entry;
-    for (int seen = 0; seen < MAX_THREADS && best < 3 && (entry = readdir(tasks)); seen++) {
+    for (int seen = 0; seen < MAX_THREADS && best < BEST_RANK && (entry = readdir(tasks)); seen++) {
         pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
-        if (tid <= 0)
-            continue;
-        char state = thread_state(target->pid, tid);
-        int rank = rank_state(state);
-        if (rank == 0 && state == 'D' && error == -ESRCH)
+        char state = tid > 0 ? thread_state(target->pid, tid) : 'X';
+        int rank = rank_thread(target, tid, state);
+        if (state == 'D' && error == -ESRCH)
             error = -EBUSY;
         if (rank <= best)
             continue;
@@ -112,9 +140,66 @@ static int choose_thread(struct target *target, enum sockalive_stage *stage)
         target->tid = tid;
     }
     closedir(tasks);
-    *stage = best ? SOCKALIVE_STAGE_NONE
-                  : error == -ESTALE ? SOCKALIVE_STAGE_DESCRIPTOR : SOCKALIVE_STAGE_CHOOSE_THREAD;
+    if (best == 0 && error == -ESTALE)
+        *stage = SOCKALIVE_STAGE_DESCRIPTOR;
     return best ? 0 : error;
+}
+
+/* What follows "\nName:\t" in status, or NULL. A newline in the process's own name is escaped there. */
+static const char *status_value(const char *status, const char *name)
+{
+    const char *line = strstr(status, name);
+    return line ? line + strlen(name) : NULL;
+}
+
+static uint64_t status_number(const char *status, const char *name, int base)
+{
+    const char *value = status_value(status, name);
+    return value ? strtoull(value, NULL, base) : 0;
+}
+
+/* A free number at the end of the descriptor table that the kernel has allocated already. */
+static int spare_descriptor(const struct target *target, uint64_t table_size)
+{
+    char path[80];
+    struct rlimit limit;
+    if (prlimit(target->pid, RLIMIT_NOFILE, NULL, &limit) == 0 && limit.rlim_cur < table_size)
+        table_size = limit.rlim_cur;
+    for (uint64_t fd = table_size; fd-- > table_size / 2 && fd < INT32_MAX;) {
+        snprintf(path, sizeof path, "/proc/%d/task/%d/fd/%d", target->pid, target->tid, (int)fd);
+        if (access(path, F_OK) < 0 && errno == ENOENT)
+            return (int)fd;
+    }
+    return (int)table_size;
+}
+
+static int read_status(struct target *target)
+{
+    char text[8192];
+    ssize_t length = read_thread_file(target->pid, target->tid, "status", text, sizeof text);
+    if (length < 0)
+        return (int)length;
+    target->seccomp = status_number(text, "\nSeccomp:\t", 10) != 0;
+    target->handled = status_number(text, "\nSigBlk:\t", 16) | status_number(text, "\nSigCgt:\t", 16);
+    target->spare = spare_descriptor(target, status_number(text, "\nFDSize:\t", 10));
+    const char *features = status_value(text, "\nx86_Thread_features:\t"), *ids = status_value(text, "\nNSpid:\t");
+    target->shadow_stack = features && strstr(features, "shstk"); /* x86_Thread_features_locked may say so too */
+    for (; ids && *ids != '\n' && *ids; ids += strcspn(ids + 1, "\t\n") + 1)
+        target->own_tid = (pid_t)strtol(ids, NULL, 10); /* one for each nested namespace, the innermost last */
+    return 0;
+}
+
+static int read_kind(struct target *target)
+{
+    char path[32];
+    uint8_t elf[20];
+    snprintf(path, sizeof path, "/proc/%d/exe", target->pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t length = read(fd, elf, sizeof elf);
+    close(fd);
+    return length == sizeof elf ? arch_kind_of(elf, &target->code.kind) : -EOPNOTSUPP;
 }
 
 /* One line of maps: "start-end rwxp offset major:minor inode   path". */
@@ -192,30 +277,43 @@ static bool search(struct target *target, const struct span *span, uint8_t *chun
     return false;
 }
 
-static int find_code(struct target *target)
+/* From the top: the vDSO, the loader and libc lie there, and are smaller than the program. */
+static void find_code(struct target *target, const struct span *code, size_t count, uint8_t *chunk)
 {
-    struct span *code = malloc(TARGET_SPANS * sizeof *code);
-    uint8_t *chunk = malloc(CHUNK);
     uint64_t budget = MAX_CODE_BYTES;
-    size_t count = 0;
-    int error = code && chunk ? read_mappings(target, code, &count) : -ENOMEM;
-    /* From the top: the vDSO, the loader and libc lie there, and are smaller than the program. */
     size_t oldest = count > TARGET_SPANS ? count - TARGET_SPANS : 0;
-    while (error == 0 && count > oldest && !search(target, &code[--count % TARGET_SPANS], chunk, &budget))
+    while (count > oldest && !search(target, &code[--count % TARGET_SPANS], chunk, &budget))
         ;
-    free(code);
-    free(chunk);
-    return error ? error : target->code.call ? 0 : -ENOEXEC;
 }
 
 int target_inspect(struct target *target, enum sockalive_stage *stage)
 {
-    int error = choose_thread(target, stage);
+    struct span *code = malloc(TARGET_SPANS * sizeof *code);
+    uint8_t *chunk = malloc(CHUNK);
+    size_t count = 0;
+    *stage = SOCKALIVE_STAGE_PREPARE;
+    int error = code && chunk ? read_mappings(target, code, &count) : -ENOMEM;
+    if (error == 0)
+        error = choose_thread(target, stage);
     if (error)
-        return error;
-    error = find_code(target);
+        goto out;
+    *stage = SOCKALIVE_STAGE_PREPARE;
+    error = read_kind(target);
+    if (error == -EOPNOTSUPP)
+        *stage = SOCKALIVE_STAGE_UNSUPPORTED;
+    if (error == 0)
+        error = read_status(target);
     if (error)
-        *stage = error == -ENOENT || error == -ESRCH ? SOCKALIVE_STAGE_GONE : SOCKALIVE_STAGE_PREPARE;
-    return error == -ENOENT ? -ESRCH : error;
+        goto out;
+    find_code(target, code, count, chunk);
+    error = target->code.call ? 0 : -ENOEXEC;
+out:
+    free(code);
+    free(chunk);
+    if (error == -ENOENT || error == -ESRCH) {
+        *stage = SOCKALIVE_STAGE_CHOOSE_THREAD;
+        error = -ESRCH;
+    }
+    return error;
 }
 #endif
