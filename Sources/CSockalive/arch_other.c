@@ -31,6 +31,13 @@ int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int 
     return -ENOSYS;
 }
 
+int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_option *options, size_t count,
+                             struct sockalive_hold *info)
+{
+    (void)tracee, (void)options, (void)count, (void)info;
+    return -ENOSYS;
+}
+
 int sockalive_on_own_thread(void (*body)(void *context), void *context)
 {
     body(context);

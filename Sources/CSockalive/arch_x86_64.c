@@ -5,6 +5,7 @@
 #include <cpuid.h>
 #include <elf.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -141,6 +142,22 @@ static bool may_repeat(const uint8_t instruction[2], uint64_t number)
     return false;
 }
 
+/* Calls with a restart block that come to the same when made again: no timeout, or one that names the hour. */
+static bool sleeps_absolutely(const uint8_t instruction[2], const struct user_regs_struct *user)
+{
+    bool is_64 = memcmp(instruction, "\x0f\x05", 2) == 0;
+    if (user->orig_rax == (is_64 ? SYS_poll : 168))
+        return (int32_t)user->rdx < 0;
+    if (user->orig_rax == (is_64 ? SYS_futex : 240) || (!is_64 && user->orig_rax == 422 /* futex_time64 */))
+        return ((is_64 ? user->rsi : user->rcx) & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET;
+    return false;
+}
+
+bool arch_sleeps_by_block(const struct arch_registers *by_kernel)
+{
+    return (int32_t)by_kernel->user.orig_rax >= 0 && (int32_t)by_kernel->user.rax == -ERESTART_RESTARTBLOCK;
+}
+
 void arch_take_up_again(const uint8_t instruction[2], struct arch_registers *by_kernel, struct arch_registers *by_hand)
 {
     struct user_regs_struct *kernel = &by_kernel->user, *hand = &by_hand->user;
@@ -149,7 +166,8 @@ void arch_take_up_again(const uint8_t instruction[2], struct arch_registers *by_
     if ((int32_t)kernel->orig_rax < 0)
         return;
     /* "Start again unless a handler runs; then EINTR": what the call would have said of a real signal. */
-    if ((int32_t)kernel->rax == -EINTR && may_repeat(instruction, kernel->orig_rax))
+    if (((int32_t)kernel->rax == -EINTR && may_repeat(instruction, kernel->orig_rax)) ||
+        (arch_sleeps_by_block(by_kernel) && sleeps_absolutely(instruction, kernel)))
         kernel->rax = (unsigned long long)-ERESTARTNOHAND;
     switch (-(int32_t)kernel->rax) {
     case ERESTARTSYS: case ERESTARTNOINTR: case ERESTARTNOHAND:
@@ -205,6 +223,11 @@ void arch_set_call(struct arch_registers *registers, const struct arch_code *cod
     user->eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
 }
 
+void arch_set_stack(struct arch_registers *registers, uint64_t stack)
+{
+    registers->user.rsp = stack;
+}
+
 int arch_result(pid_t tid, enum arch_kind kind, int64_t *result)
 {
     errno = 0;
@@ -232,16 +255,23 @@ struct software_bytes {
     uint32_t size, padding[7];
 };
 
-/* The XSAVE area's size with these features, in the standard format (CPUID leaf 0xd). */
-static size_t xsave_size(uint64_t features)
+void arch_measure_floating(struct arch_floating *where)
+{
+    /* CPUID is slow where a hypervisor answers it: not while anybody is held. */
+    for (unsigned i = 2; i < 63; i++) {
+        unsigned size, offset, flags, unused;
+        if (__get_cpuid_count(0xd, i, &size, &offset, &flags, &unused))
+            where->ends[i] = offset + size;
+    }
+}
+
+/* The XSAVE area's size with these features, in the standard format. */
+static size_t xsave_size(const struct arch_floating *where, uint64_t features)
 {
     size_t end = LEGACY_SIZE + HEADER_SIZE;
     for (unsigned i = 2; i < 63; i++) {
-        unsigned size, offset, flags, unused;
-        if (!(features >> i & 1) || !__get_cpuid_count(0xd, i, &size, &offset, &flags, &unused))
-            continue;
-        if (offset + size > end)
-            end = offset + size;
+        if (features >> i & 1 && where->ends[i] > end)
+            end = where->ends[i];
     }
     return end;
 }
@@ -256,11 +286,12 @@ int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATIN
     memcpy(&features, area + SOFTWARE_BYTES, sizeof features); /* ptrace puts XCR0 here */
     memcpy(&present, area + LEGACY_SIZE, sizeof present);      /* XSTATE_BV */
     features &= ~DYNAMIC_FEATURES | present;
-    size_t size = xsave_size(features);
+    size_t size = xsave_size(where, features);
     if (size > all.iov_len)
         return -EOVERFLOW;
     where->start = kind == ARCH_64 ? XSAVE_AT : XSAVE_AT - FSAVE_SIZE;
     where->end = XSAVE_AT + size + sizeof(uint32_t);
+    where->full = all.iov_len;
     /*
      * check_xstate_in_sigframe: a size beyond what the thread was granted, or a missing second magic
      * word, and all but the FXSAVE part is dropped: the upper halves of the vector registers.
@@ -279,6 +310,12 @@ int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATIN
     memcpy(area - 4, area - FSAVE_SIZE + 4, 2);
     memset(area - 2, 0, 2);
     return 0;
+}
+
+int arch_write_floating(pid_t tid, uint8_t copy[ARCH_FLOATING_MAX], const struct arch_floating *where)
+{
+    struct iovec all = {copy + XSAVE_AT, where->full};
+    return ptrace(PTRACE_SETREGSET, tid, (void *)X86_XSTATE, &all) < 0 ? -errno : 0;
 }
 
 /* ---- signal frames: asm/ucontext.h, arch/x86/include/asm/sigframe.h ---------- */

@@ -32,6 +32,7 @@
 #include <time.h>
 
 #define SYSCALL_STOP (SIGTRAP | 0x80) /* PTRACE_O_TRACESYSGOOD */
+#define EVENT_STOP (PTRACE_EVENT_STOP << 8)
 #define SPIN_NS 200000
 
 /* What one call reads and writes. */
@@ -41,12 +42,24 @@ struct slot {
     uint8_t value[SOCKALIVE_OPTION_MAX];
 };
 
+/* The same for one of several options: for a setsockopt, and the getsockopt behind it. */
+struct step_slot {
+    uint32_t arguments[2][5];
+    int32_t given;
+    uint32_t length;
+    int32_t value[2]; /* one more than an integer needs: a length of 4 shows that the reading succeeded */
+};
+
+#define STEPS_MAX (2 * SOCKALIVE_OPTIONS_MAX)
+
 /*
  * What the target holds below its stack pointer meanwhile; the stack grows downwards, so this is
  * read from the bottom. A call's `ret` falls into `close`, that one's into `restore`.
  */
 struct pad {
     struct slot slot;
+    struct step_slot steps[SOCKALIVE_OPTIONS_MAX];
+    uint8_t chain[STEPS_MAX][ARCH_FRAME_SIZE]; /* each makes the next of several calls */
     uint8_t close[ARCH_FRAME_SIZE];   /* runs close(duplicate) */
     uint8_t restore[ARCH_FRAME_SIZE]; /* loads what was found */
     uint8_t floating[ARCH_FLOATING_MAX] __attribute__((aligned(64)));
@@ -60,6 +73,10 @@ struct sockalive_tracee {
     size_t pad_size;
     uint64_t mapped, mapped_size; /* the mapping made for it; 0: it is on the stack */
     int descriptor;  /* fd, or a duplicate that no other thread knows */
+    bool may_chain;          /* rt_sigreturn works in this target, and takes nothing from it */
+    bool chained;            /* it has run */
+    bool in_signal_handling; /* the present stop is one of get_signal's */
+    struct arch_floating floating;
     int timeout_ms;
     int64_t running_until; /* when it was last known to run */
     struct pad ours;
@@ -109,25 +126,24 @@ static int await_stop(struct sockalive_tracee *tracee, bool first)
     return -ETIMEDOUT;
 }
 
-static bool is_event_stop(int status)
-{
-    return status >> 8 == PTRACE_EVENT_STOP;
-}
-
 /*
- * Runs the thread to the stop wanted: by PTRACE_CONT to an event stop, by PTRACE_SYSCALL to a
- * system-call stop. A stop that is not ours is handed back: a signal is delivered, a group stop
- * stays in effect (detaching the thread puts it back into that).
+ * Runs the thread, by PTRACE_CONT or PTRACE_SYSCALL, to the stop wanted: EVENT_STOP, SYSCALL_STOP or
+ * a signal. Any other is handed back: a signal is delivered, a group stop stays in effect (detaching
+ * the thread puts it back into that).
  */
-static int run_to(struct sockalive_tracee *tracee, int how, bool first)
+static int run_to(struct sockalive_tracee *tracee, int how, int wanted, bool first)
 {
     for (;;) {
         int status = await_stop(tracee, first);
         if (status < 0)
             return status;
-        if (how == PTRACE_CONT ? is_event_stop(status) : status == SYSCALL_STOP)
+        if (status >> 8 == PTRACE_EVENT_STOP)
+            status = EVENT_STOP;
+        /* An event stop and a signal's are made by get_signal: release may end there. */
+        tracee->in_signal_handling = status != SYSCALL_STOP;
+        if (status == wanted)
             return 0;
-        int signal = status == SYSCALL_STOP || is_event_stop(status) ? 0 : status;
+        int signal = status == SYSCALL_STOP || status == EVENT_STOP ? 0 : status;
         int error = request(tracee, how, 0, (uintptr_t)signal);
         if (error)
             return error;
@@ -140,7 +156,7 @@ static int interrupt(struct sockalive_tracee *tracee, bool stopped, bool first)
     int error = request(tracee, PTRACE_INTERRUPT, 0, 0);
     if (error == 0 && stopped)
         error = request(tracee, PTRACE_CONT, 0, 0);
-    return error ? error : run_to(tracee, PTRACE_CONT, first);
+    return error ? error : run_to(tracee, PTRACE_CONT, EVENT_STOP, first);
 }
 
 static int read_memory(const struct sockalive_tracee *tracee, uint64_t address, void *bytes, size_t size)
@@ -162,22 +178,27 @@ static int set_mask(const struct sockalive_tracee *tracee, uint64_t mask)
     return request(tracee, PTRACE_SETSIGMASK, sizeof mask, (uintptr_t)&mask);
 }
 
-/* One system call in the target, from instruction to result, with its stack pointer at stack. */
-static int remote_call(struct sockalive_tracee *tracee, enum arch_call call, const uint64_t arguments[6],
-                       uint64_t stack, int64_t *result)
+/* One system call in the target, from instruction to result. */
+static int run_call(struct sockalive_tracee *tracee, const struct arch_registers *registers, int64_t *result)
 {
-    struct arch_registers registers = tracee->found;
-    arch_set_call(&registers, &tracee->target.code, call, arguments, stack,
-                  tracee->pad + offsetof(struct pad, slot.arguments));
-    int error = arch_write(tracee->target.tid, &registers);
+    int error = arch_write(tracee->target.tid, registers);
     for (int stop = 0; stop < 2 && error == 0; stop++) { /* entry, then exit */
         error = request(tracee, PTRACE_SYSCALL, 0, 0);
         if (error == 0)
-            error = run_to(tracee, PTRACE_SYSCALL, false);
+            error = run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, false);
     }
     if (error == -ETIMEDOUT) /* frozen, perhaps: back to a stop from which it can be let go */
         interrupt(tracee, false, false);
     return error ? error : arch_result(tracee->target.tid, tracee->target.code.kind, result);
+}
+
+/* As run_call, with the stack pointer at stack; at array the first five arguments where they are wanted in memory. */
+static int remote_call(struct sockalive_tracee *tracee, enum arch_call call, const uint64_t arguments[6],
+                       uint64_t stack, uint64_t array, int64_t *result)
+{
+    struct arch_registers registers = tracee->found;
+    arch_set_call(&registers, &tracee->target.code, call, arguments, stack, array);
+    return run_call(tracee, &registers, result);
 }
 
 static uint64_t pad_address(const struct sockalive_tracee *tracee, size_t offset)
@@ -189,7 +210,8 @@ static uint64_t pad_address(const struct sockalive_tracee *tracee, size_t offset
 static int call_safely(struct sockalive_tracee *tracee, enum arch_call call, const uint64_t arguments[6],
                        int64_t *result)
 {
-    return remote_call(tracee, call, arguments, pad_address(tracee, offsetof(struct pad, close)), result);
+    return remote_call(tracee, call, arguments, pad_address(tracee, offsetof(struct pad, close)),
+                       pad_address(tracee, offsetof(struct pad, slot.arguments)), result);
 }
 
 /*
@@ -208,7 +230,7 @@ static int place_pad(struct sockalive_tracee *tracee)
         int64_t address;
         int error = set_mask(tracee, UINT64_MAX);
         if (error == 0)
-            error = remote_call(tracee, ARCH_MMAP, arguments, arch_stack_pointer(&tracee->found), &address);
+            error = remote_call(tracee, ARCH_MMAP, arguments, arch_stack_pointer(&tracee->found), 0, &address);
         if (error || (address < 0 && address > -4096))
             return error ? error : (int)address;
         tracee->mapped = (uint64_t)address;
@@ -234,27 +256,27 @@ static int spread_parachute(struct sockalive_tracee *tracee, bool *crash_safe)
     const struct target *target = &tracee->target;
     const struct arch_code *code = &target->code;
     struct arch_registers again = tracee->found, registers;
-    struct arch_floating floating = {0};
     uint8_t instruction[2] = {0};
     uint64_t site = arch_call_site(&tracee->found);
     if (site)
         read_memory(tracee, site, instruction, sizeof instruction);
     arch_take_up_again(instruction, &tracee->found, &again);
 
-    int no_floating = arch_read_floating(target->tid, code->kind, tracee->ours.floating, &floating);
-    tracee->pad_size = offsetof(struct pad, floating) + floating.end;
+    int no_floating = arch_read_floating(target->tid, code->kind, tracee->ours.floating, &tracee->floating);
+    tracee->pad_size = offsetof(struct pad, floating) + tracee->floating.end;
     int error = place_pad(tracee);
     if (error)
         return error;
-    uint64_t state = pad_address(tracee, offsetof(struct pad, floating) + floating.start);
+    uint64_t state = pad_address(tracee, offsetof(struct pad, floating) + tracee->floating.start);
     arch_make_frame(tracee->ours.restore, code, &again, tracee->mask, state);
     set_close(tracee, &registers, target_is_single(target) ? -1 : target->spare);
     arch_make_frame(tracee->ours.close, code, &registers, UINT64_MAX, state);
     error = write_memory(tracee, tracee->pad, &tracee->ours, tracee->pad_size);
     if (error)
         return error;
-    *crash_safe = !no_floating && !tracee->mapped && code->returns && (code->sigreturn || code->load) &&
-                  !target->shadow_stack && !target->seccomp;
+    bool returns = !no_floating && code->returns && (code->sigreturn || code->load) && !target->shadow_stack;
+    tracee->may_chain = returns && !arch_sleeps_by_block(&tracee->found);
+    *crash_safe = returns && !tracee->mapped && !target->seccomp;
     set_close(tracee, &registers, -1);
     error = arch_write(target->tid, &registers);
     /* A blocked signal stays pending, in its queue and its order, until release. */
@@ -306,9 +328,11 @@ static void put_back(struct sockalive_tracee *tracee)
         call_safely(tracee, ARCH_CLOSE, (const uint64_t[6]){(uint64_t)tracee->descriptor}, &ignored);
     if (tracee->mapped)
         remote_call(tracee, ARCH_MUNMAP, (const uint64_t[6]){tracee->mapped, tracee->mapped_size},
-                    arch_stack_pointer(&tracee->found), &ignored);
-    if (interrupt(tracee, true, false) < 0)
+                    arch_stack_pointer(&tracee->found), 0, &ignored);
+    if (!tracee->in_signal_handling && interrupt(tracee, true, false) < 0)
         return;
+    if (tracee->chained) /* rt_sigreturn has loaded this already; the kernel's own way is the surer one */
+        arch_write_floating(tracee->target.tid, tracee->ours.floating, &tracee->floating);
     set_mask(tracee, tracee->mask);
     if (arch_write(tracee->target.tid, &tracee->found) == 0 && !tracee->mapped && tracee->pad)
         write_memory(tracee, tracee->pad, tracee->saved, tracee->pad_size);
@@ -324,6 +348,7 @@ int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct soc
     tracee->target = (struct target){.pid = pid, .fd = fd, .inode = inode};
     tracee->descriptor = fd;
     tracee->timeout_ms = timeout_ms;
+    arch_measure_floating(&tracee->floating);
     int error = target_inspect(&tracee->target, &info->stage);
     info->tid = tracee->target.tid;
     if (error)
@@ -418,6 +443,134 @@ int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int 
     struct slot slot = {.length = length};
     memcpy(slot.value, value, length);
     return remote_option(tracee, ARCH_SETSOCKOPT, level, name, &slot, info);
+}
+
+/*
+ * A signal that the target neither blocks nor handles and whose default is to be ignored: it stops a
+ * traced thread (sig_ignored), and does nothing to one whose tracer is gone. 0: there is none.
+ */
+static int harmless_signal(const struct sockalive_tracee *tracee)
+{
+    static const int signals[] = {SIGURG, SIGWINCH, SIGCHLD};
+    uint64_t taken = tracee->target.handled | tracee->mask;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        if (!(taken >> (signals[i] - 1) & 1))
+            return signals[i];
+    }
+    return 0;
+}
+
+static uint64_t step_address(const struct sockalive_tracee *tracee, size_t option)
+{
+    return pad_address(tracee, offsetof(struct pad, steps) + option * sizeof(struct step_slot));
+}
+
+/* Notes in the pad what the calls for the options need, and in steps their registers; answers their number. */
+static size_t make_steps(struct sockalive_tracee *tracee, const struct sockalive_option *options, size_t count,
+                         struct arch_registers steps[STEPS_MAX])
+{
+    size_t number = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct step_slot *slot = &tracee->ours.steps[i];
+        *slot = (struct step_slot){.given = options[i].value, .length = sizeof slot->value};
+        for (int read = options[i].set ? 0 : 1; read < 2; read++) {
+            const uint64_t here = step_address(tracee, i), arguments[6] = {
+                (uint64_t)tracee->descriptor, (uint64_t)options[i].level, (uint64_t)options[i].name,
+                here + (read ? offsetof(struct step_slot, value) : offsetof(struct step_slot, given)),
+                read ? here + offsetof(struct step_slot, length) : sizeof slot->given,
+            };
+            for (int k = 0; k < 5; k++)
+                slot->arguments[read][k] = (uint32_t)arguments[k];
+            steps[number] = tracee->found;
+            arch_set_call(&steps[number++], &tracee->target.code, read ? ARCH_GETSOCKOPT : ARCH_SETSOCKOPT, arguments,
+                          pad_address(tracee, offsetof(struct pad, close)),
+                          here + offsetof(struct step_slot, arguments[read]));
+        }
+    }
+    return number;
+}
+
+/*
+ * All the steps with one stop: the first from registers, each next from a frame into which the one
+ * before returns; at the end the thread sends itself the signal at which it stops. Killed meanwhile,
+ * the thread runs along the chain into the parachute.
+ */
+static int run_chain(struct sockalive_tracee *tracee, struct arch_registers *steps, size_t number, int signal)
+{
+    const uint64_t state = pad_address(tracee, offsetof(struct pad, floating) + tracee->floating.start);
+    const struct arch_code *code = &tracee->target.code;
+    struct pad *ours = &tracee->ours;
+    struct arch_registers stop = tracee->found;
+    const uint64_t arguments[6] = {(uint64_t)tracee->target.own_tid, (uint64_t)signal};
+    for (size_t i = 0; i < number; i++) {
+        arch_set_stack(&steps[i], pad_address(tracee, offsetof(struct pad, chain[i])));
+        if (i > 0)
+            arch_make_frame(ours->chain[i - 1], code, &steps[i], UINT64_MAX, state);
+    }
+    arch_set_call(&stop, code, ARCH_TKILL, arguments, pad_address(tracee, offsetof(struct pad, close)), 0);
+    arch_make_frame(ours->chain[number - 1], code, &stop, ~(1ull << (signal - 1)), state);
+
+    int error = write_memory(tracee, step_address(tracee, 0), ours->steps,
+                             offsetof(struct pad, chain[number]) - offsetof(struct pad, steps));
+    if (error == 0)
+        error = arch_write(tracee->target.tid, &steps[0]);
+    tracee->chained = true;
+    if (error == 0)
+        error = request(tracee, PTRACE_CONT, 0, 0);
+    if (error == 0)
+        error = run_to(tracee, PTRACE_CONT, signal, false);
+    if (error == -ETIMEDOUT)
+        interrupt(tracee, false, false);
+    return error;
+}
+
+/* The same step by step: two stops each. Leaves each option's last answer in its slot's `given`. */
+static int run_singly(struct sockalive_tracee *tracee, const struct arch_registers *steps, size_t number,
+                      int64_t results[STEPS_MAX])
+{
+    int error = write_memory(tracee, step_address(tracee, 0), tracee->ours.steps, sizeof tracee->ours.steps);
+    for (size_t i = 0; i < number && error == 0; i++)
+        error = run_call(tracee, &steps[i], &results[i]);
+    return error;
+}
+
+/* What the option came to. In a chain an answer has no place: what was not read, or read otherwise than set, is tried alone. */
+static void conclude(struct sockalive_tracee *tracee, struct sockalive_option *option, const struct step_slot *slot,
+                     bool chained, const int64_t **result, struct sockalive_hold *info)
+{
+    uint32_t length = sizeof option->value;
+    bool was_read = slot->length == length;
+    option->value = slot->value[0];
+    if (!chained) {
+        option->result = (int)(*result)[0];
+        *result += option->set ? 2 : 1;
+    } else if (was_read && (!option->set || slot->value[0] == slot->given)) {
+        option->result = 0;
+    } else if (option->set) {
+        option->result = sockalive_remote_setsockopt(tracee, option->level, option->name, &slot->given, length, info);
+    } else {
+        option->result = sockalive_remote_getsockopt(tracee, option->level, option->name, &option->value, &length, info);
+    }
+}
+
+int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_option *options, size_t count,
+                             struct sockalive_hold *info)
+{
+    struct arch_registers steps[STEPS_MAX];
+    int64_t results[STEPS_MAX] = {0};
+    const int64_t *result = results;
+    int signal = harmless_signal(tracee);
+    bool chain = tracee->may_chain && tracee->target.own_tid && signal;
+    if (count == 0 || count > SOCKALIVE_OPTIONS_MAX)
+        return -EINVAL;
+    size_t number = make_steps(tracee, options, count, steps);
+    int error = chain ? run_chain(tracee, steps, number, signal) : run_singly(tracee, steps, number, results);
+    if (error == 0)
+        error = read_memory(tracee, step_address(tracee, 0), tracee->ours.steps, sizeof tracee->ours.steps);
+    info->stage = error == -ESRCH ? SOCKALIVE_STAGE_GONE : error ? SOCKALIVE_STAGE_CALL : SOCKALIVE_STAGE_NONE;
+    for (size_t i = 0; i < count && error == 0 && info->stage == SOCKALIVE_STAGE_NONE; i++)
+        conclude(tracee, &options[i], &tracee->ours.steps[i], chain, &result, info);
+    return error == 0 || error == -ESRCH ? error : -EIO;
 }
 
 struct body {

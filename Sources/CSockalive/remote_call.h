@@ -35,6 +35,8 @@ struct arch_registers {
 #define ARCH_FLOATING_MAX 16384
 struct arch_floating {
     size_t start, end; /* of what a frame points to */
+    size_t full;       /* of what ptrace gave, and takes back */
+    uint32_t ends[63]; /* of each feature's part of an XSAVE area (CPUID leaf 0xd) */
 };
 
 #define ARCH_FRAME_SIZE 336 /* a signal frame with what stands before it, rounded up to 16 */
@@ -50,7 +52,9 @@ bool arch_find_code(struct arch_code *code, const uint8_t *bytes, size_t size, u
 /* Reads and writes the registers of a stopped thread: 0 or -errno; -EOPNOTSUPP: in a mode that cannot be served. */
 int arch_read(pid_t tid, enum arch_kind kind, struct arch_registers *registers);
 int arch_write(pid_t tid, const struct arch_registers *registers);
+void arch_measure_floating(struct arch_floating *where);
 int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATING_MAX], struct arch_floating *where);
+int arch_write_floating(pid_t tid, uint8_t copy[ARCH_FLOATING_MAX], const struct arch_floating *where);
 
 uint64_t arch_stack_pointer(const struct arch_registers *registers);
 
@@ -67,12 +71,17 @@ uint64_t arch_call_site(const struct arch_registers *found);
 void arch_take_up_again(const uint8_t instruction[2], struct arch_registers *by_kernel,
                         struct arch_registers *by_hand);
 
+/* Does the interrupted call go on from the thread's restart block? rt_sigreturn would drop that. */
+bool arch_sleeps_by_block(const struct arch_registers *by_kernel);
+
 /*
  * Changes registers into those of one system call at the instruction itself. array is where the first
  * five arguments lie as 32-bit numbers, for the kind that wants them so.
  */
 void arch_set_call(struct arch_registers *registers, const struct arch_code *code, enum arch_call call,
                    const uint64_t arguments[6], uint64_t stack, uint64_t array);
+
+void arch_set_stack(struct arch_registers *registers, uint64_t stack);
 
 /* What the call in a system-call-exit stop returned: 0 or -errno of the ptrace request. */
 int arch_result(pid_t tid, enum arch_kind kind, int64_t *result);

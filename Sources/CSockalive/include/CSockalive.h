@@ -12,6 +12,7 @@
 #define CSOCKALIVE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -75,6 +76,22 @@ int sockalive_remote_getsockopt(struct sockalive_tracee *tracee, int level, int 
                                 uint32_t *length, struct sockalive_hold *info);
 int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int name, const void *value,
                                 uint32_t length, struct sockalive_hold *info);
+
+/* One integer option, to be read, or to be set and then read. */
+struct sockalive_option {
+    int level, name;
+    bool set;
+    int32_t value; /* in, with set: the new one; out: what was read */
+    int result;    /* of setsockopt or else of getsockopt: 0 or -errno */
+};
+
+/*
+ * All these options in their order, with a single stop of the target where that is possible: a stop
+ * costs several times what a call does. 0, or -ESRCH or -EIO as above.
+ */
+#define SOCKALIVE_OPTIONS_MAX 5
+int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_option *options, size_t count,
+                             struct sockalive_hold *info);
 
 /*
  * Runs body(context) on a thread of its own and waits for its end. A tracee that never stops
