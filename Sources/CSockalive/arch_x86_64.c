@@ -94,6 +94,12 @@ uint64_t arch_stack_pointer(const struct arch_registers *registers)
     return registers->user.rsp;
 }
 
+uint64_t arch_thread_pointer(enum arch_kind kind, const struct arch_registers *registers)
+{
+    uint64_t base = kind == ARCH_64 ? registers->user.fs_base : registers->user.gs_base;
+    return base ? base : 1;
+}
+
 uint64_t arch_free_stack(enum arch_kind kind, const struct arch_registers *registers)
 {
     return (registers->user.rsp - (kind == ARCH_64 ? RED_ZONE : 0)) & ~(uint64_t)63;
@@ -102,6 +108,12 @@ uint64_t arch_free_stack(enum arch_kind kind, const struct arch_registers *regis
 uint64_t arch_call_site(const struct arch_registers *found)
 {
     return (int32_t)found->user.orig_rax >= 0 ? found->user.rip - 2 : 0;
+}
+
+void arch_abort_sequence(struct arch_registers *found, uint64_t start, uint64_t size, uint64_t abort)
+{
+    if (found->user.rip - start < size)
+        found->user.rip = abort;
 }
 
 /*

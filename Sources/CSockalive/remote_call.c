@@ -33,6 +33,9 @@
 
 #define SYSCALL_STOP (SIGTRAP | 0x80) /* PTRACE_O_TRACESYSGOOD */
 #define EVENT_STOP (PTRACE_EVENT_STOP << 8)
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f /* Linux 5.13 */
+#endif
 #define SPIN_NS 200000
 
 /* What one call reads and writes. */
@@ -214,31 +217,54 @@ static int call_safely(struct sockalive_tracee *tracee, enum arch_call call, con
                        pad_address(tracee, offsetof(struct pad, slot.arguments)), result);
 }
 
+/* The lowest part of the main thread's stack, where that is the thread held, stands elsewhere, and never got so deep. */
+static bool place_at_bottom(struct sockalive_tracee *tracee)
+{
+    const struct target *target = &tracee->target;
+    const struct span *stack = target_main_stack(target);
+    uint64_t pointer = arch_stack_pointer(&tracee->found);
+    if (target->tid != target->pid || !stack || (pointer >= stack->start && pointer <= stack->end) ||
+        stack->end - stack->start < 2 * tracee->pad_size)
+        return false;
+    tracee->pad = (stack->start + 63) & ~(uint64_t)63;
+    if (read_memory(tracee, tracee->pad, tracee->saved, tracee->pad_size) != 0)
+        return false;
+    for (size_t i = 0; i < tracee->pad_size; i++) {
+        if (tracee->saved[i] != 0)
+            return false;
+    }
+    return true;
+}
+
 /*
- * Where to put the pad: on the thread's own stack; or, where that is not safe or too small, in a
- * mapping made for it by a call that needs no memory. Killed during that call, or during the one
- * that takes the mapping away, the target is lost: that road does not count as crash-safe.
+ * A mapping made by a call that needs no memory. Killed during that call, or during the one that
+ * takes the mapping away, the target is lost: this does not count as crash-safe.
  */
+static int place_in_mapping(struct sockalive_tracee *tracee)
+{
+    uint64_t length = (tracee->pad_size + 64 + 4095) & ~(uint64_t)4095;
+    const uint64_t arguments[6] = {0, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0};
+    int64_t address;
+    int error = set_mask(tracee, UINT64_MAX);
+    if (error == 0)
+        error = remote_call(tracee, ARCH_MMAP, arguments, arch_stack_pointer(&tracee->found), 0, &address);
+    if (error || (address < 0 && address > -4096))
+        return error ? error : (int)address;
+    tracee->pad = tracee->mapped = (uint64_t)address;
+    tracee->mapped_size = length;
+    return 0;
+}
+
+/* Below the thread's own stack pointer, if the memory there is certainly its own and large enough. */
 static int place_pad(struct sockalive_tracee *tracee)
 {
     enum arch_kind kind = tracee->target.code.kind;
-    size_t size = tracee->pad_size;
     uint64_t top = arch_free_stack(kind, &tracee->found);
-    if (!target_has_stack(&tracee->target, top, size + 64)) {
-        uint64_t length = (size + 64 + 4095) & ~(uint64_t)4095;
-        uint64_t arguments[6] = {0, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0};
-        int64_t address;
-        int error = set_mask(tracee, UINT64_MAX);
-        if (error == 0)
-            error = remote_call(tracee, ARCH_MMAP, arguments, arch_stack_pointer(&tracee->found), 0, &address);
-        if (error || (address < 0 && address > -4096))
-            return error ? error : (int)address;
-        tracee->mapped = (uint64_t)address;
-        tracee->mapped_size = length;
-        top = tracee->mapped + length;
+    if (target_has_stack(&tracee->target, top, arch_thread_pointer(kind, &tracee->found), tracee->pad_size + 64)) {
+        tracee->pad = (top - tracee->pad_size) & ~(uint64_t)63;
+        return read_memory(tracee, tracee->pad, tracee->saved, tracee->pad_size);
     }
-    tracee->pad = (top - size) & ~(uint64_t)63;
-    return tracee->mapped ? 0 : read_memory(tracee, tracee->pad, tracee->saved, size);
+    return place_at_bottom(tracee) ? 0 : place_in_mapping(tracee);
 }
 
 /* The registers of a call to close that falls into the frame that restores. */
@@ -250,16 +276,35 @@ static void set_close(struct sockalive_tracee *tracee, struct arch_registers *re
                   pad_address(tracee, offsetof(struct pad, restore)), 0);
 }
 
+/*
+ * A thread interrupted in a restartable sequence (rseq(2)) goes on at the sequence's abort address. The
+ * kernel sees to that on the way back to the thread's code; on the way to ours it would see that the
+ * sequence is left, and forget it (rseq_ip_fixup).
+ */
+static void abort_sequence(struct sockalive_tracee *tracee)
+{
+    struct { uint64_t area; uint32_t size, signature, flags, unused; } where;
+    struct { uint32_t version, flags; uint64_t start, size, abort; } sequence;
+    uint64_t address = 0;
+    if (request(tracee, PTRACE_GET_RSEQ_CONFIGURATION, sizeof where, (uintptr_t)&where) < 0 || !where.area)
+        return;
+    if (read_memory(tracee, where.area + 8, &address, sizeof address) == 0 && address &&
+        read_memory(tracee, address, &sequence, sizeof sequence) == 0)
+        arch_abort_sequence(&tracee->found, sequence.start, sequence.size, sequence.abort);
+}
+
 /* Writes the parachute and hangs the thread on it. Until the registers are written it runs on as found. */
 static int spread_parachute(struct sockalive_tracee *tracee, bool *crash_safe)
 {
     const struct target *target = &tracee->target;
     const struct arch_code *code = &target->code;
-    struct arch_registers again = tracee->found, registers;
     uint8_t instruction[2] = {0};
     uint64_t site = arch_call_site(&tracee->found);
     if (site)
         read_memory(tracee, site, instruction, sizeof instruction);
+    else
+        abort_sequence(tracee); /* system calls are not allowed in one */
+    struct arch_registers again = tracee->found, registers;
     arch_take_up_again(instruction, &tracee->found, &again);
 
     int no_floating = arch_read_floating(target->tid, code->kind, tracee->ours.floating, &tracee->floating);

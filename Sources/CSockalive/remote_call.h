@@ -57,6 +57,7 @@ int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATIN
 int arch_write_floating(pid_t tid, uint8_t copy[ARCH_FLOATING_MAX], const struct arch_floating *where);
 
 uint64_t arch_stack_pointer(const struct arch_registers *registers);
+uint64_t arch_thread_pointer(enum arch_kind kind, const struct arch_registers *registers); /* never 0 */
 
 /* The highest address below the stack pointer at which the thread itself keeps nothing, aligned to 64. */
 uint64_t arch_free_stack(enum arch_kind kind, const struct arch_registers *registers);
@@ -70,6 +71,9 @@ uint64_t arch_call_site(const struct arch_registers *found);
  */
 void arch_take_up_again(const uint8_t instruction[2], struct arch_registers *by_kernel,
                         struct arch_registers *by_hand);
+
+/* Where the thread goes on, if the kernel would have aborted a restartable sequence from start on, size bytes long. */
+void arch_abort_sequence(struct arch_registers *found, uint64_t start, uint64_t size, uint64_t abort);
 
 /* Does the interrupted call go on from the thread's restart block? rt_sigreturn would drop that. */
 bool arch_sleeps_by_block(const struct arch_registers *by_kernel);
@@ -102,6 +106,12 @@ struct span {
 
 #define TARGET_SPANS 512
 
+/* A mapping that may be a thread's stack. */
+struct stack {
+    struct span span;
+    bool main; /* the main thread's, as the kernel made it */
+};
+
 struct target {
     pid_t pid, tid;
     int fd;
@@ -111,7 +121,7 @@ struct target {
     pid_t own_tid;      /* tid in the target's own PID namespace; 0: unknown */
     uint64_t handled;   /* signals blocked or caught: bit n - 1 is signal n */
     int spare;          /* a descriptor number far from those in use */
-    struct span stacks[TARGET_SPANS]; /* where memory below the stack pointer is the thread's own */
+    struct stack stacks[TARGET_SPANS];
     size_t stack_count;
 };
 
@@ -124,7 +134,13 @@ bool target_is_socket(const struct target *target, pid_t tid, int fd);
 /* Does it have one thread only, so that nobody touches its descriptors while that one is held? */
 bool target_is_single(const struct target *target);
 
-/* Is there room for size bytes that end at top, on a stack where they disturb nobody? */
-bool target_has_stack(const struct target *target, uint64_t top, size_t size);
+/* The main thread's stack, or NULL. */
+const struct span *target_main_stack(const struct target *target);
+
+/*
+ * Is there room for size bytes that end at top, on a stack where they disturb nobody? Where the
+ * thread's own block lies tells whose stack it is; 0: not known yet.
+ */
+bool target_has_stack(const struct target *target, uint64_t top, uint64_t thread_pointer, size_t size);
 
 #endif

@@ -22,7 +22,8 @@
 #define MAX_MAPPINGS (1 << 17) /* vm.max_map_count is 65530 unless somebody raised it */
 #define MAX_CODE_BYTES (256ul << 20)
 #define COMFORTABLE_ROOM 16384 /* more than any frame without AMX */
-#define BEST_RANK 4
+#define BEST_RANK 5
+#define THREAD_BLOCK_MAX 8192
 #define CHUNK (256u << 10)
 #define CHUNK_OVERLAP 16u /* longer than any instruction sequence looked for */
 
@@ -55,12 +56,24 @@ bool target_is_socket(const struct target *target, pid_t tid, int fd)
     return strcmp(link, wanted) == 0;
 }
 
-bool target_has_stack(const struct target *target, uint64_t top, size_t size)
+const struct span *target_main_stack(const struct target *target)
 {
     for (size_t i = 0; i < target->stack_count; i++) {
-        const struct span *stack = &target->stacks[i];
-        if (top > stack->start && top <= stack->end)
-            return top - stack->start >= size;
+        if (target->stacks[i].main)
+            return &target->stacks[i].span;
+    }
+    return NULL;
+}
+
+bool target_has_stack(const struct target *target, uint64_t top, uint64_t thread_pointer, size_t size)
+{
+    for (size_t i = 0; i < target->stack_count; i++) {
+        const struct stack *stack = &target->stacks[i];
+        if (top <= stack->span.start || top > stack->span.end)
+            continue;
+        /* glibc and musl put the thread's own block at the very end of the stack that they allocate. */
+        bool own = thread_pointer >= top && stack->span.end - thread_pointer <= THREAD_BLOCK_MAX;
+        return (stack->main || own || thread_pointer == 0) && top - stack->span.start >= size;
     }
     return false;
 }
@@ -99,18 +112,17 @@ static uint64_t thread_stack_pointer(pid_t pid, pid_t tid)
 }
 
 /*
- * How willingly a thread is held; 0: never. One asleep stops soonest, and where its stack
- * pointer stands is known; one asleep where there is no room for a frame comes last.
+ * How willingly a thread is held; 0: never. One asleep stops soonest, and it is known whether there
+ * is room on its stack; the main thread has a stack of its own even while it stands on another.
  */
 static int rank_thread(const struct target *target, pid_t tid, char state)
 {
-    switch (state) {
-    case 'S': case 'T':
-        return target_has_stack(target, thread_stack_pointer(target->pid, tid), COMFORTABLE_ROOM) ? BEST_RANK : 2;
-    case 'R': return 3;
-    case 't': return 1; /* traced already: the seize will say so */
-    default: return 0;  /* Z and X are dead, D does not stop, I is the kernel's own */
-    }
+    bool asleep = state == 'S' || state == 'T';
+    if (asleep && target_has_stack(target, thread_stack_pointer(target->pid, tid), 0, COMFORTABLE_ROOM))
+        return BEST_RANK;
+    if (asleep || state == 'R')
+        return tid == target->pid ? 4 : asleep ? 2 : 3;
+    return state == 't'; /* traced already: the seize will say so. D does not stop, Z and X are dead */
 }
 
 /* Of the threads whose own descriptor table holds the socket, the one to hold. */
@@ -122,9 +134,9 @@ static int choose_thread(struct target *target, enum sockalive_stage *stage)
     *stage = SOCKALIVE_STAGE_CHOOSE_THREAD;
     if (!tasks)
         return errno == ENOENT ? -ESRCH : -errno;
-    int best = 0, error = -ESRCH;
+    int best = 0, enough = target->stack_count ? BEST_RANK : 1, error = -ESRCH;
     const struct dirent *entry;
-    for (int seen = 0; seen < MAX_THREADS && best < BEST_RANK && (entry = readdir(tasks)); seen++) {
+    for (int seen = 0; seen < MAX_THREADS && best < enough && (entry = readdir(tasks)); seen++) {
         pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
         char state = tid > 0 ? thread_state(target->pid, tid) : 'X';
         int rank = rank_thread(target, tid, state);
@@ -191,9 +203,9 @@ static int read_status(struct target *target)
 
 static int read_kind(struct target *target)
 {
-    char path[32];
+    char path[64];
     uint8_t elf[20];
-    snprintf(path, sizeof path, "/proc/%d/exe", target->pid);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/exe", target->pid, target->tid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -226,17 +238,18 @@ static bool parse_mapping(const char *line, struct mapping *mapping)
 /*
  * Notes the stacks, and the code from which nothing will be taken away: mapped from a file
  * or by the kernel, and not writable, as what a just-in-time compiler makes would be.
- * A stack is the main thread's, or what has a guard page right below it. Elsewhere
- * (a goroutine's or a coroutine's stack, carved out of a heap) the memory below the
- * stack pointer may be another thread's already.
+ * A stack is the main thread's, or what has a guard page right below it and the thread's
+ * own block right at its end (see target_has_stack). Elsewhere (a goroutine's or a
+ * coroutine's stack, carved out of a heap) the memory below the stack pointer may be
+ * another thread's already.
  */
 static int read_mappings(struct target *target, struct span *code, size_t *code_count)
 {
-    char path[32], *line = NULL;
+    char path[64], *line = NULL;
     size_t size = 0;
     uint64_t guard_end = 0;
     struct mapping mapping;
-    snprintf(path, sizeof path, "/proc/%d/maps", target->pid);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/maps", target->pid, target->tid);
     FILE *maps = fopen(path, "re");
     if (!maps)
         return -errno;
@@ -245,11 +258,12 @@ static int read_mappings(struct target *target, struct span *code, size_t *code_
         if (!parse_mapping(line, &mapping))
             continue;
         bool fixed = mapping.file || strcmp(mapping.path, "[vdso]\n") == 0;
-        bool stack = strcmp(mapping.path, "[stack]\n") == 0 || (!mapping.file && guard_end == mapping.span.start);
+        bool is_main = strcmp(mapping.path, "[stack]\n") == 0;
+        bool stack = is_main || (!mapping.file && guard_end == mapping.span.start);
         if (strcmp(mapping.rights, "r-xp") == 0 && fixed)
             code[(*code_count)++ % TARGET_SPANS] = mapping.span;
         if (strncmp(mapping.rights, "rw-p", 4) == 0 && stack)
-            target->stacks[target->stack_count++ % TARGET_SPANS] = mapping.span;
+            target->stacks[target->stack_count++ % TARGET_SPANS] = (struct stack){mapping.span, is_main};
         if (strcmp(mapping.rights, "---p") == 0)
             guard_end = mapping.span.end;
     }
@@ -265,7 +279,7 @@ static bool search(struct target *target, const struct span *span, uint8_t *chun
     for (uint64_t at = span->start; at < span->end && *budget >= CHUNK; at += CHUNK - CHUNK_OVERLAP) {
         size_t size = span->end - at < CHUNK ? (size_t)(span->end - at) : CHUNK;
         struct iovec here = {chunk, size}, there = {(void *)at, size};
-        ssize_t got = process_vm_readv(target->pid, &here, 1, &there, 1, 0);
+        ssize_t got = process_vm_readv(target->tid, &here, 1, &there, 1, 0);
         if (got <= 0)
             return false;
         *budget -= CHUNK;
@@ -292,7 +306,10 @@ int target_inspect(struct target *target, enum sockalive_stage *stage)
     uint8_t *chunk = malloc(CHUNK);
     size_t count = 0;
     *stage = SOCKALIVE_STAGE_PREPARE;
-    int error = code && chunk ? read_mappings(target, code, &count) : -ENOMEM;
+    /* Any thread first, for its view of the memory: the main thread may be a zombie, which has none. */
+    int error = code && chunk ? choose_thread(target, stage) : -ENOMEM;
+    if (error == 0)
+        error = read_mappings(target, code, &count);
     if (error == 0)
         error = choose_thread(target, stage);
     if (error)
