@@ -401,6 +401,8 @@ int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct soc
 
     info->stage = SOCKALIVE_STAGE_SEIZE;
     error = request(tracee, PTRACE_SEIZE, 0, PTRACE_O_TRACESYSGOOD);
+    if (error == -EPERM && !target_is_socket(&tracee->target, info->tid, fd))
+        error = -ESRCH; /* what has just died is refused like this, too */
     if (error)
         goto out_free;
     info->stage = SOCKALIVE_STAGE_STOP;
@@ -426,9 +428,9 @@ out_put_back:
 out_detach:
     /* Fails if it never stopped: then it is let go when this thread ends. */
     request(tracee, PTRACE_DETACH, 0, 0);
-    if (error == -ESRCH)
-        info->stage = SOCKALIVE_STAGE_GONE;
 out_free:
+    if (error == -ESRCH && info->stage != SOCKALIVE_STAGE_CHOOSE_THREAD)
+        info->stage = SOCKALIVE_STAGE_GONE;
     free(tracee);
     return error;
 }
