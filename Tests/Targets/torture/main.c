@@ -147,9 +147,10 @@ static bool unharmed(void)
 static int kill_injector(pid_t injector, double moment, bool after_seize, bool *held)
 {
     int status;
+    siginfo_t over = {.si_pid = 0};
     if (after_seize)
         for (double end = seconds() + 1; seconds() < end && status_number("\nTracerPid:\t", 10) <= 0;)
-            if (waitpid(injector, &status, WNOHANG | WNOWAIT) != 0)
+            if (waitid(P_PID, (id_t)injector, &over, WEXITED | WNOHANG | WNOWAIT) == 0 && over.si_pid != 0)
                 break;
     pause_for(moment);
     *held = status_number("\nTracerPid:\t", 10) > 0;
