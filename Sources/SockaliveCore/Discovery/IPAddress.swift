@@ -1,18 +1,43 @@
 import Glibc
 
-/// An IPv4 or IPv6 address in network byte order.
+/// An IPv4 or IPv6 address. Two words and no array: a busy table has ten thousand of them.
 public struct IPAddress: Hashable, Sendable {
     public enum Family: String, Sendable {
         case ipv4, ipv6
     }
 
-    /// 4 or 16 bytes.
-    public let bytes: [UInt8]
+    public let family: Family
+    /// The address as a number, the first byte on the wire the most significant; IPv4 in the lowest 32 bits.
+    private let high: UInt64
+    private let low: UInt64
 
+    init(ipv4 number: UInt32) {
+        family = .ipv4
+        high = 0
+        low = UInt64(number)
+    }
+
+    init(ipv6 high: UInt64, _ low: UInt64) {
+        family = .ipv6
+        self.high = high
+        self.low = low
+    }
+
+    /// 4 or 16 bytes in network byte order; nil for any other number of them.
     public init?(bytes: some Sequence<UInt8>) {
-        let bytes = Array(bytes)
-        guard bytes.count == 4 || bytes.count == 16 else { return nil }
-        self.bytes = bytes
+        var high: UInt64 = 0
+        var low: UInt64 = 0
+        var count = 0
+        for byte in bytes {
+            high = high << 8 | low >> 56
+            low = low << 8 | UInt64(byte)
+            count += 1
+        }
+        switch count {
+        case 4: self.init(ipv4: UInt32(truncatingIfNeeded: low))
+        case 16: self.init(ipv6: high, low)
+        default: return nil
+        }
     }
 
     /// Reads `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1` (inet_pton(3)).
@@ -20,38 +45,44 @@ public struct IPAddress: Hashable, Sendable {
         var v4 = in_addr()
         var v6 = in6_addr()
         if inet_pton(AF_INET, text, &v4) == 1 {
-            bytes = withUnsafeBytes(of: v4) { Array($0) }
+            self.init(ipv4: UInt32(bigEndian: v4.s_addr))
         } else if inet_pton(AF_INET6, text, &v6) == 1 {
-            bytes = withUnsafeBytes(of: v6) { Array($0) }
+            guard let address = withUnsafeBytes(of: v6, { IPAddress(bytes: $0) }) else { return nil }
+            self = address
         } else {
             return nil
         }
     }
 
-    public var family: Family { bytes.count == 4 ? .ipv4 : .ipv6 }
+    /// 4 or 16 bytes in network byte order.
+    public var bytes: [UInt8] {
+        let all = withUnsafeBytes(of: (high.bigEndian, low.bigEndian)) { Array($0) }
+        return family == .ipv4 ? Array(all.suffix(4)) : all
+    }
 
     /// The IPv4 address that a v4-mapped one (RFC 4291, 2.5.5.2) carries; any other address itself.
     public var unmapped: IPAddress {
-        let mapped: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
-        guard bytes.count == 16, bytes.starts(with: mapped) else { return self }
-        return IPAddress(bytes: bytes.dropFirst(12)) ?? self
+        guard family == .ipv6, high == 0, low >> 32 == 0xffff else { return self }
+        return IPAddress(ipv4: UInt32(truncatingIfNeeded: low))
     }
 
+    fileprivate var bitCount: Int { family == .ipv4 ? 32 : 128 }
+
     fileprivate func hasPrefix(of other: IPAddress, bits: Int) -> Bool {
-        guard bytes.count == other.bytes.count else { return false }
-        let whole = bits / 8
-        guard bytes.prefix(whole) == other.bytes.prefix(whole) else { return false }
-        guard bits % 8 > 0 else { return true }
-        let mask = UInt8(truncatingIfNeeded: 0xff00 >> (bits % 8))
-        return bytes[whole] & mask == other.bytes[whole] & mask
+        guard family == other.family else { return false }
+        // A shift by the whole width is no overflow in Swift: nothing is left to differ.
+        let lowDifference = (low ^ other.low) >> UInt64(Swift.min(64, bitCount - bits))
+        let highDifference = (high ^ other.high) >> UInt64(Swift.max(0, 64 - bits))
+        return family == .ipv4 ? lowDifference == 0 : highDifference == 0 && (bits <= 64 || lowDifference == 0)
     }
 }
 
 extension IPAddress: CustomStringConvertible {
     public var description: String {
         var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-        let family = bytes.count == 4 ? AF_INET : AF_INET6
-        _ = bytes.withUnsafeBytes { inet_ntop(family, $0.baseAddress, &text, socklen_t(text.count)) }
+        _ = bytes.withUnsafeBytes {
+            inet_ntop(family == .ipv4 ? AF_INET : AF_INET6, $0.baseAddress, &text, socklen_t(text.count))
+        }
         return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 }
@@ -83,8 +114,8 @@ public struct AddressRange: Hashable, Sendable {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let address = IPAddress(String(parts[0])) else { return nil }
         let base = address.unmapped
-        let dropped = (address.bytes.count - base.bytes.count) * 8
-        var length = base.bytes.count * 8
+        let dropped = address.bitCount - base.bitCount
+        var length = base.bitCount
         if parts.count == 2 {
             guard let given = parts[1].utf8.decimal(Int.self), (dropped...dropped + length).contains(given) else {
                 return nil
