@@ -24,6 +24,14 @@ int sockalive_pidfd_open(pid_t pid);
 /* pidfd_getfd(2), Linux 5.6. A close-on-exec duplicate of the target's fd, or -errno. */
 int sockalive_pidfd_getfd(int pidfd, int fd);
 
+/* ---- netlink.c: sock_diag ---------------------------------------------------- */
+
+/*
+ * A NETLINK_SOCK_DIAG socket of the network namespace that the descriptor netns refers to; -1: the
+ * caller's own. A close-on-exec descriptor, or -errno (EPERM: setns(2) needs CAP_SYS_ADMIN).
+ */
+int sockalive_diag_socket(int netns);
+
 /* ---- remote_call.c: ptrace (x86-64; elsewhere every call answers -ENOSYS) -- */
 
 /* A process of which one thread is held still. It belongs to the thread that held it. */

@@ -2,6 +2,15 @@
 public struct SocketRow: Equatable, Sendable {
     public enum State: String, Sendable {
         case established, listen
+
+        /// TCP_ESTABLISHED and TCP_LISTEN (include/net/tcp_states.h).
+        init?(kernel number: UInt8) {
+            switch number {
+            case 1: self = .established
+            case 10: self = .listen
+            default: return nil
+            }
+        }
     }
 
     /// The timer that runs on a socket (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
@@ -21,6 +30,9 @@ public struct SocketRow: Equatable, Sendable {
     public let timer: Timer
     public let uid: UInt32
     public let inode: UInt64
+    /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since the last
+    /// ACK received (include/net/tcp.h, keepalive_time_elapsed). nil where the source does not say.
+    public var idleSeconds: Double?
 }
 
 /// Reads `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).
@@ -48,7 +60,7 @@ struct SocketTableReader {
         var fields = Fields(line)
         guard fields.next()?.last == UInt8(ascii: ":"),
             let local = fields.next(), let remote = fields.next(),
-            let state = fields.next().flatMap(Self.state),
+            let state = fields.next()?.hexadecimal(UInt8.self).flatMap(SocketRow.State.init(kernel:)),
             let localPort = Self.port(local), let remotePort = Self.port(remote),
             accepts(state, localPort, remotePort),
             let localAddress = address(local), let remoteAddress = address(remote),
@@ -81,15 +93,6 @@ struct SocketTableReader {
             let word = rest.prefix { $0 != UInt8(ascii: " ") }
             rest = rest[word.endIndex...]
             return word.isEmpty ? nil : word
-        }
-    }
-
-    /// `01` TCP_ESTABLISHED, `0A` TCP_LISTEN (include/net/tcp_states.h).
-    private static func state(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> SocketRow.State? {
-        switch field.hexadecimal(UInt8.self) {
-        case 1: .established
-        case 10: .listen
-        default: nil
         }
     }
 

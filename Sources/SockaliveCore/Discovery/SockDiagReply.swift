@@ -1,0 +1,136 @@
+import SystemPackage
+
+/// Reads the answers of NETLINK_SOCK_DIAG (include/uapi/linux/inet_diag.h). Pure: a datagram in, rows out.
+struct SockDiagReply {
+    static let infoAttribute: UInt16 = 2
+
+    enum Progress: Equatable {
+        /// More datagrams follow.
+        case more
+        /// The end of a dump; `isConsistent` is false where the table changed so that rows may be missing.
+        case done(isConsistent: Bool)
+        case failed(Errno)
+    }
+
+    /// Answers to other questions are passed over.
+    let sequence: UInt32
+    private var isConsistent = true
+
+    init(sequence: UInt32) {
+        self.sequence = sequence
+    }
+
+    /// - Parameter body: told of each socket's payload; its bytes are valid only within the call.
+    mutating func read(_ datagram: UnsafeRawBufferPointer, _ body: (SockDiagMessage) -> Void) -> Progress {
+        var messages = NetlinkMessages(datagram)
+        while let message = messages.next() {
+            guard message.sequence == sequence else { continue }
+            // NLM_F_DUMP_INTR
+            if message.flags & 0x10 != 0 { isConsistent = false }
+            switch message.type {
+            case 2: return .failed(Self.error(in: message.payload))
+            case 3: return done(message.payload)
+            case 18, 20: if let socket = SockDiagMessage(message.payload) { body(socket) }
+            default: continue
+            }
+        }
+        return messages.isCut ? .failed(.ioError) : .more
+    }
+
+    /// NLMSG_DONE carries the errno of a dump that broke off.
+    private func done(_ payload: UnsafeRawBufferPointer) -> Progress {
+        let status: Int32 = payload.number(at: 0) ?? 0
+        return status < 0 ? .failed(Self.error(in: payload)) : .done(isConsistent: isConsistent)
+    }
+
+    private static func error(in payload: UnsafeRawBufferPointer) -> Errno {
+        guard let status: Int32 = payload.number(at: 0), (-4095..<0).contains(status) else { return .ioError }
+        return Errno(rawValue: -status)
+    }
+}
+
+/// struct inet_diag_msg and the attributes behind it. Fields are read only when they are asked for: most
+/// sockets of a busy host are turned down by state, port or inode.
+struct SockDiagMessage {
+    private static let fixedSize = 72
+
+    private let bytes: UnsafeRawBufferPointer
+
+    init?(_ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count >= Self.fixedSize else { return nil }
+        self.bytes = bytes
+    }
+
+    var inode: UInt64 { UInt64(field(68, UInt32.self)) }
+    var localPort: UInt16 { field(4, UInt16.self).byteSwappedFromNetwork }
+    var remotePort: UInt16 { field(6, UInt16.self).byteSwappedFromNetwork }
+
+    var state: SocketRow.State? { SocketRow.State(kernel: bytes[1]) }
+
+    /// The whole row; nil for a family that is neither IPv4 nor IPv6, and for other states.
+    var row: SocketRow? {
+        guard let state, let family = family,
+            let local = address(at: 8, family), let remote = address(at: 24, family)
+        else { return nil }
+        return SocketRow(
+            family: family,
+            local: Endpoint(address: local, port: localPort),
+            remote: Endpoint(address: remote, port: remotePort),
+            state: state, timer: timer, uid: field(64, UInt32.self), inode: inode,
+            idleSeconds: state == .established ? idleSeconds : nil)
+    }
+
+    /// AF_INET and AF_INET6.
+    private var family: IPAddress.Family? {
+        switch bytes[0] {
+        case 2: .ipv4
+        case 10: .ipv6
+        default: nil
+        }
+    }
+
+    private func address(at offset: Int, _ family: IPAddress.Family) -> IPAddress? {
+        switch family {
+        case .ipv4: IPAddress(ipv4: field(offset, UInt32.self).byteSwappedFromNetwork)
+        case .ipv6:
+            IPAddress(
+                ipv6: field(offset, UInt64.self).byteSwappedFromNetwork,
+                field(offset + 8, UInt64.self).byteSwappedFromNetwork)
+        }
+    }
+
+    /// The kind of timer and its rest in milliseconds (net/ipv4/inet_diag.c, inet_sk_diag_fill).
+    private var timer: SocketRow.Timer {
+        switch bytes[2] {
+        case 0: .none
+        case 2: .keepalive(seconds: Double(field(52, UInt32.self)) / 1000)
+        default: .other
+        }
+    }
+
+    private var idleSeconds: Double? {
+        let attributes = NetlinkAttributes(UnsafeRawBufferPointer(rebasing: bytes[Self.fixedSize...]))
+        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { TCPInfo.idleSeconds($0.value) }
+    }
+
+    /// Within the fixed part, whose length was checked once.
+    private func field<Number: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _: Number.Type) -> Number {
+        bytes.number(at: offset) ?? 0
+    }
+}
+
+/// struct tcp_info (include/uapi/linux/tcp.h), as far as it is asked here.
+enum TCPInfo {
+    /// As much of it as the kernels of ten years have.
+    static let size = 104
+
+    /// tcpi_last_data_recv at byte 52 and tcpi_last_ack_recv at 56, in milliseconds.
+    static func idleSeconds(_ bytes: UnsafeRawBufferPointer) -> Double? {
+        guard let data: UInt32 = bytes.number(at: 52), let ack: UInt32 = bytes.number(at: 56) else { return nil }
+        return Double(min(data, ack)) / 1000
+    }
+}
+
+extension FixedWidthInteger {
+    fileprivate var byteSwappedFromNetwork: Self { Self(bigEndian: self) }
+}
