@@ -32,6 +32,12 @@ struct Diagnosis {
             return SocketFailure(
                 .unsupported, error, "this kernel (\(kernelRelease)) has no pidfd_getfd, or a filter hides it",
                 remedy: "Linux 5.6 brought it; use --method ptrace or auto")
+        case .notSupported:
+            return SocketFailure(
+                .unsupported, error,
+                "descriptor \(holder.fd) of PID \(pid) is a socket without settable keepalive times "
+                    + "(MPTCP on kernel \(kernelRelease))",
+                remedy: "Linux 6.10 lets MPTCP sockets set them; TCP_USER_TIMEOUT they never have")
         case .staleNFSFileHandle, .badFileDescriptor:
             return changed(error, holder)
         case .noSuchProcess, .noSuchFileOrDirectory:

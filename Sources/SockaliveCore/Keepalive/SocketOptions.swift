@@ -28,7 +28,16 @@ extension SocketOptions where Self: ~Copyable {
             idle: try int(Option.idle),
             interval: try int(Option.interval),
             count: try int(Option.count),
-            userTimeout: try int(Option.userTimeout))
+            userTimeout: try userTimeout())
+    }
+
+    /// An MPTCP socket knows the other options (net/mptcp/sockopt.c, since Linux 6.10), but has no TCP_USER_TIMEOUT.
+    private mutating func userTimeout() throws -> Int32 {
+        do {
+            return try int(Option.userTimeout)
+        } catch Errno.notSupported {
+            return 0
+        }
     }
 
     mutating func apply(_ step: KeepaliveStep) throws {
@@ -44,13 +53,11 @@ extension SocketOptions where Self: ~Copyable {
     /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since
     /// the last ACK received (include/net/tcp.h, keepalive_time_elapsed). Seconds.
     mutating func idleSeconds() throws -> Double {
-        // struct tcp_info (linux/tcp.h): tcpi_last_data_recv at byte 52, tcpi_last_ack_recv at 56, ms.
-        try withUnsafeTemporaryAllocation(byteCount: 104, alignment: 8) { bytes in
+        try withUnsafeTemporaryAllocation(byteCount: TCPInfo.size, alignment: 8) { bytes in
             let count = try get(level: Option.info.level, name: Option.info.name, into: bytes)
-            guard count >= 60 else { throw Errno.invalidArgument }
-            let lastData = bytes.load(fromByteOffset: 52, as: UInt32.self)
-            let lastAck = bytes.load(fromByteOffset: 56, as: UInt32.self)
-            return Double(min(lastData, lastAck)) / 1000
+            let info = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])
+            guard let seconds = TCPInfo.idleSeconds(info) else { throw Errno.invalidArgument }
+            return seconds
         }
     }
 
