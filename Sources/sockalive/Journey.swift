@@ -17,12 +17,21 @@ struct Journey {
         let control = limit.map { RunControl(limit: $0) }
         do {
             let procfs = try ProcFS()
-            let discovery = Discovery(procfs: procfs)
+            guard procfs.isOwn else {
+                StandardStreams.error(
+                    "/proc shows another PID namespace: mount this one's, or join that one (nsenter -p)")
+                throw RunStatus.unsupported
+            }
+            let discovery = Discovery(
+                procfs: procfs, source: selection.source, method: keepalive.method.resolved())
             let snapshot = try discovery.snapshot(of: selection.selection)
             reporter.step("\(snapshot.processes.count) matching processes, \(snapshot.sockets.count) sockets")
             let run = KeepaliveRun(procfs: procfs, mode: mode, request: keepalive.request, choice: keepalive.method)
             let results = run.results(for: snapshot, mayGoOn: { control?.stopReason }, progress: reporter.step)
             return report(results, snapshot, discovery, reporter) ? results : nil
+        } catch let failure as SourceFailure {
+            StandardStreams.error(failure.line)
+            throw failure.isPermission ? RunStatus.noPermission : .unsupported
         } catch let error as Errno {
             StandardStreams.error("/proc cannot be read (\(error)): mount it, or run where it is mounted")
             throw RunStatus.unsupported

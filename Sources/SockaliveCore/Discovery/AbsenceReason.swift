@@ -10,13 +10,20 @@ extension Discovery {
     /// Looks once more, for the same sockets in every process. Only worth its cost when a person
     /// waits for the explanation.
     public func absenceReason(_ snapshot: Snapshot, _ selection: Selection) -> AbsenceReason {
-        var everybody = selection
-        everybody.processes = ProcessSelection(anyProcess: true)
+        AbsenceReason(
+            idleProcesses: processInfos(snapshot.processes),
+            otherOwners: selection.sockets.ports == nil ? [] : owners(of: selection.sockets))
+    }
+
+    private func processInfos(_ pids: [Int32]) -> [ProcessInfo] {
+        let finder = ProcessFinder(procfs: procfs, selection: ProcessSelection(pids: Set(pids)))
+        return ((try? finder.processes()) ?? []).compactMap(finder.info)
+    }
+
+    private func owners(of sockets: SocketSelection) -> [ProcessInfo] {
+        let everybody = Selection(processes: ProcessSelection(anyProcess: true), sockets: sockets)
         var seen: Set<Int32> = []
-        let owners = ((try? self.snapshot(of: everybody))?.sockets ?? []).filter { !$0.holders.isEmpty }
+        return ((try? snapshot(of: everybody))?.sockets ?? []).filter { !$0.holders.isEmpty }
             .map(\.process).filter { seen.insert($0.pid).inserted }
-        return AbsenceReason(
-            idleProcesses: snapshot.processes,
-            otherOwners: selection.sockets.ports == nil ? [] : owners)
     }
 }

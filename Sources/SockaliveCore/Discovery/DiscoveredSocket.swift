@@ -1,9 +1,13 @@
 import SystemPackage
 
 /// A process and the number under which it holds a socket.
-public struct SocketHolder: Hashable, Sendable {
+public struct SocketHolder: Hashable, Comparable, Sendable {
     public let pid: Int32
     public let fd: Int32
+
+    public static func < (left: SocketHolder, right: SocketHolder) -> Bool {
+        (left.pid, left.fd) < (right.pid, right.fd)
+    }
 }
 
 /// One TCP socket of a matching process: however many descriptors and processes hold it, one.
@@ -20,8 +24,10 @@ public struct DiscoveredSocket: Equatable, Sendable {
 /// What discovery found, and what stood in its way.
 public struct Snapshot: Sendable {
     public let sockets: [DiscoveredSocket]
-    /// Every matching process, whether or not it has a matching socket.
-    public let processes: [ProcessInfo]
+    /// The PID of every matching process, whether or not it has a matching socket.
+    public let processes: [Int32]
     /// Matching processes whose descriptors may not be read, and the error.
     public let denied: [Int32: Errno]
+    /// The processes with a matching socket, held: their PIDs cannot be recycled unnoticed.
+    let handles: [Int32: ProcessHandle]
 }

@@ -7,12 +7,16 @@ import SystemPackage
 /// busy host has megabytes, and a table read in one go by large reads is the most
 /// consistent that the kernel offers (tcp_seq_next walks the hash between reads).
 public final class ProcFS {
-    private let root: FileDescriptor
+    let root: FileDescriptor
+    /// Whether the PIDs in it are those that this process would use itself. A fixture's are not, nor are
+    /// those of a `/proc` that was mounted in another PID namespace.
+    public private(set) var isOwn = false
     private var buffer = [UInt8](repeating: 0, count: 64 * 1024)
 
     /// - Throws: `Errno` where the folder cannot be opened.
     public init(root path: FilePath = "/proc") throws {
         root = try FileDescriptor.open(path, .readOnly, options: [.directory, .closeOnExec])
+        isOwn = (try? link("self"))?.decimal(Int32.self) == getpid()
     }
 
     deinit {
@@ -54,8 +58,32 @@ public final class ProcFS {
         }
     }
 
-    /// The entries of a folder whose names are numbers (processes, threads, descriptors), ascending.
+    /// The entries of a folder whose names are numbers (processes, threads), ascending.
     func numbers(in path: String) throws -> [Int32] {
+        var numbers: [Int32] = []
+        try eachNumber(in: path) { _, number, _ in numbers.append(number) }
+        return numbers.sorted()
+    }
+
+    /// The sockets among the descriptors of a folder, by number; nil if the folder is empty.
+    func sockets(in path: String) throws -> [Holding]? {
+        var holdings: [Holding] = []
+        var isEmpty = true
+        try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
+            try eachNumber(in: path) { folder, number, name in
+                isEmpty = false
+                // A longer link is no socket: `socket:[` and at most 20 digits.
+                let count = readlinkat(folder, name, target.baseAddress!, target.count)
+                guard count > 0, let inode = target[..<count].inode(ofKind: "socket") else { return }
+                holdings.append(Holding(fd: number, inode: inode))
+            }
+        }
+        return isEmpty ? nil : holdings.sorted { $0.fd < $1.fd }
+    }
+
+    private func eachNumber(
+        in path: String, _ body: (_ folder: Int32, _ number: Int32, _ name: UnsafePointer<CChar>) -> Void
+    ) throws {
         let file = openat(root.rawValue, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard file >= 0 else { throw Errno(rawValue: errno) }
         guard let directory = fdopendir(file) else {
@@ -63,15 +91,12 @@ public final class ProcFS {
             throw Errno(rawValue: errno)
         }
         defer { closedir(directory) }
-        var numbers: [Int32] = []
+        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
         while let entry = readdir(directory) {
-            let number = withUnsafePointer(to: &entry.pointee.d_name) {
-                UnsafeRawBufferPointer(start: $0, count: MemoryLayout.size(ofValue: entry.pointee.d_name))
-                    .prefix { $0 != 0 }.decimal(Int32.self)
-            }
-            if let number { numbers.append(number) }
+            let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
+            let text = UnsafeRawBufferPointer(start: name, count: strlen(name))
+            if let number = text.decimal(Int32.self) { body(file, number, name) }
         }
-        return numbers.sorted()
     }
 
     /// The device and inode of what a path leads to (stat(2)).
@@ -80,6 +105,12 @@ public final class ProcFS {
         guard fstatat(root.rawValue, path, &status, 0) == 0 else { return nil }
         return FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     }
+}
+
+/// A descriptor that is a socket, and which.
+struct Holding: Equatable {
+    let fd: Int32
+    let inode: UInt64
 }
 
 /// What makes a file the same file, whatever it is called.

@@ -15,44 +15,65 @@ public struct ProcessInfo: Equatable, Sendable {
     public let networkNamespace: UInt64?
 }
 
+/// A process of the selection, held, with the network namespace whose sockets it is asked for.
+struct MatchedProcess {
+    let handle: ProcessHandle
+    let namespace: NetworkNamespace
+
+    var pid: Int32 { handle.pid }
+}
+
 /// Finds the processes of a selection in `/proc`.
 ///
-/// On a host with 1,000 processes nearly all the cost is one small read per process, so only
-/// what is needed to turn a process down is read before it is turned down.
+/// Each is held first and read afterwards, so that a recycled PID never joins one process's
+/// name to another one's sockets.
 struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
 
-    func processes() throws -> [ProcessInfo] {
-        let pids =
-            selection.names.isEmpty && !selection.anyProcess && selection.executable == nil
-            ? selection.pids.sorted() : try procfs.numbers(in: ".")
-        return pids.compactMap(process)
+    func processes() throws -> [MatchedProcess] {
+        let namespaces = NetworkNamespaces(procfs: procfs)
+        return try pids().compactMap { pid in
+            guard let handle = ProcessHandle(pid: pid, procfs: procfs), isMeant(pid),
+                let namespace = namespaces.namespace(of: pid)
+            else { return nil }
+            return MatchedProcess(handle: handle, namespace: namespace)
+        }
     }
 
-    /// The process, if it is meant and still there. All errors mean that it is neither.
-    private func process(_ pid: Int32) -> ProcessInfo? {
-        guard isNamed(pid), hasWantedExecutable(pid),
-            let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
-            let status = try? procfs.read("\(pid)/status", { ProcessStatus($0) }),
-            selection.uid == nil || selection.uid == status.uid
+    /// Everything about the process; nil if it is gone.
+    func info(of process: MatchedProcess) -> ProcessInfo? {
+        let pid = process.pid
+        guard let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
+            let status = try? procfs.read("\(pid)/status", { ProcessStatus($0) })
         else { return nil }
         return ProcessInfo(
             pid: pid, name: stat.name, executable: executable(pid), uid: status.uid,
-            startTime: stat.startTime,
-            networkNamespace: (try? procfs.link("\(pid)/ns/net"))?.inode(ofKind: "net"))
+            startTime: stat.startTime, networkNamespace: process.namespace.inode)
     }
 
-    private func isNamed(_ pid: Int32) -> Bool {
-        if selection.anyProcess || selection.pids.contains(pid) { return true }
-        if selection.names.isEmpty { return selection.executable != nil && selection.pids.isEmpty }
-        let matchesName = try? procfs.read("\(pid)/comm") { bytes in
-            selection.names.contains { $0.bytes.elementsEqual(bytes.dropLast()) }
+    /// Those that are worth a closer look: only what turns a process down is read of all of them.
+    private func pids() throws -> [Int32] {
+        if selection.names.isEmpty {
+            let isEveryone = selection.anyProcess || (selection.executable != nil && selection.pids.isEmpty)
+            return isEveryone ? try procfs.numbers(in: ".") : selection.pids.sorted()
         }
-        if matchesName == true { return true }
-        // comm is cut at 15 bytes (TASK_COMM_LEN), and a program may change it: the file's name counts too.
-        guard let base = executable(pid)?.bytes.split(separator: UInt8(ascii: "/")).last else { return false }
-        return selection.names.contains { $0.bytes.elementsEqual(base) }
+        let all = try procfs.numbers(in: ".")
+        if selection.anyProcess { return all }
+        let named = scan.matching(all)
+        return selection.pids.isEmpty ? named : selection.pids.union(named).sorted()
+    }
+
+    private var scan: NameScan {
+        NameScan(root: procfs.root.rawValue, names: selection.names)
+    }
+
+    private func isMeant(_ pid: Int32) -> Bool {
+        guard selection.anyProcess || selection.pids.contains(pid) || selection.names.isEmpty || scan.matches(pid),
+            hasWantedExecutable(pid)
+        else { return false }
+        guard let uid = selection.uid else { return true }
+        return (try? procfs.read("\(pid)/status") { ProcessStatus($0) })??.uid == uid
     }
 
     /// The link's text alone proves little: a process in a mount namespace of its own has whatever
@@ -67,16 +88,10 @@ struct ProcessFinder {
                 == FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
         }
         // Replaced by an update while it runs.
-        return Self.withoutDeletedMark(link).elementsEqual(wanted.utf8)
+        return link.withoutDeletedMark.elementsEqual(wanted.utf8)
     }
 
     private func executable(_ pid: Int32) -> ForeignText? {
-        (try? procfs.link("\(pid)/exe")).map { ForeignText(Self.withoutDeletedMark($0)) }
-    }
-
-    /// The kernel adds ` (deleted)` to the path of an unlinked file (fs/d_path.c).
-    private static func withoutDeletedMark(_ link: [UInt8]) -> ArraySlice<UInt8> {
-        let mark = " (deleted)".utf8
-        return link.suffix(mark.count).elementsEqual(mark) ? link.dropLast(mark.count) : link[...]
+        (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedMark) }
     }
 }

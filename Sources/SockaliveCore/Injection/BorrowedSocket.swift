@@ -11,7 +11,10 @@ import SystemPackage
 /// stopped, and each setsockopt is atomic; between two of them keepalive is on with values that
 /// are partly the old ones, which the next run completes.
 struct BorrowedSocket: ~Copyable, SocketOptions {
-    private let descriptor: Int32
+    let descriptor: Int32
+    let inode: UInt64
+    /// The user who made it.
+    let owner: UInt32
 
     /// - Parameters:
     ///   - pidfd: the owner; it must lead its thread group.
@@ -27,6 +30,8 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
             throw Errno.staleNFSFileHandle
         }
         descriptor = copy
+        self.inode = inode
+        owner = status.st_uid
     }
 
     deinit {
@@ -46,20 +51,5 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         guard setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
             throw Errno(rawValue: errno)
         }
-    }
-}
-
-/// A process held by descriptor: its number cannot be recycled under it (pidfd_open(2)).
-struct ProcessDescriptor: ~Copyable {
-    let rawValue: Int32
-
-    init(pid: Int32) throws {
-        let pidfd = sockalive_pidfd_open(pid)
-        guard pidfd >= 0 else { throw Errno(rawValue: -pidfd) }
-        rawValue = pidfd
-    }
-
-    deinit {
-        close(rawValue)
     }
 }

@@ -29,7 +29,7 @@ public struct KeepaliveRun {
         for snapshot: Snapshot, mayGoOn: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
     ) -> [SocketResult] {
         guard !snapshot.sockets.isEmpty else { return [] }
-        let reach = SocketReach(procfs: procfs, choice: choice)
+        let reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
         let treatment = KeepaliveTreatment(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
         return snapshot.sockets.map { socket in
             let result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, reach)
@@ -41,6 +41,8 @@ public struct KeepaliveRun {
     private func result(
         for socket: DiscoveredSocket, _ treatment: KeepaliveTreatment, _ reach: SocketReach
     ) -> SocketResult {
+        var treatment = treatment
+        treatment.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state == .established
         do {
             let reached = try reach.apply(treatment, to: socket)
             return SocketResult(
@@ -94,7 +96,7 @@ public struct SocketResult: Sendable {
         self.before = outcome.before
         self.after = outcome.after
         self.planned = outcome.planned
-        self.idleSeconds = socket.row.state == .listen ? nil : outcome.idleSeconds
+        self.idleSeconds = socket.row.state == .listen ? nil : socket.row.idleSeconds ?? outcome.idleSeconds
         self.method = method
         self.pausedMicroseconds = pausedMicroseconds
         self.failure = nil
@@ -106,17 +108,23 @@ public struct SocketResult: Sendable {
         self.before = nil
         self.after = nil
         self.planned = nil
-        self.idleSeconds = nil
+        self.idleSeconds = socket.row.idleSeconds
         self.method = nil
         self.pausedMicroseconds = 0
         self.failure = failure
     }
 
     /// Seconds until the kernel's next keepalive probe, as far as that is known.
+    ///
+    /// When the timer fires before the connection has been idle for long enough, the kernel only sets it anew
+    /// for the rest (net/ipv4/tcp_timer.c, tcp_keepalive_timer): the later of the two counts.
     public var nextProbeSeconds: Double? {
-        if action != .set, case .keepalive(let seconds) = socket.row.timer { return seconds }
-        guard let after, after.enabled, let idleSeconds else { return nil }
-        return max(0, Double(after.idle) - idleSeconds)
+        var armed: Double?
+        if action != .set, case .keepalive(let seconds) = socket.row.timer { armed = seconds }
+        guard let after else { return armed }
+        guard after.enabled, socket.row.state == .established else { return nil }
+        let due = idleSeconds.map { max(0, Double(after.idle) - $0) }
+        return due.map { max($0, armed ?? 0) } ?? armed
     }
 
     /// Whether the connection outlives the firewall. A socket out of reach shows by its timer at

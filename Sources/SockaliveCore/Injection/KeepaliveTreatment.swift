@@ -6,6 +6,8 @@ struct KeepaliveTreatment {
     let request: KeepaliveRequest?
     /// Plans, and touches nothing.
     let isDryRun: Bool
+    /// Asks for the idle time too, where the socket table did not tell it: one call more inside the target.
+    var readsIdleTime = true
 
     struct Outcome: Sendable {
         var before: KeepaliveSettings
@@ -20,7 +22,7 @@ struct KeepaliveTreatment {
     /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/Refusal``.
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         let before = try socket.keepalive()
-        let idleSeconds = try? socket.idleSeconds()
+        let idleSeconds = readsIdleTime ? try? socket.idleSeconds() : nil
         var outcome = Outcome(
             before: before, after: before, planned: before, idleSeconds: idleSeconds, action: .none)
         guard let request else { return outcome }

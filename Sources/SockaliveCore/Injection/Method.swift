@@ -18,7 +18,7 @@ public enum MethodChoice: String, CaseIterable, Sendable {
     /// The way to take: asked of the kernel once, by borrowing a descriptor of our own, which needs
     /// no rights. An old kernel answers ENOSYS; a container's seccomp profile that does not know
     /// the call answers EPERM.
-    func resolved() -> Method {
+    public func resolved() -> Method {
         switch self {
         case .pidfd: .pidfd
         case .ptrace: .ptrace

@@ -10,11 +10,13 @@ final class SocketReach {
 
     let method: Method
     private let procfs: ProcFS
-    private var lastOwner: (pid: Int32, descriptor: Box)?
+    /// The processes as discovery holds them.
+    private let handles: [Int32: ProcessHandle]
 
-    init(procfs: ProcFS, choice: MethodChoice) {
+    init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
         self.procfs = procfs
         self.method = choice.resolved()
+        self.handles = handles
     }
 
     /// Applies the treatment through the first holder that lets it.
@@ -52,20 +54,11 @@ final class SocketReach {
         }
     }
 
-    /// Sockets come grouped by process: the descriptor of the last one is kept.
+    /// The pidfd that was opened before anything was read about the process: never another one's.
     private func pidfd(of pid: Int32) throws -> Int32 {
-        if let lastOwner, lastOwner.pid == pid { return lastOwner.descriptor.value.rawValue }
-        let box = Box(value: try ProcessDescriptor(pid: pid))
-        lastOwner = (pid, box)
-        return box.value.rawValue
-    }
-
-    private final class Box {
-        let value: ProcessDescriptor
-
-        init(value: consuming ProcessDescriptor) {
-            self.value = value
-        }
+        guard let handle = handles[pid] else { throw Errno.noSuchProcess }
+        guard let descriptor = handle.descriptor else { throw Errno.noFunction }
+        return descriptor
     }
 }
 

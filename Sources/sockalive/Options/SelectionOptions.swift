@@ -42,6 +42,9 @@ struct SelectionOptions: ParsableArguments {
     @Flag(help: "Also match LISTEN sockets: what they accept from then on inherits keepalive.")
     var listeners = false
 
+    @Option(help: .init("Where the sockets are looked up: auto, procfs or diag.", valueName: "source"))
+    var source: SocketSource = .auto
+
     func validate() throws {
         if anyProcess && !(process.isEmpty && pid.isEmpty) {
             throw ValidationError("--any-process already matches every process: leave out --process and --pid")
@@ -75,3 +78,5 @@ struct SelectionOptions: ParsableArguments {
         return "\(processes), \(listeners ? "established or listening" : "established")\(peer), \(ports)"
     }
 }
+
+extension SocketSource: ExpressibleByArgument {}

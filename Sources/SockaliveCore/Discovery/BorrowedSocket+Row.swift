@@ -1,0 +1,63 @@
+import Glibc
+import SystemPackage
+
+extension BorrowedSocket {
+    /// What the socket says of itself, as a row of the table would; nil if it is no TCP socket that is
+    /// established or listening.
+    func row() -> SocketRow? {
+        guard let kind = option(SO_PROTOCOL), kind == Int32(IPPROTO_TCP) || kind == Self.multipath,
+            let domain = option(SO_DOMAIN), domain == AF_INET || domain == AF_INET6,
+            let (state, idleSeconds) = stateAndIdle(),
+            let local = endpoint(getsockname)
+        else { return nil }
+        let family: IPAddress.Family = domain == AF_INET ? .ipv4 : .ipv6
+        let nowhere = Endpoint(address: family == .ipv4 ? IPAddress(ipv4: 0) : IPAddress(ipv6: 0, 0), port: 0)
+        guard let remote = state == .listen ? nowhere : endpoint(getpeername) else { return nil }
+        return SocketRow(
+            family: family, local: local, remote: remote, state: state, timer: .other, uid: owner, inode: inode,
+            idleSeconds: state == .established ? idleSeconds : nil)
+    }
+
+    /// IPPROTO_MPTCP
+    private static let multipath: Int32 = 262
+
+    private func option(_ name: Int32) -> Int32? {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) == 0 ? value : nil
+    }
+
+    private func stateAndIdle() -> (SocketRow.State, Double?)? {
+        withUnsafeTemporaryAllocation(byteCount: TCPInfo.size, alignment: 8) { bytes in
+            var length = socklen_t(bytes.count)
+            guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, bytes.baseAddress, &length) == 0, length > 0
+            else { return nil }
+            let info = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, Int(length))])
+            return SocketRow.State(kernel: info[0]).map { ($0, TCPInfo.idleSeconds(info)) }
+        }
+    }
+
+    private func endpoint(
+        _ ask: (Int32, UnsafeMutablePointer<sockaddr>?, UnsafeMutablePointer<socklen_t>?) -> Int32
+    ) -> Endpoint? {
+        var storage = sockaddr_storage()
+        return withUnsafeMutableBytes(of: &storage) { bytes in
+            var length = socklen_t(bytes.count)
+            guard ask(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), &length) == 0
+            else { return nil }
+            return Endpoint(socketAddress: UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, Int(length))]))
+        }
+    }
+}
+
+extension Endpoint {
+    /// struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)).
+    init?(socketAddress bytes: UnsafeRawBufferPointer) {
+        guard let family: UInt16 = bytes.number(at: 0), let port: UInt16 = bytes.number(at: 2) else { return nil }
+        let place = family == AF_INET ? 4..<8 : 8..<24
+        guard family == AF_INET || family == AF_INET6, bytes.count >= place.upperBound,
+            let address = IPAddress(bytes: bytes[place])
+        else { return nil }
+        self.init(address: address, port: UInt16(bigEndian: port))
+    }
+}

@@ -1,0 +1,113 @@
+import Glibc
+import SystemPackage
+
+/// Where the socket table is read.
+public enum SocketSource: String, CaseIterable, Sendable {
+    /// The cheapest that works here, with nothing left out.
+    case auto
+    /// The text of `/proc/PID/net/tcp` and `tcp6`.
+    case procfs
+    /// The kernel's NETLINK_SOCK_DIAG.
+    case diag
+}
+
+/// Why the sockets could not be looked for in the way that was asked for.
+public struct SourceFailure: Error, Sendable {
+    public let error: Errno
+
+    /// Rights are missing, rather than the kernel's help.
+    public var isPermission: Bool { error.isPermission }
+
+    public var line: String {
+        isPermission
+            ? "sock_diag in another network namespace is not permitted (\(error.name)): "
+                + "run as root or with CAP_SYS_ADMIN, or use --source auto"
+            : "this kernel does not answer sock_diag (\(error.name)): load the module tcp_diag, or use --source auto"
+    }
+}
+
+/// Reads the socket table of a network namespace.
+struct SocketTables {
+    let procfs: ProcFS
+    let source: SocketSource
+    let selection: SocketSelection
+
+    /// The rows by inode.
+    ///
+    /// - Parameters:
+    ///   - members: processes of the namespace; the first that is still there lends its view of it.
+    ///   - inodes: only these sockets; nil is all of them.
+    func rows(
+        of namespace: NetworkNamespace, seenBy members: [MatchedProcess], inodes: Set<UInt64>?
+    ) throws(SourceFailure) -> [UInt64: SocketRow] {
+        if source == .diag || (source == .auto && procfs.isOwn) {
+            do {
+                return try diagRows(of: namespace, seenBy: members, inodes: inodes)
+            } catch {
+                if source == .diag { throw SourceFailure(error: error) }
+            }
+        }
+        return procfsRows(seenBy: members, inodes: inodes)
+    }
+
+    private func diagRows(
+        of namespace: NetworkNamespace, seenBy members: [MatchedProcess], inodes: Set<UInt64>?
+    ) throws(Errno) -> [UInt64: SocketRow] {
+        var socket = try diagSocket(in: namespace, seenBy: members)
+        var rows: [UInt64: SocketRow] = [:]
+        try socket.dump(listeners: selection.listeners, ports: selection.ports) { message in
+            // Inode 0: a connection that no process has accepted yet.
+            guard message.inode != 0, inodes?.contains(message.inode) ?? true,
+                let state = message.state,
+                selection.accepts(state: state, localPort: message.localPort, remotePort: message.remotePort),
+                let row = message.row, selection.accepts(row)
+            else { return }
+            rows.add(row)
+        }
+        return rows
+    }
+
+    /// A socket in the namespace: this process's own, or made by a thread that enters it.
+    func diagSocket(in namespace: NetworkNamespace, seenBy members: [MatchedProcess]) throws(Errno) -> SockDiagSocket {
+        if namespace == NetworkNamespaces(procfs: procfs).own { return try SockDiagSocket() }
+        var lastError = Errno.noSuchProcess
+        for member in members {
+            let file = openat(procfs.root.rawValue, "\(member.pid)/ns/net", O_RDONLY | O_CLOEXEC)
+            guard file >= 0 else {
+                lastError = Errno(rawValue: errno)
+                continue
+            }
+            defer { close(file) }
+            var status = stat()
+            guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
+            return try SockDiagSocket(namespace: file)
+        }
+        throw lastError
+    }
+
+    /// A missing file means that this kernel lacks the address family, or that the process is gone.
+    private func procfsRows(seenBy members: [MatchedProcess], inodes: Set<UInt64>?) -> [UInt64: SocketRow] {
+        var rows: [UInt64: SocketRow] = [:]
+        for member in members {
+            for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
+                let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
+                let found = (try? procfs.read("\(member.pid)/net/\(file)") { reader.rows(in: $0) }) ?? []
+                for row in found where row.inode != 0 && selection.accepts(row) {
+                    if inodes?.contains(row.inode) ?? true { rows.add(row) }
+                }
+            }
+            // A process that ended meanwhile may have shown an empty table, or half of one.
+            if member.handle.isAlive(procfs) { break }
+        }
+        return rows
+    }
+}
+
+extension [UInt64: SocketRow] {
+    /// All subflows of an MPTCP socket bear its inode (net/mptcp/subflow.c, mptcp_subflow_create_socket): the
+    /// one that has been idle for longest stands for it, being the first that a firewall forgets.
+    fileprivate mutating func add(_ row: SocketRow) {
+        if let other = self[row.inode], other.idleSeconds ?? 0 > row.idleSeconds ?? 0 { return }
+        self[row.inode] = row
+    }
+}

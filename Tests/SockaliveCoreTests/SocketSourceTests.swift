@@ -1,0 +1,98 @@
+import Glibc
+import Testing
+
+@testable import SockaliveCore
+
+/// The sources against each other and against the truth, on sockets of this very process.
+@Suite(.serialized) struct SocketSourceTests {
+    private static let hasDiag = (try? SockDiagSocket()) != nil
+
+    private func snapshot(
+        _ connections: LiveConnections, _ source: SocketSource, listeners: Bool = true, method: Method = .ptrace
+    ) throws -> [UInt64: DiscoveredSocket] {
+        let discovery = Discovery(procfs: try ProcFS(), source: source, method: method)
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]),
+            sockets: SocketSelection(ports: connections.ports, listeners: listeners))
+        let sockets = try discovery.snapshot(of: selection).sockets
+        let byInode = Dictionary(grouping: sockets, by: \.inode)
+        #expect(byInode.values.allSatisfy { $0.count == 1 }, "no socket twice")
+        return byInode.compactMapValues(\.first)
+    }
+
+    private func expectSame(_ one: SocketRow, _ other: SocketRow) {
+        #expect(one.family == other.family)
+        #expect(one.local == other.local)
+        #expect(one.remote == other.remote)
+        #expect(one.state == other.state)
+        #expect(one.uid == other.uid)
+        switch (one.timer, other.timer) {
+        case (.keepalive(let first), .keepalive(let second)): #expect(abs(first - second) < 2)
+        default: #expect(one.timer == other.timer)
+        }
+    }
+
+    @Test(.enabled(if: hasDiag, "this kernel has no sock_diag"))
+    func `both tables say the same of 1,000 live sockets`() throws {
+        let connections = try LiveConnections(each: 167)
+        let truth = Set(connections.descriptors.map(LiveConnections.inode))
+        #expect(truth.count >= 1000)
+        let diag = try snapshot(connections, .diag)
+        let procfs = try snapshot(connections, .procfs)
+        #expect(Set(diag.keys) == truth)
+        #expect(Set(procfs.keys) == truth)
+        for (inode, socket) in diag {
+            let other = try #require(procfs[inode])
+            #expect(socket.holders == other.holders)
+            expectSame(socket.row, other.row)
+            #expect((socket.row.idleSeconds == nil) == (socket.row.state == .listen))
+        }
+        let kinds = Set(diag.values.map { "\($0.row.family) \($0.row.state) \($0.row.local.address.unmapped.family)" })
+        #expect(kinds.count == 5, "\(kinds)")
+    }
+
+    @Test(.enabled(if: hasDiag && MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
+    func `a borrowed socket says of itself what the table says of it`() throws {
+        let connections = try LiveConnections(each: 5)
+        let borrowed = try snapshot(connections, .auto, method: .pidfd)
+        let diag = try snapshot(connections, .diag)
+        #expect(borrowed.count == 33)
+        #expect(borrowed.keys == diag.keys)
+        for (inode, socket) in borrowed {
+            let other = try #require(diag[inode])
+            if socket.row.state == .established { expectSame(socket.row, other.row) }
+            #expect(socket.row.local == other.row.local)
+            #expect(abs((socket.row.idleSeconds ?? 0) - (other.row.idleSeconds ?? 0)) < 2)
+        }
+    }
+
+    @Test(arguments: SocketSource.allCases)
+    func `listeners are found only where they are asked for`(source: SocketSource) throws {
+        let connections = try LiveConnections(each: 1)
+        let sockets = try snapshot(connections, source, listeners: false)
+        #expect(sockets.count == 6)
+        #expect(sockets.values.allSatisfy { $0.row.state == .established })
+    }
+
+    @Test(arguments: SocketSource.allCases)
+    func `a peer's range is held against the address that a mapped one carries`(source: SocketSource) throws {
+        let connections = try LiveConnections(each: 2)
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]),
+            sockets: SocketSelection(ports: connections.ports, remote: AddressRange("127.0.0.0/8")))
+        let discovery = Discovery(procfs: try ProcFS(), source: source, method: .pidfd)
+        let rows = try discovery.snapshot(of: selection).sockets.map(\.row)
+        #expect(rows.count == 8)
+        #expect(rows.count { $0.family == .ipv6 } == 4)
+    }
+
+    @Test(arguments: SocketSource.allCases)
+    func `a second descriptor is a second holder of one socket`(source: SocketSource) throws {
+        let connections = try LiveConnections(each: 1, kinds: [.ipv4])
+        let original = connections.pairs[0].client
+        let copy = dup(original)
+        defer { close(copy) }
+        let socket = try #require(try snapshot(connections, source)[LiveConnections.inode(of: original)])
+        #expect(socket.holders.map(\.fd) == [original, copy].sorted())
+    }
+}
