@@ -63,5 +63,6 @@ let package = Package(
         testProgram("read-keepalive"),
         testProgram("deny-syscalls"),
         testProgram("hold-traced"),
+        testProgram("pid-churn"),
     ]
 )

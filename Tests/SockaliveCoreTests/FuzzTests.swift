@@ -21,7 +21,8 @@ import Testing
         switch parser {
         case .socketTable:
             let reader = SocketTableReader(family: bytes.count % 2 == 0 ? .ipv4 : .ipv6) { _, _, _ in true }
-            for row in bytes.withMemoryRebound(to: UInt8.self, { reader.rows(in: $0) }) { _ = row.local.address.unmapped }
+            let rows = bytes.withMemoryRebound(to: UInt8.self) { reader.rows(in: $0) }
+            for row in rows { _ = row.remote.address.unmapped }
         case .stat: _ = ProcessStat(bytes)?.name.escaped
         case .status: _ = ProcessStatus(bytes)
         case .links:
@@ -71,8 +72,10 @@ import Testing
         "   1: 0000000000000000FFFF00000100007F:1601 0000000000000000FFFF00000200007F:A3F6 0A 00000000:00000000"
         + " 02:00000064 00000000     0        0 7002 1 0000000000000000 20 4 30 10 -1\n"
 
+    private static let established = bytes(diagEstablished)
+
     private static func diagMessage(inode: UInt64) -> [UInt8] {
-        var message = bytes(diagEstablished)
+        var message = established
         withUnsafeBytes(of: UInt32(inode)) { message.replaceSubrange(84..<88, with: $0) }
         return message
     }

@@ -3,11 +3,23 @@ import SystemPackage
 
 /// Real connections within the test's own process, both ends of them, and their listeners.
 final class LiveConnections {
-    enum Kind: CaseIterable {
+    enum Kind: CaseIterable, Sendable {
         case ipv4, ipv6
         /// IPv4 addresses in IPv6 sockets.
         case mapped
+        case multipath
+
+        /// The kinds that every kernel has.
+        static let allCases: [Kind] = [.ipv4, .ipv6, .mapped]
+        fileprivate var isIPv4: Bool { self == .ipv4 || self == .multipath }
     }
+
+    /// MPTCP whose probe times can be set: Linux 6.10.
+    static let hasMultipath: Bool = {
+        guard let descriptor = try? socket(.multipath) else { return false }
+        defer { close(descriptor) }
+        return set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPIDLE, 600) == 0
+    }()
 
     private(set) var ports: Set<UInt16> = []
     private(set) var listeners: [Int32] = []
@@ -20,16 +32,23 @@ final class LiveConnections {
         for kind in kinds {
             let listener = try Self.listener(kind)
             listeners.append(listener)
-            let port = try Self.port(of: listener)
-            ports.insert(port)
-            for number in 0..<count {
-                let client = try Self.connect(kind, port)
-                let server = accept(listener, nil, nil)
-                guard server >= 0 else { throw Errno(rawValue: errno) }
+            ports.insert(try Self.port(of: listener))
+            for number in 1...count {
+                let (client, _) = try connectAnother(kind)
                 if number % keepaliveOn == 0 { Self.set(client, SOL_SOCKET, SO_KEEPALIVE, 1) }
-                pairs.append((client, server))
             }
         }
+    }
+
+    /// One more connection to the latest listener.
+    @discardableResult
+    func connectAnother(_ kind: Kind) throws -> (client: Int32, server: Int32) {
+        let listener = listeners[listeners.count - 1]
+        let client = try Self.connect(kind, try Self.port(of: listener))
+        let server = accept(listener, nil, nil)
+        guard server >= 0 else { throw Errno(rawValue: errno) }
+        pairs.append((client, server))
+        return (client, server)
     }
 
     deinit {
@@ -49,7 +68,7 @@ final class LiveConnections {
 
     private static func listener(_ kind: Kind) throws -> Int32 {
         let listener = try socket(kind)
-        set(listener, Int32(IPPROTO_IPV6), Int32(IPV6_V6ONLY), kind == .ipv6 ? 1 : 0)
+        if !kind.isIPv4 { set(listener, Int32(IPPROTO_IPV6), Int32(IPV6_V6ONLY), kind == .ipv6 ? 1 : 0) }
         guard withAddress(kind, 0, any: kind == .mapped, { bind(listener, $0, $1) }) == 0, listen(listener, 128) == 0
         else { throw Errno(rawValue: errno) }
         return listener
@@ -62,8 +81,11 @@ final class LiveConnections {
     }
 
     private static func socket(_ kind: Kind) throws -> Int32 {
-        let family = kind == .ipv4 ? AF_INET : AF_INET6
-        let descriptor = Glibc.socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        let family = kind.isIPv4 ? AF_INET : AF_INET6
+        // IPPROTO_MPTCP
+        let protocolNumber: Int32 = kind == .multipath ? 262 : 0
+        let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let descriptor = Glibc.socket(family, type, protocolNumber)
         guard descriptor >= 0 else { throw Errno(rawValue: errno) }
         return descriptor
     }
@@ -77,7 +99,7 @@ final class LiveConnections {
     private static func withAddress(
         _ kind: Kind, _ port: UInt16, any: Bool = false, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
     ) -> Int32 {
-        if kind == .ipv4 {
+        if kind.isIPv4 {
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_port = port.bigEndian

@@ -12,7 +12,8 @@ extension ProcessTests {
         @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
         func `what could not be read is null, never left out`() throws {
             let victim = try Victim()
-            let program = try Program.sockalive("list", for: victim, launcher: Conditions.asNobody)
+            let list = ["list", "--source", "procfs", "--json"] + victim.selection
+            let program = try Program.sockalive(list, launcher: Conditions.asNobody)
             let socket = try expectContract(program.output)
             for key in ["keepalive", "before", "idle_seconds", "fd"] { #expect(socket[key] is NSNull, "\(key)") }
             #expect(socket["error"] is [String: Any])

@@ -32,7 +32,7 @@ struct Diagnosis {
             return SocketFailure(
                 .unsupported, error, "this kernel (\(kernelRelease)) has no pidfd_getfd, or a filter hides it",
                 remedy: "Linux 5.6 brought it; use --method ptrace or auto")
-        case .notSupported:
+        case .notSupported, .protocolNotAvailable:
             return SocketFailure(
                 .unsupported, error,
                 "descriptor \(holder.fd) of PID \(pid) is a socket without settable keepalive times "

@@ -1,0 +1,81 @@
+import Glibc
+import SystemPackage
+import Testing
+
+@testable import SockaliveCore
+
+/// Real sockets of this very process, found and treated.
+@Suite(.serialized, .enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
+struct LiveTreatmentTests {
+    private func treat(_ ports: Set<UInt16>, listeners: Bool, _ request: KeepaliveRequest) throws -> [SocketResult] {
+        let procfs = try ProcFS()
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: ports, listeners: listeners))
+        let snapshot = try Discovery(procfs: procfs, method: .pidfd).snapshot(of: selection)
+        return KeepaliveRun(procfs: procfs, mode: .inject, request: request, choice: .pidfd).results(for: snapshot)
+    }
+
+    private func option(_ descriptor: Int32, _ level: Int32, _ name: Int32) -> Int32 {
+        var value: Int32 = -1
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        getsockopt(descriptor, level, name, &value, &length)
+        return value
+    }
+
+    @Test(arguments: LiveConnections.Kind.allCases)
+    func `what a treated listener accepts from then on inherits its keepalive`(kind: LiveConnections.Kind) throws {
+        let connections = try LiveConnections(each: 1, kinds: [kind], keepaliveOn: .max)
+        let results = try treat(connections.ports, listeners: true, KeepaliveRequest())
+        #expect(results.count == 3)
+        #expect(results.allSatisfy { $0.action == .set })
+        let (_, accepted) = try connections.connectAnother(kind)
+        #expect(option(accepted, SOL_SOCKET, SO_KEEPALIVE) == 1)
+        #expect(option(accepted, Int32(IPPROTO_TCP), TCP_KEEPIDLE) == 600)
+        #expect(option(accepted, Int32(IPPROTO_TCP), TCP_KEEPINTVL) == 60)
+        #expect(option(accepted, Int32(IPPROTO_TCP), TCP_KEEPCNT) == 50)
+    }
+
+    @Test func `without being asked for, a listener is left alone`() throws {
+        let connections = try LiveConnections(each: 1, kinds: [.ipv4], keepaliveOn: .max)
+        #expect(try treat(connections.ports, listeners: false, KeepaliveRequest()).count == 2)
+        #expect(option(connections.listeners[0], SOL_SOCKET, SO_KEEPALIVE) == 0)
+    }
+
+    @Test(.enabled(if: LiveConnections.hasMultipath, "this kernel has no MPTCP, or its probe times cannot be set"))
+    func `an MPTCP socket is one socket, and is treated like any other`() throws {
+        let connections = try LiveConnections(each: 2, kinds: [.multipath], keepaliveOn: .max)
+        let results = try treat(connections.ports, listeners: true, KeepaliveRequest())
+        #expect(results.count == 5)
+        #expect(results.allSatisfy { $0.failure == nil && $0.action == .set })
+        #expect(results.allSatisfy { $0.socket.row.state == .listen || $0.idleSeconds != nil })
+        for descriptor in connections.descriptors { #expect(option(descriptor, SOL_SOCKET, SO_KEEPALIVE) == 1) }
+        let times = try treat(connections.ports, listeners: false, KeepaliveRequest(userTimeout: 5000))
+        #expect(times.allSatisfy { $0.failure?.code == "ENOPROTOOPT" && $0.failure?.kind == .unsupported })
+    }
+
+    @Test func `the idle time is read once, with the table or with the socket`() throws {
+        let connections = try LiveConnections(each: 1, kinds: [.ipv4])
+        let procfs = try ProcFS()
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
+        for source in SocketSource.allCases {
+            let snapshot = try Discovery(procfs: procfs, source: source, method: .pidfd).snapshot(of: selection)
+            #expect(snapshot.sockets.allSatisfy { ($0.row.idleSeconds == nil) == (source == .procfs) })
+            let run = KeepaliveRun(procfs: procfs, mode: .list, request: KeepaliveRequest(), choice: .pidfd)
+            #expect(run.results(for: snapshot).allSatisfy { $0.idleSeconds != nil })
+        }
+    }
+
+    /// The timer fires later than the idle time ends: it was armed anew when keepalive was switched on.
+    @Test func `the next probe is due when both the timer and the idle time say so`() throws {
+        let connections = try LiveConnections(each: 1, kinds: [.ipv4], keepaliveOn: 1)
+        let procfs = try ProcFS()
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
+        let snapshot = try Discovery(procfs: procfs, method: .pidfd).snapshot(of: selection)
+        let run = KeepaliveRun(procfs: procfs, mode: .list, request: KeepaliveRequest(), choice: .pidfd)
+        let dues = run.results(for: snapshot).map(\.nextProbeSeconds)
+        #expect(dues.count { $0 == nil } == 1)
+        #expect(dues.compactMap(\.self).allSatisfy { (7000...7201).contains($0) })
+    }
+}

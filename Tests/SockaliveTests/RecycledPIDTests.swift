@@ -1,0 +1,25 @@
+import Testing
+
+extension ProcessTests {
+    /// A PID changes hands every 100 µs, between a `beremote` without sockets and a stranger with one.
+    @Suite(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "only root may say which PID comes next"))
+    struct RecycledPIDs {
+        private static let runs = 100
+
+        @Test(arguments: methods) func `a stranger never inherits a name`(method: String) throws {
+            let churn = try Child(["unshare", "--pid", "--fork", "--mount-proc", Program.path("pid-churn"), "200"])
+            let port = try churn.words(after: "ready", Deadline(.seconds(10)))[0]
+            let first = try Program.run(["pgrep", "--parent", "\(churn.pid)"]).output.filter(\.isNumber)
+            let inside = ["nsenter", "--target", first, "--pid", "--mount"]
+            let inject = ["inject", "--no-lock", "--method", method, "--port", port, "--json", "--quiet"]
+            for _ in 0..<Self.runs {
+                let report = try Report(json: try Program.sockalive(inject, launcher: inside).output)
+                #expect(report.sockets.isEmpty)
+            }
+            churn.input.close()
+            let counts = try churn.words(after: "churned", Deadline(.seconds(10))).compactMap { Int($0) }
+            #expect(counts[1] > Self.runs, "the PID was recycled \(counts[1]) times")
+            #expect(counts[2] == 0, "the stranger's socket was touched")
+        }
+    }
+}
