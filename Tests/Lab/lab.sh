@@ -2,6 +2,7 @@
 # A firewall laboratory, to be sourced: an agent's host, a firewall that forgets, a server.
 #
 #   lab_enter "$@"          first of all: runs the script again in namespaces of its own
+#   lab_possible            or says why not
 #   lab_build SECONDS       the three hosts; the firewall forgets a connection idle for SECONDS
 #   lab_connect COUNT       a victim named beremote, with sessions to port 5633 of the server
 #   lab_sockalive ARG…      runs sockalive on the agent's host, as its administrator
@@ -22,12 +23,21 @@ lab_fail() {
     exit 70
 }
 
+lab_unshare=(unshare --net --mount --pid --fork --kill-child --mount-proc)
+[ "$(id -u)" = 0 ] || lab_unshare+=(--user --map-root-user)
+
 lab_enter() {
     [ -z "${LAB_INSIDE:-}" ] || return 0
-    local user=()
-    [ "$(id -u)" = 0 ] || user=(--user --map-root-user)
-    LAB_INSIDE=1 exec unshare "${user[@]}" --net --mount --pid --fork --kill-child --mount-proc \
-        bash "$0" "$@"
+    LAB_INSIDE=1 exec "${lab_unshare[@]}" bash "$0" "$@"
+}
+
+# Whether this machine lets a laboratory be built; says what is missing.
+lab_possible() {
+    local tool
+    for tool in ip nft; do
+        command -v "$tool" >/dev/null || { echo "$tool is missing" && return 1; }
+    done
+    "${lab_unshare[@]}" true 2>/dev/null || { echo "namespaces of one's own are refused" && return 1; }
 }
 
 # Runs a command on a host: firewall or server.

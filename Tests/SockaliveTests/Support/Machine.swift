@@ -23,9 +23,11 @@ enum Machine {
     /// The options of unshare(1) that make a namespace; a user namespace first where root is missing.
     static let privateUser = isRoot ? [] : ["--user", "--map-root-user"]
 
-    static let makesNamespaces = runs(["unshare"] + privateUser + ["--net", "--pid", "--fork", "true"])
+    static let makesNamespaces = runs(["unshare"] + privateUser + ["--net", "true"])
 
-    static let buildsFirewalls = makesNamespaces && has("nft") && has("ip")
+    static let buildsFirewalls =
+        has("nft") && has("ip")
+        && runs(["unshare"] + privateUser + ["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"])
 
     static func has(_ command: String) -> Bool {
         // Debian keeps nft where a plain user does not look.
