@@ -1,7 +1,7 @@
 import SystemPackage
 
 /// What is done with one socket once it is reached: read, plan, set in order, read back.
-struct KeepaliveTreatment {
+struct KeepaliveTreatment: SocketTreatment {
     /// nil only reads.
     let request: KeepaliveRequest?
     /// Plans, and touches nothing.
@@ -19,10 +19,9 @@ struct KeepaliveTreatment {
         var action: SocketAction
     }
 
-    /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/Refusal``.
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         let before = try socket.keepalive()
-        let idleSeconds = readsIdleTime ? try? socket.idleSeconds() : nil
+        let idleSeconds = readsIdleTime ? try? socket.pulse().idleSeconds : nil
         var outcome = Outcome(
             before: before, after: before, planned: before, idleSeconds: idleSeconds, action: .none)
         guard let request else { return outcome }
@@ -37,9 +36,7 @@ struct KeepaliveTreatment {
         for step in steps { try socket.apply(step) }
         outcome.after = try socket.keepalive()
         guard outcome.after == outcome.planned else {
-            throw SocketFailure(
-                .other, .ioError, "the options were set, but other values were read back",
-                remedy: "something else sets them too: look for a program that fights over this socket")
+            throw SocketFailure.fought
         }
         return outcome
     }

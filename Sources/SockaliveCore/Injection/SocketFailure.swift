@@ -26,6 +26,10 @@ public struct SocketFailure: Error, Equatable, Sendable {
         self.remedy = remedy
     }
 
+    static let fought = SocketFailure(
+        .other, .ioError, "the options were set, but other values were read back",
+        remedy: "something else sets them too: look for a program that fights over this socket")
+
     /// The one line for people.
     public var line: String {
         remedy.map { "\(message); \($0)" } ?? message

@@ -1,9 +1,16 @@
 import SystemPackage
 
+/// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
+protocol SocketTreatment {
+    associatedtype Outcome
+    /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/Refusal``.
+    func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome
+}
+
 /// Leads to sockets of other processes, one after the other.
 final class SocketReach {
-    struct Reached {
-        let outcome: KeepaliveTreatment.Outcome
+    struct Reached<Outcome> {
+        let outcome: Outcome
         /// How long a thread of the target stood still, microseconds.
         let pausedMicroseconds: Int
     }
@@ -22,24 +29,27 @@ final class SocketReach {
     /// Applies the treatment through the first holder that lets it.
     ///
     /// - Throws: ``SocketFailure`` of the first holder, where none does.
-    func apply(_ treatment: KeepaliveTreatment, to socket: DiscoveredSocket) throws(SocketFailure) -> Reached {
+    func apply<Treatment: SocketTreatment>(
+        _ treatment: Treatment, to socket: DiscoveredSocket
+    ) throws(SocketFailure) -> Reached<Treatment.Outcome> {
         var firstFailure: SocketFailure?
         for holder in socket.holders.onePerProcess {
             do {
                 return try apply(treatment, to: socket, through: holder)
-            } catch let failure as SocketFailure {
-                firstFailure = firstFailure ?? failure
             } catch {
-                let diagnosis = Diagnosis(procfs: procfs, method: method)
-                firstFailure = firstFailure ?? diagnosis.failure(for: error, holder: holder)
+                firstFailure = firstFailure ?? failure(for: error, holder: holder)
             }
         }
         throw firstFailure ?? Diagnosis(procfs: procfs, method: method).hidden(socket.process)
     }
 
-    private func apply(
-        _ treatment: KeepaliveTreatment, to socket: DiscoveredSocket, through holder: SocketHolder
-    ) throws -> Reached {
+    func failure(for error: any Error, holder: SocketHolder) -> SocketFailure {
+        error as? SocketFailure ?? Diagnosis(procfs: procfs, method: method).failure(for: error, holder: holder)
+    }
+
+    private func apply<Treatment: SocketTreatment>(
+        _ treatment: Treatment, to socket: DiscoveredSocket, through holder: SocketHolder
+    ) throws -> Reached<Treatment.Outcome> {
         switch method {
         case .pidfd:
             let owner = try pidfd(of: holder.pid)

@@ -50,14 +50,13 @@ extension SocketOptions where Self: ~Copyable {
         }
     }
 
-    /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since
-    /// the last ACK received (include/net/tcp.h, keepalive_time_elapsed). Seconds.
-    mutating func idleSeconds() throws -> Double {
-        try withUnsafeTemporaryAllocation(byteCount: TCPInfo.size, alignment: 8) { bytes in
+    mutating func pulse() throws -> Pulse {
+        try withUnsafeTemporaryAllocation(byteCount: Pulse.byteCount, alignment: 8) { bytes in
             let count = try get(level: Option.info.level, name: Option.info.name, into: bytes)
-            let info = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])
-            guard let seconds = TCPInfo.idleSeconds(info) else { throw Errno.invalidArgument }
-            return seconds
+            guard let pulse = Pulse(UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])) else {
+                throw Errno.invalidArgument
+            }
+            return pulse
         }
     }
 
