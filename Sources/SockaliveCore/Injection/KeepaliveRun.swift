@@ -80,13 +80,15 @@ public struct SocketResult: Sendable {
     public let socket: DiscoveredSocket
     public let action: SocketAction
     public let before: KeepaliveSettings?
-    public let after: KeepaliveSettings?
+    public internal(set) var after: KeepaliveSettings?
     /// Where the plan leads; in a dry run it differs from `after`.
     public let planned: KeepaliveSettings?
     public let idleSeconds: Double?
     public let method: Method?
-    public let pausedMicroseconds: Int
-    public let failure: SocketFailure?
+    public internal(set) var pausedMicroseconds: Int
+    public internal(set) var failure: SocketFailure?
+    /// nil where the connection was not asked.
+    public internal(set) var probe: ProbeAnswer?
 
     init(
         socket: DiscoveredSocket, outcome: KeepaliveTreatment.Outcome, method: Method, pausedMicroseconds: Int
@@ -119,6 +121,10 @@ public struct SocketResult: Sendable {
     /// When the timer fires before the connection has been idle for long enough, the kernel only sets it anew
     /// for the rest (net/ipv4/tcp_timer.c, tcp_keepalive_timer): the later of the two counts.
     public var nextProbeSeconds: Double? {
+        // An answer began the idle time anew, and the table was read before it.
+        if let probe, let after {
+            return after.enabled ? max(0, Double(after.idle) - (probe.answered ? 0 : idleSeconds ?? 0)) : nil
+        }
         var armed: Double?
         if action != .set, case .keepalive(let seconds) = socket.row.timer { armed = seconds }
         guard let after else { return armed }
@@ -130,7 +136,8 @@ public struct SocketResult: Sendable {
     /// Whether the connection outlives the firewall. A socket out of reach shows by its timer at
     /// least whether keepalive is off; more than that is unknown.
     public func verdict(against firewallTimeout: Seconds) -> Verdict? {
-        if let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
+        // Who answered was not forgotten, however long it had been idle.
+        if probe?.answered != true, let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
         if let after { return after.verdict(against: firewallTimeout) }
         return socket.row.state == .established && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
     }

@@ -20,7 +20,7 @@ public enum KeepalivePlan: Equatable, Sendable {
         let steps =
             request.wanted.enabled
             ? Self.stepsToEnable(current: current, request: request)
-            : current.enabled ? [.enable(false)] : []
+            : Self.stepsToDisable(current: current, request: request)
         self = steps.isEmpty ? .leave : .set(steps)
     }
 
@@ -44,13 +44,22 @@ public enum KeepalivePlan: Equatable, Sendable {
         return steps
     }
 
+    /// A leftover's mark would be taken for a probe's again as soon as somebody switched keepalive on.
+    private static func stepsToDisable(current: KeepaliveSettings, request: KeepaliveRequest) -> [KeepaliveStep] {
+        let wanted = request.wanted
+        let steps: [KeepaliveStep] = current.enabled ? [.enable(false)] : []
+        guard current.isLeftover else { return steps }
+        return steps + [.interval(wanted.interval), .idle(wanted.idle), .count(wanted.count)]
+    }
+
     /// Where the socket shall end. Without explicit values nothing that the application chose is
     /// loosened: a protected socket stays as it is, one that is on but too slow is only made faster.
+    /// What a killed probe left is nobody's choice, and is replaced.
     private static func target(current: KeepaliveSettings, request: KeepaliveRequest) -> KeepaliveSettings {
         let wanted = request.wanted
         var target = KeepaliveSettings(
             enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
-        guard !request.isExact, current.enabled else { return target }
+        guard !request.isExact, current.enabled, !current.isLeftover else { return target }
         if current.verdict(against: request.firewallTimeout) == .protected { return current }
         target.idle = min(current.idle, wanted.idle)
         target.interval = min(current.interval, wanted.interval)

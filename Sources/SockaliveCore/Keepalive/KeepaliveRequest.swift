@@ -40,7 +40,10 @@ public struct KeepaliveRequest: Equatable, Sendable {
         // An explicit idle time at or beyond T leaves no rest to fill; one lost probe must not end the
         // connection then, so the number of probes is that of the derived idle time.
         let rest = total - (idleTime < total ? idleTime : total / 6)
-        let probes = (count ?? (rest + between - 1) / between).clamped(to: KeepaliveSettings.countRange)
+        let derived = (rest + between - 1) / between
+        // The mark of a probe under way is nobody's choice; one more never gives a connection up sooner.
+        let probes = (count ?? (derived == ProbePlan.mark ? derived + 1 : derived))
+            .clamped(to: KeepaliveSettings.countRange)
         self.firewallTimeout = firewallTimeout
         self.isExact = idle != nil || interval != nil || count != nil
         self.wanted = Wanted(

@@ -41,6 +41,8 @@ extension KeepaliveSettings {
     /// What these settings alone are worth against a firewall: one lost probe must not matter.
     public func verdict(against firewallTimeout: Seconds) -> Verdict {
         guard enabled else { return .unprotected }
+        // What a killed probe left is no keepalive that anybody chose.
+        guard !isLeftover else { return .atRisk }
         return Int(idle) + 2 * Int(interval) < firewallTimeout.count ? .protected : .atRisk
     }
 }

@@ -1,4 +1,4 @@
-/// The result of `list` and `inject` as the contract's JSON says it. Keys become snake_case in the
+/// The result of `list`, `inject` and `probe` as the contract's JSON says it. Keys become snake_case in the
 /// encoder; a value that could not be read is null and never left out.
 public struct RunReport: Encodable, Sendable {
     public let schema = 1
@@ -14,13 +14,15 @@ public struct RunReport: Encodable, Sendable {
         case schema, command, dryRun, firewallTimeout, wanted, sockets, summary
     }
 
-    public init(command: String, dryRun: Bool, request: KeepaliveRequest, results: [SocketResult]) {
+    public init(
+        command: String, dryRun: Bool, isProbed: Bool = false, request: KeepaliveRequest, results: [SocketResult]
+    ) {
         self.command = command
         self.dryRun = dryRun
         self.firewallTimeout = request.firewallTimeout.count
         self.wanted = WantedReport(request.wanted)
         self.sockets = results.map { SocketReport($0, firewallTimeout: request.firewallTimeout) }
-        self.summary = Summary(results)
+        self.summary = Summary(results, isProbed: isProbed)
     }
 }
 
@@ -33,13 +35,16 @@ public struct Summary: Encodable, Sendable {
     @Nullable public var answered: Int?
     @Nullable public var silent: Int?
 
-    public init(_ results: [SocketResult]) {
+    /// - Parameter isProbed: connections were asked, even where there was none.
+    public init(_ results: [SocketResult], isProbed: Bool = false) {
         candidates = results.count
         set = results.count { $0.action == .set }
         unchanged = results.count { $0.action == .unchanged }
         failed = results.count { $0.failure != nil }
-        _answered = Nullable(wrappedValue: nil)
-        _silent = Nullable(wrappedValue: nil)
+        let answers = results.compactMap(\.probe)
+        let isProbed = isProbed || !answers.isEmpty
+        _answered = Nullable(wrappedValue: isProbed ? answers.count { $0.answered } : nil)
+        _silent = Nullable(wrappedValue: isProbed ? answers.count { !$0.answered } : nil)
     }
 }
 

@@ -19,7 +19,7 @@ public enum RunStatus: Int32, Sendable {
             self = .noPermission
         } else if failures.count == results.count, failures.allSatisfy({ $0.kind == .unsupported }) {
             self = .unsupported
-        } else if !failures.isEmpty {
+        } else if !failures.isEmpty || results.contains(where: { $0.probe?.answered == false }) {
             self = .someFailed
         } else if let firewallTimeout, results.contains(where: { $0.verdict(against: firewallTimeout) != .protected }) {
             self = .someFailed

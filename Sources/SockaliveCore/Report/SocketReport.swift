@@ -47,7 +47,7 @@ public struct SocketReport: Encodable, Sendable {
         _method = Nullable(wrappedValue: result.method?.rawValue)
         pausedMicroseconds = result.pausedMicroseconds
         _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))
-        _probe = Nullable(wrappedValue: nil)
+        _probe = Nullable(wrappedValue: result.probe.map(ProbeReport.init))
     }
 }
 
@@ -99,4 +99,9 @@ struct ErrorReport: Encodable, Sendable {
 struct ProbeReport: Encodable, Sendable {
     let answered: Bool
     @Nullable var milliseconds: Double?
+
+    init(_ answer: ProbeAnswer) {
+        answered = answer.answered
+        _milliseconds = Nullable(wrappedValue: answer.milliseconds.map { ($0 * 10).rounded() / 10 })
+    }
 }

@@ -18,5 +18,6 @@ extension Errno {
         .tooManyOpenFiles: "EMFILE", .noSpace: "ENOSPC", .noFunction: "ENOSYS", .staleNFSFileHandle: "ESTALE",
         .timedOut: "ETIMEDOUT", .notSocket: "ENOTSOCK", .protocolNotAvailable: "ENOPROTOOPT",
         .notSupported: "EOPNOTSUPP", .wouldBlock: "EAGAIN", .canceled: "ECANCELED",
+        .connectionReset: "ECONNRESET",
     ]
 }

@@ -2,17 +2,19 @@ import CSockalive
 
 /// Says, between two sockets, whether a run has to end: its time is up, or a signal came.
 public struct RunControl: Sendable {
-    private let deadline: ContinuousClock.Instant
-    private let limit: Seconds
+    private let limit: (time: Seconds, deadline: ContinuousClock.Instant)?
 
-    public init(limit: Seconds) {
-        self.limit = limit
-        deadline = .now + .seconds(limit.count)
+    /// - Parameter limit: nil is without end.
+    public init(limit: Seconds?) {
+        self.limit = limit.map { ($0, .now + .seconds($0.count)) }
     }
 
-    public var stopReason: StopReason? {
+    public var stopReason: StopReason? { stopReason(ahead: .zero) }
+
+    /// - Parameter ahead: what is still to be done takes so long.
+    func stopReason(ahead: Duration) -> StopReason? {
         switch sockalive_stop_signal() {
-        case 0: ContinuousClock.now >= deadline ? .timeout(limit) : nil
+        case 0: limit.flatMap { ContinuousClock.now + ahead >= $0.deadline ? .timeout($0.time) : nil }
         case 1: .signal("SIGHUP")
         case 2: .signal("SIGINT")
         case 15: .signal("SIGTERM")

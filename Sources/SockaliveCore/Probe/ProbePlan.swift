@@ -1,0 +1,55 @@
+/// What is done to one socket so that it sends a keepalive probe now, and what makes it as before. Pure.
+///
+/// While it is asked, and only then, a socket's TCP_KEEPCNT has a value that nobody chooses: the mark. It is
+/// the first option that is changed and the last that is put back, so whenever this program is killed,
+/// a socket either is as it was or bears the mark (see ``KeepaliveSettings/isLeftover``).
+public enum ProbePlan {
+    /// Far from what people take (3 to 20), from the kernel's 9, from its limit 127, and from what
+    /// ``KeepaliveRequest`` derives.
+    public static let mark: Int32 = 113
+
+    /// Longer than anybody waits for an answer, so one probe leaves and no second; short enough that a
+    /// socket left so by a killed run goes on being probed, every five minutes.
+    static let interval: Int32 = 307
+    public static let longestWait = Seconds(300)
+
+    /// May the keepalive timer fire once more without giving the connection up? It does that where probes are
+    /// outstanding and TCP_USER_TIMEOUT is over, or their number has reached TCP_KEEPCNT
+    /// (net/ipv4/tcp_timer.c, tcp_keepalive_timer).
+    static func mayFire(_ settings: KeepaliveSettings, probesOutstanding: Int) -> Bool {
+        probesOutstanding == 0 || (settings.userTimeout == 0 && probesOutstanding < Int(settings.count))
+    }
+
+    /// The calls that make it send a probe, or as soon as it has been idle for one second: TCP_KEEPIDLE,
+    /// set last, fires at once where the connection has been idle for longer.
+    /// Empty where the question needs no probe, or where a probe might end the connection.
+    static func arming(_ found: KeepaliveSettings, _ pulse: Pulse) -> [KeepaliveStep] {
+        var armed = found
+        armed.count = mark
+        // Data in flight will be acknowledged, or not; the keepalive timer only waits for that.
+        guard pulse.segmentsInFlight == 0, mayFire(armed, probesOutstanding: pulse.probesOutstanding) else { return [] }
+        var steps: [KeepaliveStep] = [.count(mark)]
+        // A shorter interval of the application's stays in force: its own keepalive must not pause meanwhile.
+        if !found.enabled || found.interval > interval || found.userTimeout != 0 { steps.append(.interval(interval)) }
+        if !found.enabled { steps.append(.enable(true)) }
+        return steps + [.idle(1)]
+    }
+
+    /// The calls that put `found` back. TCP_KEEPIDLE arms the timer for the rest of the idle time, which may
+    /// be over. Where that might end the connection, keepalive is off meanwhile: switched on, it starts anew.
+    static func restoring(_ found: KeepaliveSettings, probesOutstanding: Int) -> [KeepaliveStep] {
+        let idle: [KeepaliveStep] =
+            !found.enabled
+            ? [.enable(false), .idle(found.idle)]
+            : mayFire(found, probesOutstanding: probesOutstanding)
+                ? [.idle(found.idle)]
+                : [.enable(false), .idle(found.idle), .enable(true)]
+        return [.interval(found.interval)] + idle + [.count(found.count)]
+    }
+}
+
+extension KeepaliveSettings {
+    /// A probe is under way on this socket, or one was killed before it put the settings back. Its TCP_KEEPIDLE
+    /// of one second is nobody's choice, and what the application had chosen is lost.
+    public var isLeftover: Bool { count == ProbePlan.mark }
+}

@@ -1,0 +1,86 @@
+/// Whether the peer answered a probe, and in how long.
+public struct ProbeAnswer: Equatable, Sendable {
+    public let answered: Bool
+    /// From the probe's leaving to the answer's coming; nil if none came.
+    public let milliseconds: Double?
+}
+
+/// What came of asking one connection.
+public struct ProbeResult: Sendable {
+    let socket: DiscoveredSocket
+    /// nil where nothing could be read.
+    let before: KeepaliveSettings?
+    /// As read back when all was put back; nil where that could not be done.
+    let after: KeepaliveSettings?
+    let idleSeconds: Double?
+    let pausedMicroseconds: Int
+    /// nil for a listener, and where the run ended before the answer's time was over.
+    let answer: ProbeAnswer?
+    let failure: SocketFailure?
+}
+
+/// One socket on its way through a probe run.
+struct Candidate {
+    enum End {
+        case answered(Double)
+        case silent
+        case reset
+        case notAsked
+        case failed(SocketFailure)
+    }
+
+    let socket: DiscoveredSocket
+    var armed: ProbeArming.Outcome?
+    var pausedMicroseconds = 0
+    var after: KeepaliveSettings?
+    var failure: SocketFailure?
+    private var answer: ProbeAnswer?
+    private(set) var isSettled = false
+
+    init(socket: DiscoveredSocket) {
+        self.socket = socket
+    }
+
+    var hasAnswered: Bool { answer?.answered == true }
+
+    mutating func settle(_ end: End) {
+        isSettled = true
+        after = armed?.found
+        switch end {
+        case .answered(let milliseconds): answer = ProbeAnswer(answered: true, milliseconds: milliseconds)
+        case .silent: answer = ProbeAnswer(answered: false, milliseconds: nil)
+        case .reset:
+            answer = ProbeAnswer(answered: false, milliseconds: nil)
+            failure = .reset
+        case .notAsked: break
+        case .failed(let failure): self.failure = failure
+        }
+    }
+
+    var result: ProbeResult {
+        ProbeResult(
+            socket: socket, before: armed?.found, after: after,
+            idleSeconds: socket.row.state == .listen ? nil : armed?.pulse.idleSeconds,
+            pausedMicroseconds: pausedMicroseconds, answer: answer, failure: failure)
+    }
+}
+
+extension SocketFailure {
+    static let reset = SocketFailure(
+        .other, .connectionReset, "the connection is closed: the peer, or a firewall, answered the probe with a reset",
+        remedy: "the other end has forgotten it; the application has to connect anew")
+}
+
+extension StopReason {
+    /// For a connection that was asked, and had no time to answer.
+    var unanswered: SocketFailure {
+        switch self {
+        case .timeout(let limit):
+            SocketFailure(
+                .other, .timedOut, "no answer yet when the run's time limit of \(limit) came",
+                remedy: "give it more with --timeout, or less with --wait")
+        case .signal(let name):
+            SocketFailure(.other, .canceled, "no answer yet when it was stopped by \(name)", remedy: "run again")
+        }
+    }
+}

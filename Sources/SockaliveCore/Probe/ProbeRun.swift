@@ -1,0 +1,118 @@
+import Glibc
+
+/// Asks connections for a sign of life, all of them at once.
+///
+/// First every socket is armed; then they are looked at until each has answered or its time is over; and each
+/// is put back as soon as that is settled. Nothing is held in between: an open duplicate of a descriptor
+/// would keep the target's close(2) from sending its FIN, and a held thread would stand still for
+/// as long as the peer takes. Between its three short visits a socket is its owner's alone.
+public struct ProbeRun {
+    public struct Progress: Sendable {
+        public let candidates: Int
+        public let answered: Int
+    }
+
+    private let wait: Double
+    private let control: RunControl
+    private let reach: SocketReach
+    private let look: PulseReader
+    private let clock = ProbeClock()
+
+    /// - Parameter wait: how long an answer may take, counted from when the probe can leave.
+    public init(procfs: ProcFS, choice: MethodChoice, wait: Seconds, control: RunControl) {
+        self.wait = Double(wait.count) * 1000
+        self.control = control
+        reach = SocketReach(procfs: procfs, choice: choice)
+        look = PulseReader(reach: reach)
+    }
+
+    public var method: Method { reach.method }
+
+    /// What came of it, in the sockets' order. Whatever ends the run early, everything is put back first.
+    public func results(
+        for sockets: [DiscoveredSocket], progress: (Progress) -> Void = { _ in }
+    ) -> [ProbeResult] {
+        var candidates = sockets.map { Candidate(socket: $0) }
+        let start = clock.milliseconds
+        for index in candidates.indices {
+            arm(&candidates[index])
+        }
+        // Putting back takes about as long.
+        let reserve = Duration.milliseconds((clock.milliseconds - start) * 2 + 100)
+        watch(&candidates, reserve, progress)
+        return candidates.map(\.result)
+    }
+
+    private func arm(_ candidate: inout Candidate) {
+        if let reason = control.stopReason {
+            candidate.settle(.failed(reason.failure))
+            return
+        }
+        do {
+            let reached = try reach.apply(ProbeArming(clock: clock), to: candidate.socket)
+            candidate.armed = reached.outcome
+            candidate.pausedMicroseconds += reached.pausedMicroseconds
+            if let error = reached.outcome.error, let holder = candidate.socket.holders.first {
+                finish(&candidate, .failed(reach.failure(for: error, holder: holder)))
+            } else if reached.outcome.question == nil {
+                candidate.settle(.notAsked)
+            }
+        } catch {
+            candidate.settle(.failed(error))
+        }
+    }
+
+    private func watch(_ candidates: inout [Candidate], _ reserve: Duration, _ progress: (Progress) -> Void) {
+        var waiting = candidates.indices.filter { !candidates[$0].isSettled }
+        while !waiting.isEmpty {
+            let reason = control.stopReason(ahead: reserve)
+            for index in waiting {
+                if let end = reason.map({ Candidate.End.failed($0.unanswered) }) ?? outcome(of: &candidates[index]) {
+                    finish(&candidates[index], end)
+                }
+            }
+            waiting.removeAll { candidates[$0].isSettled }
+            progress(Progress(candidates: candidates.count, answered: candidates.count { $0.hasAnswered }))
+            if !waiting.isEmpty { rest(waiting.compactMap { candidates[$0].armed?.question?.due }) }
+        }
+    }
+
+    /// How it ended with one socket; nil as long as an answer may still come.
+    private func outcome(of candidate: inout Candidate) -> Candidate.End? {
+        guard var question = candidate.armed?.question else { return .notAsked }
+        do {
+            let seen = try look.pulse(of: candidate.socket)
+            candidate.pausedMicroseconds += seen.pausedMicroseconds
+            let now = clock.milliseconds
+            let answer = question.answer(at: now, seen.outcome)
+            candidate.armed?.question = question
+            if seen.outcome.isClosed { return .reset }
+            return answer.map { .answered($0) } ?? (now >= question.due + wait ? .silent : nil)
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    /// Puts the settings back, whatever the end.
+    private func finish(_ candidate: inout Candidate, _ end: Candidate.End) {
+        candidate.settle(end)
+        guard let armed = candidate.armed, armed.isTouched else { return }
+        do {
+            let reached = try reach.apply(ProbeRestoring(found: armed.found), to: candidate.socket)
+            candidate.pausedMicroseconds += reached.pausedMicroseconds
+            candidate.after = reached.outcome.after
+        } catch {
+            candidate.after = nil
+            candidate.failure = candidate.failure ?? error
+        }
+    }
+
+    /// Sleeps until the next look: soon after a probe has left, then less and less often.
+    private func rest(_ due: [Double]) {
+        let now = clock.milliseconds
+        let latest = due.filter { $0 <= now }.max() ?? now
+        let next = due.filter { $0 > now }.min() ?? .infinity
+        let gap = look.gap(after: now - latest)
+        usleep(UInt32(1000 * min(gap, max(0.1, next - now))))
+    }
+}

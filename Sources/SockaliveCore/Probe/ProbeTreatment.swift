@@ -1,0 +1,73 @@
+/// Makes one socket send a keepalive probe now.
+struct ProbeArming: SocketTreatment {
+    let clock: ProbeClock
+
+    struct Outcome {
+        let found: KeepaliveSettings
+        let pulse: Pulse
+        /// nil for a listener, which has no peer to ask.
+        var question: ProbeQuestion?
+        /// Something was changed, and is to be put back.
+        let isTouched: Bool
+        /// A call that failed after the first had succeeded.
+        let error: (any Error)?
+    }
+
+    func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
+        let found = try socket.keepalive()
+        let pulse = try socket.pulse()
+        guard !pulse.isListening else {
+            return Outcome(found: found, pulse: pulse, question: nil, isTouched: false, error: nil)
+        }
+        let steps = ProbePlan.arming(found, pulse)
+        var failure: (any Error)?
+        var asked = clock.milliseconds
+        do {
+            for step in steps {
+                asked = clock.milliseconds
+                try socket.apply(step)
+            }
+        } catch {
+            failure = error
+        }
+        return Outcome(
+            found: found, pulse: pulse,
+            question: ProbeQuestion(asked: asked, isArmed: !steps.isEmpty, pulse: pulse),
+            isTouched: !steps.isEmpty, error: failure)
+    }
+}
+
+/// Puts one socket's settings back, and reads them.
+struct ProbeRestoring: SocketTreatment {
+    let found: KeepaliveSettings
+
+    struct Outcome {
+        let after: KeepaliveSettings
+        let pulse: Pulse
+    }
+
+    func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
+        let pulse = try socket.pulse()
+        for step in ProbePlan.restoring(found, probesOutstanding: pulse.probesOutstanding) { try socket.apply(step) }
+        let after = try socket.keepalive()
+        guard after == found else { throw SocketFailure.fought }
+        return Outcome(after: after, pulse: pulse)
+    }
+}
+
+/// Looks for an answer, and touches nothing.
+struct ProbeLook: SocketTreatment {
+    func run(on socket: inout some SocketOptions & ~Copyable) throws -> Pulse {
+        try socket.pulse()
+    }
+}
+
+/// Milliseconds since a probe run began. Like the kernel's ticks it stands still while the machine sleeps.
+struct ProbeClock {
+    private let start = SuspendingClock.now
+
+    var milliseconds: Double {
+        let (seconds, attoseconds) = start.duration(to: .now).components
+        return Double(seconds) * 1000 + Double(attoseconds) / 1e15
+    }
+}

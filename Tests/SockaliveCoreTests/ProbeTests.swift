@@ -1,0 +1,166 @@
+import Testing
+
+@testable import SockaliveCore
+
+private let off = KeepaliveSettings(enabled: false, idle: 7200, interval: 75, count: 9)
+private let oneHour = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
+private let idle = Pulse(millisecondsSinceData: 60_000, millisecondsSinceAck: 50_000, segmentsSent: 7)
+
+@Suite struct ProbePlanTests {
+    private static let settings = [
+        off, oneHour,
+        KeepaliveSettings(enabled: true, idle: 7200, interval: 3600, count: 1),
+        KeepaliveSettings(enabled: true, idle: 1, interval: 1, count: 127),
+        KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3, userTimeout: 20_000),
+        KeepaliveSettings(enabled: false, idle: 1, interval: 307, count: 113),
+    ]
+
+    @Test(arguments: settings) func `an armed socket is put back to the last value`(found: KeepaliveSettings) {
+        let armed = found.applying(.set(ProbePlan.arming(found, idle)))
+        #expect(armed.enabled && armed.idle == 1)
+        #expect(armed.userTimeout == found.userTimeout)
+        for outstanding in [0, 1, 200] {
+            let steps = ProbePlan.restoring(found, probesOutstanding: outstanding)
+            #expect(armed.applying(.set(steps)) == found)
+        }
+    }
+
+    /// Killed between any two calls: as it was, or marked; and the next injection gives what is wanted.
+    @Test(arguments: settings) func `wherever a probe is killed, the next injection mends`(found: KeepaliveSettings) {
+        for outstanding in [0, 1, 200] {
+            let steps =
+                ProbePlan.arming(found, idle) + ProbePlan.restoring(found, probesOutstanding: outstanding)
+            for killedAfter in 0...steps.count {
+                let left = found.applying(.set(Array(steps.prefix(killedAfter))))
+                #expect(left == found || left.isLeftover, "\(killedAfter) of \(steps)")
+                guard left != found || found.isLeftover else { continue }
+                #expect(left.verdict(against: Seconds(3600)) != .protected)
+                let mended = left.applying(KeepalivePlan(current: left, request: KeepaliveRequest()))
+                #expect(mended == oneHour.with(userTimeout: found.userTimeout))
+                let turnedOff = KeepaliveRequest(enabled: false)
+                let disabled = left.applying(KeepalivePlan(current: left, request: turnedOff))
+                #expect(!disabled.enabled && !disabled.isLeftover)
+                #expect(KeepalivePlan(current: disabled, request: turnedOff) == .leave)
+            }
+        }
+    }
+
+    @Test func `idle is set last, for it is that which sends the probe`() {
+        #expect(ProbePlan.arming(off, idle) == [.count(113), .interval(307), .enable(true), .idle(1)])
+        #expect(ProbePlan.arming(oneHour, idle) == [.count(113), .idle(1)])
+    }
+
+    @Test func `no second probe leaves while an answer is waited for, unless the application's own`() {
+        #expect(Int(ProbePlan.interval) > ProbePlan.longestWait.count)
+        let slow = KeepaliveSettings(enabled: true, idle: 7200, interval: 3600, count: 9)
+        #expect(ProbePlan.arming(slow, idle).contains(.interval(307)))
+        // With a user timeout a second one might end the connection.
+        let limited = KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3, userTimeout: 20_000)
+        #expect(ProbePlan.arming(limited, idle).contains(.interval(307)))
+    }
+
+    @Test func `a connection is left alone where one probe more might end it`() {
+        func pulse(probes: Int = 0, inFlight: Int = 0) -> Pulse {
+            Pulse(
+                probesOutstanding: probes, segmentsInFlight: inFlight, millisecondsSinceData: 60_000,
+                millisecondsSinceAck: 60_000)
+        }
+        let limited = KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3, userTimeout: 20_000)
+        #expect(ProbePlan.arming(limited, pulse(probes: 1)) == [])
+        #expect(ProbePlan.arming(oneHour, pulse(probes: 113)) == [])
+        #expect(ProbePlan.arming(oneHour, pulse(probes: 112)) != [])
+        #expect(ProbePlan.arming(oneHour, pulse(inFlight: 1)) == [])
+    }
+
+    /// With keepalive on, TCP_KEEPIDLE fires at once where the connection has been idle for longer.
+    @Test func `putting back fires no timer that would give the connection up`() {
+        let single = KeepaliveSettings(enabled: true, idle: 10, interval: 60, count: 1)
+        #expect(ProbePlan.restoring(single, probesOutstanding: 0) == [.interval(60), .idle(10), .count(1)])
+        #expect(
+            ProbePlan.restoring(single, probesOutstanding: 1)
+                == [.interval(60), .enable(false), .idle(10), .enable(true), .count(1)])
+        #expect(ProbePlan.restoring(off, probesOutstanding: 1).first { $0 != .interval(75) } == .enable(false))
+    }
+
+    @Test func `no derived count is the mark`() {
+        for timeout in 4...20_000 {
+            for interval in [nil, 1, 7, 30] {
+                let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout), interval: interval).wanted
+                #expect(wanted.count != ProbePlan.mark, "\(timeout)")
+            }
+        }
+    }
+}
+
+extension KeepaliveSettings {
+    fileprivate func with(userTimeout: Int32) -> KeepaliveSettings {
+        var result = self
+        result.userTimeout = userTimeout
+        return result
+    }
+}
+
+@Suite struct ProbeQuestionTests {
+    private func look(ack: Int, data: Int = 90_000, sent: UInt32? = 8) -> Pulse {
+        Pulse(millisecondsSinceData: data, millisecondsSinceAck: ack, segmentsSent: sent)
+    }
+
+    @Test func `a fresh acknowledgement is an answer, and an old one is not`() {
+        var question = ProbeQuestion(asked: 100, isArmed: true, pulse: idle)
+        #expect(question.answer(at: 101, look(ack: 50_000, sent: 7)) == nil)
+        #expect(question.answer(at: 150, look(ack: 50_050)) == nil)
+        #expect(question.answer(at: 3100, look(ack: 53_000)) == nil)
+        #expect(question.answer(at: 3104, look(ack: 4)) == 3003)
+    }
+
+    /// Ages come in clock ticks of up to 10 ms: an age that grew more slowly than time is no answer yet.
+    @Test func `a clock that ticks coarsely makes no answer`() {
+        var question = ProbeQuestion(asked: 0, isArmed: true, pulse: look(ack: 4, data: 4))
+        for elapsed in stride(from: 0.0, to: 900, by: 0.5) {
+            let age = Int(elapsed / 10) * 10 + 4
+            #expect(question.answer(at: elapsed, look(ack: age, data: age)) == nil)
+        }
+    }
+
+    @Test func `a connection idle for less than a second is asked as soon as it has been`() {
+        var question = ProbeQuestion(asked: 100, isArmed: true, pulse: look(ack: 300, sent: 7))
+        #expect(question.due == 800)
+        #expect(question.answer(at: 700, look(ack: 900, data: 90_600, sent: 7)) == nil)
+        #expect(question.answer(at: 802, look(ack: 0, data: 90_700)) == 2)
+    }
+
+    @Test func `the time before the probe leaves does not count`() {
+        var question = ProbeQuestion(asked: 0, isArmed: true, pulse: idle)
+        #expect(question.answer(at: 3, look(ack: 50_004, sent: 7)) == nil)
+        #expect(question.answer(at: 4, look(ack: 0)) == 1)
+    }
+
+    @Test func `data in flight is answered by its acknowledgement, and data received is an answer too`() {
+        var question = ProbeQuestion(asked: 0, isArmed: false, pulse: idle)
+        #expect(question.due == 0)
+        #expect(question.answer(at: 80, look(ack: 4)) == 80)
+        var stream = ProbeQuestion(asked: 0, isArmed: true, pulse: look(ack: 50_000, data: 200))
+        #expect(stream.answer(at: 500, look(ack: 50_500, data: 8)) != nil)
+    }
+}
+
+@Suite struct PulseTests {
+    @Test func `tcp_info is read at its offsets, however much of it there is`() throws {
+        var bytes = [UInt8](repeating: 0, count: 232)
+        bytes[0] = 1
+        bytes[3] = 2
+        bytes[24] = 3
+        bytes[52...53] = [0x10, 0x27]
+        bytes[56...57] = [0xe8, 0x03]
+        bytes[136] = 9
+        func pulse(_ count: Int) -> Pulse? { bytes.withUnsafeBytes { Pulse(.init(rebasing: $0[..<count])) } }
+        let whole = Pulse(
+            probesOutstanding: 2, segmentsInFlight: 3, millisecondsSinceData: 10_000, millisecondsSinceAck: 1000,
+            segmentsSent: 9)
+        #expect(pulse(232) == whole)
+        #expect(whole.idleSeconds == 1)
+        #expect(pulse(104)?.segmentsSent == nil)
+        #expect(pulse(104)?.probesOutstanding == 2)
+        #expect(pulse(59) == nil)
+    }
+}
