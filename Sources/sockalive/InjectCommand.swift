@@ -10,9 +10,18 @@ struct InjectCommand: ParsableCommand {
     @OptionGroup var keepalive: KeepaliveOptions
     @OptionGroup var limits: RunOptions
     @OptionGroup var output: OutputOptions
+    @OptionGroup var waiting: WaitOptions
 
     @Flag(help: "Print what would be done, and touch nothing.")
     var dryRun = false
+
+    @Flag(help: "Then prove each path, as the command probe does.")
+    var probe = false
+
+    func validate() throws {
+        if dryRun && probe { throw ValidationError("--dry-run touches nothing, and a probe does: leave out one") }
+        if waiting.wait != nil && !probe { throw ValidationError("--wait is for --probe") }
+    }
 
     func run() throws {
         RunControl.catchSignals()
@@ -21,7 +30,8 @@ struct InjectCommand: ParsableCommand {
         // A dry run changes nothing, so it neither waits for nor stops a run that does.
         let lock = dryRun || limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
-            command: "inject", mode: dryRun ? .dryRun : .inject,
+            command: "inject",
+            work: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
             selection: selection, keepalive: keepalive, output: output)
         let results = try journey.run(limit: limits.timeout)
         withExtendedLifetime(lock) {}
@@ -43,18 +53,14 @@ struct InjectCommand: ParsableCommand {
     }
 
     private func summarize(_ results: [SocketResult], _ reporter: Reporter) {
-        guard !results.isEmpty else {
-            if limits.require && output.quiet {
-                StandardStreams.error("no candidate: looked for \(selection.description)")
-            }
-            return
-        }
-        guard !output.json else { return }
+        limits.reportAbsence(results, selection, output)
+        guard !results.isEmpty && !output.json else { return }
         let would = results.count { $0.action == .wouldSet }
         let summary = Summary(results)
         let done = dryRun ? "\(would) would be set" : "\(summary.set) set"
+        let proof = probe ? ", \(reporter.answers(results))" : ""
         reporter.message(
-            "\(summary.candidates) candidate\(summary.candidates == 1 ? "" : "s"): \(done), "
-                + "\(summary.unchanged) unchanged, \(summary.failed) failed")
+            "\(reporter.candidates(results)): \(done), \(summary.unchanged) unchanged, \(summary.failed) failed"
+                + proof)
     }
 }

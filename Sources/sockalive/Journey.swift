@@ -2,10 +2,16 @@ import ArgumentParser
 import SockaliveCore
 import SystemPackage
 
-/// The road that `list` and `inject` share: select, discover, plan, apply, report.
+/// The road that `list`, `inject` and `probe` share: select, discover, plan, apply, report.
 struct Journey {
+    enum Work {
+        case keepalive(KeepaliveRun.Mode)
+        case probe(Seconds)
+        case injectAndProbe(Seconds)
+    }
+
     let command: String
-    let mode: KeepaliveRun.Mode
+    let work: Work
     let selection: SelectionOptions
     let keepalive: KeepaliveOptions
     let output: OutputOptions
@@ -14,7 +20,7 @@ struct Journey {
     /// - Returns: nil if the answer could not be written to standard output.
     func run(limit: Seconds?) throws -> [SocketResult]? {
         let reporter = Reporter(output: output)
-        let control = limit.map { RunControl(limit: $0) }
+        let control = RunControl(limit: limit)
         do {
             let procfs = try ProcFS()
             guard procfs.isOwn else {
@@ -26,8 +32,7 @@ struct Journey {
                 procfs: procfs, source: selection.source, method: keepalive.method.resolved())
             let snapshot = try discovery.snapshot(of: selection.selection)
             reporter.step("\(snapshot.processes.count) matching processes, \(snapshot.sockets.count) sockets")
-            let run = KeepaliveRun(procfs: procfs, mode: mode, request: keepalive.request, choice: keepalive.method)
-            let results = run.results(for: snapshot, mayGoOn: { control?.stopReason }, progress: reporter.step)
+            let results = carryOut(on: snapshot, procfs, control, reporter)
             return report(results, snapshot, discovery, reporter) ? results : nil
         } catch let failure as SourceFailure {
             StandardStreams.error(failure.line)
@@ -38,17 +43,52 @@ struct Journey {
         }
     }
 
+    private func carryOut(
+        on snapshot: Snapshot, _ procfs: ProcFS, _ control: RunControl, _ reporter: Reporter
+    ) -> [SocketResult] {
+        let line = ProgressLine(output)
+        defer { line.clear() }
+        func apply(_ mode: KeepaliveRun.Mode) -> [SocketResult] {
+            KeepaliveRun(procfs: procfs, mode: mode, request: keepalive.request, choice: keepalive.method)
+                .results(for: snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
+        }
+        func probe(_ wait: Seconds) -> ProbeRun {
+            ProbeRun(procfs: procfs, choice: keepalive.method, wait: wait, control: control)
+        }
+        switch work {
+        case .keepalive(let mode): return apply(mode)
+        case .probe(let wait):
+            let results = probe(wait).results(for: snapshot, progress: line.update)
+            results.forEach(reporter.step)
+            return results
+        case .injectAndProbe(let wait):
+            let results = probe(wait).proving(apply(.inject), progress: line.update)
+            results.forEach(reporter.proof)
+            return results
+        }
+    }
+
+    private var isDryRun: Bool {
+        if case .keepalive(.dryRun) = work { true } else { false }
+    }
+
+    private var isProbed: Bool {
+        if case .keepalive = work { false } else { true }
+    }
+
     private func report(
         _ results: [SocketResult], _ snapshot: Snapshot, _ discovery: Discovery, _ reporter: Reporter
     ) -> Bool {
-        let isWritten = reporter.answer(
-            results, command: command, dryRun: mode == .dryRun, request: keepalive.request)
+        let report = RunReport(
+            command: command, dryRun: isDryRun, isProbed: isProbed, request: keepalive.request, results: results)
+        let isWritten = reporter.answer(results, report, keepalive.firewallTimeout)
         if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
         if results.isEmpty && !output.quiet {
             let reason = discovery.absenceReason(snapshot, selection.selection)
             AbsenceText(lookedFor: selection.description, reason: reason).lines.forEach(StandardStreams.error)
         }
         reporter.failures(results)
+        reporter.silence(results)
         return isWritten
     }
 }

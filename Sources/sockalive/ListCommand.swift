@@ -15,7 +15,7 @@ struct ListCommand: ParsableCommand {
 
     func run() throws {
         let journey = Journey(
-            command: "list", mode: .list, selection: selection, keepalive: keepalive, output: output)
+            command: "list", work: .keepalive(.list), selection: selection, keepalive: keepalive, output: output)
         guard let results = try journey.run(limit: nil) else { throw RunStatus.someFailed }
         throw RunStatus(results: results, check: check ? keepalive.firewallTimeout : nil)
     }

@@ -13,7 +13,7 @@ struct Sockalive: ParsableCommand {
             """,
         version: "sockalive \(sockaliveVersion)",
         subcommands: [
-            ListCommand.self, InjectCommand.self,
+            ListCommand.self, InjectCommand.self, ProbeCommand.self,
             DemoCommand.self, DemoStage.self, DemoAgent.self, DemoServer.self,
         ]
     )

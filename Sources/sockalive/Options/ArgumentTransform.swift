@@ -69,6 +69,9 @@ enum ArgumentTransform {
         guard let count = number(text, Int.self), KeepaliveSettings.countRange.contains(count) else {
             throw ValidationError("the kernel takes 1 to 127 probes")
         }
+        guard count != ProbePlan.mark else {
+            throw ValidationError("\(count) probes mark a connection that is being probed: take one more or less")
+        }
         return count
     }
 
@@ -82,6 +85,14 @@ enum ArgumentTransform {
     /// Digits and nothing else: no sign, no blank, no other script's digits.
     private static func number<Number: FixedWidthInteger>(_ text: String, _: Number.Type) -> Number? {
         text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ? Number(text) : nil
+    }
+
+    static func wait(_ text: String) throws -> Seconds {
+        let seconds = try seconds(text)
+        guard seconds <= ProbePlan.longestWait else {
+            throw ValidationError("a probe waits for at most \(ProbePlan.longestWait)")
+        }
+        return seconds
     }
 
     static func filePath(_ text: String) throws -> String {

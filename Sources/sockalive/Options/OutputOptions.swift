@@ -38,4 +38,22 @@ struct RunOptions: ParsableArguments {
     func validate() throws {
         if noLock && lock != nil { throw ValidationError("--lock and --no-lock exclude each other") }
     }
+
+    /// With --quiet nothing else says why the exit code is 3.
+    func reportAbsence(_ results: [SocketResult], _ selection: SelectionOptions, _ output: OutputOptions) {
+        guard results.isEmpty && require && output.quiet else { return }
+        StandardStreams.error("no candidate: looked for \(selection.description)")
+    }
+}
+
+/// How long a probe waits.
+struct WaitOptions: ParsableArguments {
+    static let defaultTime = Seconds(5)
+
+    @Option(
+        help: .init("How long to wait for the answer to a probe (default: 5s).", valueName: "d"),
+        transform: ArgumentTransform.wait)
+    var wait: Seconds?
+
+    var time: Seconds { wait ?? Self.defaultTime }
 }

@@ -6,16 +6,15 @@ struct Reporter {
     let output: OutputOptions
 
     /// The answer, on standard output. False if it could not be written.
-    func answer(_ results: [SocketResult], command: String, dryRun: Bool, request: KeepaliveRequest) -> Bool {
+    func answer(_ results: [SocketResult], _ report: RunReport, _ firewallTimeout: Seconds) -> Bool {
         if output.json {
-            let report = RunReport(command: command, dryRun: dryRun, request: request, results: results)
             guard let text = try? JSONOutput.text(report) else { return false }
             return StandardStreams.output(text)
         }
         if output.quiet || results.isEmpty { return true }
         let style = Style(isColored: StandardStreams.outputIsTerminal && getenv("NO_COLOR") == nil)
         return StandardStreams.output(
-            SocketTable(firewallTimeout: request.firewallTimeout, style: style).render(results))
+            SocketTable(firewallTimeout: firewallTimeout, style: style).render(results))
     }
 
     /// One line for each distinct failure, with the connections it hit.
@@ -34,6 +33,29 @@ struct Reporter {
         }
     }
 
+    /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
+    func silence(_ results: [SocketResult]) {
+        let silent = results.filter { $0.probe?.answered == false && $0.failure == nil }
+        for result in silent.prefix(Self.mostNamed) {
+            StandardStreams.error(
+                "\(Self.name(result.socket)): silent: no answer to a keepalive probe; "
+                    + "the firewall or the peer has forgotten this connection, or the path is down")
+        }
+        guard silent.count > Self.mostNamed else { return }
+        StandardStreams.error("and \(silent.count - Self.mostNamed) more are silent")
+    }
+
+    private static let mostNamed = 20
+
+    func candidates(_ results: [SocketResult]) -> String {
+        "\(results.count) candidate\(results.count == 1 ? "" : "s")"
+    }
+
+    func answers(_ results: [SocketResult]) -> String {
+        let summary = Summary(results)
+        return "\(summary.answered ?? 0) answered, \(summary.silent ?? 0) silent"
+    }
+
     func message(_ line: @autoclosure () -> String) {
         if !output.quiet { StandardStreams.error(line()) }
     }
@@ -45,7 +67,12 @@ struct Reporter {
     /// One socket's outcome, for `--verbose`.
     func step(_ result: SocketResult) {
         let way = result.method.map { " by \($0.rawValue), target stopped for \(result.pausedMicroseconds) µs" } ?? ""
-        step("\(Self.name(result.socket)): \(result.action.rawValue)\(way)")
+        step("\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)")
+    }
+
+    /// What the probe behind an injection said, for `--verbose`.
+    func proof(_ result: SocketResult) {
+        if let answer = AnswerText(result).sentence { step("\(Self.name(result.socket)): \(answer)") }
     }
 
     static func name(_ socket: DiscoveredSocket) -> String {

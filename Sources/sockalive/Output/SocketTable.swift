@@ -6,8 +6,10 @@ struct SocketTable {
     let style: Style
 
     func render(_ results: [SocketResult]) -> String {
-        let header = ["PID", "PROCESS", "FD", "LOCAL", "REMOTE", "IDLE", "KEEPALIVE", "VERDICT"].map { Cell($0) }
-        let rows = [header] + results.map(cells)
+        let isProbed = results.contains { $0.probe != nil }
+        let names = ["PID", "PROCESS", "FD", "LOCAL", "REMOTE", "IDLE", "KEEPALIVE"]
+        let header = (names + (isProbed ? ["ANSWER", "VERDICT"] : ["VERDICT"])).map { Cell($0) }
+        let rows = [header] + results.map { cells($0) + verdict($0, isProbed) }
         let widths = header.indices.map { column in rows.map { $0[column].width }.max() ?? 0 }
         return rows.map { row in
             let padded = zip(row, widths).dropLast().map { $0.shown + String(repeating: " ", count: $1 - $0.width + 2) }
@@ -27,8 +29,6 @@ struct SocketTable {
 
     private func cells(_ result: SocketResult) -> [Cell] {
         let socket = result.socket
-        let verdict = result.verdict(against: firewallTimeout)
-        let words = VerdictText(result: result, firewallTimeout: firewallTimeout).text
         return [
             Cell("\(socket.process.pid)"),
             Cell(socket.process.name.escaped),
@@ -37,8 +37,16 @@ struct SocketTable {
             Cell(socket.row.state == .listen ? "(listening)" : "\(socket.row.remote)"),
             idle(result.idleSeconds),
             Cell(keepalive(result)),
-            Cell(words, shown: style.colored(words, verdict)),
         ]
+    }
+
+    /// Beside an answer the bare verdict: the line is long enough.
+    private func verdict(_ result: SocketResult, _ isProbed: Bool) -> [Cell] {
+        let verdict = result.verdict(against: firewallTimeout)
+        let text = VerdictText(result: result, firewallTimeout: firewallTimeout)
+        let words = isProbed ? text.word : text.text
+        let cell = Cell(words, shown: style.colored(words, verdict))
+        return isProbed ? [Cell(AnswerText(result).cell ?? "-"), cell] : [cell]
     }
 
     /// Ten cells for the firewall's whole timeout, then the time in words.
@@ -56,28 +64,6 @@ struct SocketTable {
 
     private func text(_ settings: KeepaliveSettings) -> String {
         settings.enabled ? "\(settings.idle)/\(settings.interval)/\(settings.count)" : "off"
-    }
-}
-
-/// A verdict with what it means for this connection, in words.
-struct VerdictText {
-    let result: SocketResult
-    let firewallTimeout: Seconds
-
-    var text: String {
-        switch result.verdict(against: firewallTimeout) {
-        case .protected: "protected"
-        case .atRisk: "at risk\(deadline)"
-        case .unprotected: "unprotected\(deadline)"
-        case .expired: "expired: idle for longer than \(firewallTimeout)"
-        case nil: "unknown: \(result.failure?.code ?? "not read")"
-        }
-    }
-
-    /// When the firewall forgets the connection, if nothing moves on it.
-    private var deadline: String {
-        guard let idle = result.idleSeconds else { return "" }
-        return ": dropped in \(Seconds(firewallTimeout.count - Int(idle)))"
     }
 }
 

@@ -25,6 +25,11 @@ enum StandardStreams {
         _ = write("sockalive: \(line)\n", to: STDERR_FILENO)
     }
 
+    /// To standard error, where that is a terminal.
+    static func terminal(_ text: String) {
+        _ = write(text, to: STDERR_FILENO)
+    }
+
     static var outputIsTerminal: Bool {
         isatty(STDOUT_FILENO) == 1
     }

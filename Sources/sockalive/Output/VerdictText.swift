@@ -1,0 +1,57 @@
+import SockaliveCore
+
+/// A verdict with what it means for this connection, in words.
+struct VerdictText {
+    let result: SocketResult
+    let firewallTimeout: Seconds
+
+    var text: String {
+        switch result.verdict(against: firewallTimeout) {
+        case .protected: "\(word)\(nextProbe)"
+        case .atRisk where result.after?.isLeftover == true: "\(word): left by a killed probe, inject mends it"
+        case .atRisk, .unprotected: "\(word)\(deadline)"
+        case .expired: "\(word): idle for longer than \(firewallTimeout)"
+        case nil: word
+        }
+    }
+
+    var word: String {
+        switch result.verdict(against: firewallTimeout) {
+        case .protected: "protected"
+        case .atRisk: "at risk"
+        case .unprotected: "unprotected"
+        case .expired: "expired"
+        case nil: "unknown: \(result.failure?.code ?? "not read")"
+        }
+    }
+
+    /// When the kernel next sends a probe, if nothing moves on it. Whole minutes are exact enough.
+    private var nextProbe: String {
+        guard let seconds = result.nextProbeSeconds.map({ Int($0) }) else { return "" }
+        let rounded = Seconds(seconds < 60 ? seconds : (seconds + 30) / 60 * 60)
+        return seconds == 0 ? ": probe due now" : ": next probe in \(rounded)"
+    }
+
+    /// When the firewall forgets the connection, if nothing moves on it.
+    private var deadline: String {
+        guard let idle = result.idleSeconds else { return "" }
+        return ": dropped in \(Seconds(firewallTimeout.count - Int(idle)))"
+    }
+}
+
+/// What a peer said to a probe; nil where none was asked.
+struct AnswerText {
+    private let answer: ProbeAnswer?
+
+    init(_ result: SocketResult) {
+        answer = result.probe
+    }
+
+    var cell: String? {
+        answer.map { answer in answer.milliseconds.map { "\(($0 * 10).rounded() / 10) ms" } ?? "silent" }
+    }
+
+    var sentence: String? {
+        answer.flatMap { answer in cell.map { answer.answered ? "answered in \($0)" : $0 } }
+    }
+}

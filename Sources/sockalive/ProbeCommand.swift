@@ -1,0 +1,30 @@
+import ArgumentParser
+import SockaliveCore
+
+struct ProbeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "probe",
+        abstract: "Prove that every candidate's peer still answers, by one keepalive probe each.")
+
+    @OptionGroup var selection: SelectionOptions
+    @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var limits: RunOptions
+    @OptionGroup var output: OutputOptions
+    @OptionGroup var waiting: WaitOptions
+
+    func run() throws {
+        RunControl.catchSignals()
+        let reporter = Reporter(output: output)
+        let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
+        let journey = Journey(
+            command: "probe", work: .probe(waiting.time), selection: selection, keepalive: keepalive, output: output)
+        let results = try journey.run(limit: limits.timeout)
+        withExtendedLifetime(lock) {}
+        guard let results else { throw RunStatus.someFailed }
+        limits.reportAbsence(results, selection, output)
+        if !results.isEmpty && !output.json {
+            reporter.message("\(reporter.candidates(results)): \(reporter.answers(results))")
+        }
+        throw RunStatus(results: results, require: limits.require)
+    }
+}
