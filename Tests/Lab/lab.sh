@@ -89,11 +89,12 @@ lab_sysctl() {
     lab_on firewall bash -c "echo '$2' >'/proc/sys/$1'" || lab_fail "cannot set $1"
 }
 
-# One line of a program's output, which has to come in time.
+# One line of a program's output, which has to come in time; what follows the word is in LAB_WORDS.
 lab_expect() {
     local word=$1 line descriptor=$2
     read -r -t 10 line <&"$descriptor" || lab_fail "no \"$word\" came"
     [[ $line == "$word"* ]] || lab_fail "\"$word\" was due, \"$line\" came"
+    LAB_WORDS=${line#"$word"}
 }
 
 lab_connect() {
@@ -109,6 +110,9 @@ lab_connect() {
     /run/beremote connect 192.0.2.2 5633 "$LAB_SESSIONS" >/run/from-agent &
     exec {lab_from_agent}</run/from-agent
     lab_expect ready "$lab_from_agent"
+    # Its process, and the descriptor of its first session.
+    read -r LAB_VICTIM _ LAB_DESCRIPTOR _ <<<"$LAB_WORDS"
+    LAB_DESCRIPTOR=${LAB_DESCRIPTOR%:*}
     lab_expect connected "$lab_from_server"
     # A session that never worked cannot be lost.
     local answer
