@@ -3,10 +3,12 @@ import Testing
 
 extension ProcessTests {
     @Suite struct Output {
-        @Test(arguments: ["list", "inject"]) func `the JSON has every key of the contract`(command: String) throws {
+        @Test(arguments: ["list", "inject", "probe"]) func `the JSON has every key of the contract`(command: String)
+            throws
+        {
             let victim = try Victim()
             let program = try Program.sockalive(command, for: victim)
-            try expectContract(program.output)
+            try expectContract(program.output, command)
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
@@ -19,9 +21,10 @@ extension ProcessTests {
             #expect(socket["error"] is [String: Any])
         }
 
-        @Test(arguments: ["list", "inject"]) func `with no candidate the JSON is whole too`(command: String) throws {
+        @Test(arguments: ["list", "inject", "probe"])
+        func `with no candidate the JSON is whole too`(command: String) throws {
             let none = ["--pid", "2147483647", "--json"]
-            let program = try Program.sockalive([command] + none + (command == "inject" ? ["--no-lock"] : []))
+            let program = try Program.sockalive([command] + none + (command == "list" ? [] : ["--no-lock"]))
             let report = try Report(json: program.output)
             #expect(report.sockets.isEmpty)
             #expect(report.summary.candidates == 0)
@@ -29,7 +32,7 @@ extension ProcessTests {
 
         /// Answers the only socket.
         @discardableResult
-        private func expectContract(_ json: String) throws -> [String: Any] {
+        private func expectContract(_ json: String, _ command: String = "list") throws -> [String: Any] {
             let report = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
             expect(
                 report, has: ["schema", "command", "dry_run", "firewall_timeout", "wanted", "sockets", "summary"])
@@ -46,6 +49,7 @@ extension ProcessTests {
                 ])
             for key in ["local", "remote"] { expect(socket[key], has: ["address", "port"]) }
             for key in ["keepalive", "before"] where !(socket[key] is NSNull) { expect(socket[key], has: settings) }
+            if command == "probe" { expect(socket["probe"], has: ["answered", "milliseconds"]) }
             if !(socket["error"] is NSNull) { expect(socket["error"], has: ["code", "message", "remedy"]) }
             return socket
         }
@@ -137,7 +141,7 @@ extension Program {
     fileprivate static func sockalive(
         _ command: String, for victim: Victim, launcher: [String] = []
     ) throws -> Program {
-        let lock = command == "inject" ? ["--no-lock"] : []
+        let lock = command == "list" ? [] : ["--no-lock"]
         return try sockalive([command] + victim.selection + lock + ["--json"], launcher: launcher)
     }
 }

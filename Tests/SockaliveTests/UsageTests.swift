@@ -21,11 +21,13 @@ import Testing
         + wrong("--idle", durations + ["32768", "10h"])
         + wrong("--interval", durations + ["32768"])
         + wrong("--user-timeout", durations + ["3000000"])
-        + wrong("--count", ["", "x", "0", "-1", "128", "1s", "1.5"])
+        + wrong("--count", ["", "x", "0", "-1", "128", "1s", "1.5", "113"])
         + wrong("--method", ["", "x", "PIDFD", "gdb"])
 
     static let running: [[String]] =
-        wrong("--timeout", durations) + wrong("--lock", [""])
+        wrong("--timeout", durations) + wrong("--lock", [""]) + [["--lock", "/run/x", "--no-lock"]]
+
+    static let probing: [[String]] = wrong("--wait", durations + ["301s", "6m"])
 
     static let durations = [
         "", "x", "0", "0s", "0h0m", "-1", "-5m", "1.5m", "5x", "m", "1m1", "1m1h", "1m1m", "1h 30m", "1d", "９",
@@ -42,11 +44,18 @@ import Testing
         values.map { [option, $0] }
     }
 
-    @Test(arguments: ["list", "inject"]) func `every wrong value gives 64 and one line`(command: String) throws {
-        // The options that both share are one piece of code: inject has to show that it refuses at all.
+    static let ofOneCommand = [
+        "list": [["--dry-run"], ["--wait", "5s"], ["--timeout", "5s"]],
+        "inject": running + probing.map { ["--probe"] + $0 } + [["--wait", "5s"], ["--dry-run", "--probe"]],
+        "probe": running + probing + [["--dry-run"], ["--probe"], ["--check"]],
+    ]
+
+    @Test(arguments: ["list", "inject", "probe"])
+    func `every wrong value gives 64 and one line`(command: String) throws {
+        // The options that all share are one piece of code: the others have to show that they refuse at all.
         let shared = Self.selection + Self.keepalive + Self.combinations
-        let own = Self.running + [["--lock", "/run/x", "--no-lock"]] + shared.filter { $0.count != 2 || $0[1] == "x" }
-        for arguments in command == "inject" ? own : shared + [["--dry-run"]] {
+        let some = command == "list" ? shared : shared.filter { $0.count != 2 || $0[1] == "x" }
+        for arguments in some + Self.ofOneCommand[command]! {
             // Should one be taken for right, it must find nothing to touch.
             let harmless = arguments.contains("--remote") ? [] : ["--remote", "203.0.113.1"]
             try expectRefusal([command] + arguments + harmless)

@@ -1,3 +1,5 @@
+import Testing
+
 /// A network namespace with nothing in it but a loopback.
 final class NetworkRoom {
     private let keeper: Child
@@ -8,10 +10,29 @@ final class NetworkRoom {
         _ = try keeper.words(after: "open", Deadline(.seconds(10)))
     }
 
+    private var launcher: [String] {
+        let user = Machine.isRoot ? [] : ["--user", "--preserve-credentials"]
+        return ["nsenter", "--target", "\(keeper.pid)"] + user + ["--net"]
+    }
+
     /// Makes victim and peer live here.
     func holds(_ options: inout Victim.Options) {
-        let user = Machine.isRoot ? [] : ["--user", "--preserve-credentials"]
-        options.launcher = ["nsenter", "--target", "\(keeper.pid)"] + user + ["--net"]
-        options.peerLauncher = options.launcher
+        options.launcher = launcher
+        options.peerLauncher = launcher
+    }
+
+    /// From now on no packet arrives, and nobody is told.
+    func fallSilent() throws {
+        try nft(
+            "add table inet silence; add chain inet silence inbound { type filter hook input priority 0; policy drop; }")
+    }
+
+    func speakAgain() throws {
+        try nft("delete table inet silence")
+    }
+
+    private func nft(_ commands: String) throws {
+        let program = try Program.run(launcher + ["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin nft '\(commands)'"])
+        #expect(program.status == 0, "\(program.errors)")
     }
 }

@@ -42,6 +42,12 @@ struct Report: Decodable {
         let method: String?
         let pausedMicroseconds: Int
         let error: Failure?
+        let probe: Answer?
+    }
+
+    struct Answer: Decodable {
+        let answered: Bool
+        let milliseconds: Double?
     }
 
     struct Holder: Decodable, Hashable {
@@ -74,7 +80,7 @@ struct Report: Decodable {
         _ arguments: [String], launcher: [String] = [], status: Int32 = 0,
         sourceLocation: SourceLocation = #_sourceLocation
     ) throws -> Report {
-        let lock = arguments.first == "inject" ? ["--no-lock"] : []
+        let lock = arguments.first == "list" ? [] : ["--no-lock"]
         let program = try Program.sockalive(arguments + lock + ["--json"], launcher: launcher)
         #expect(program.status == status, "\(program.errors)", sourceLocation: sourceLocation)
         return try Report(json: program.output)

@@ -1,0 +1,171 @@
+import Foundation
+import Glibc
+import Testing
+
+extension ProcessTests {
+    /// Peers that do not answer: all packets of a private network are dropped.
+    @Suite(.enabled(if: Machine.buildsFirewalls, "no namespaces, or ip (iproute2) or nft (nftables) is missing"))
+    struct SilentPeers {
+        private let room: NetworkRoom
+
+        init() throws {
+            room = try NetworkRoom()
+        }
+
+        private func victim(_ configure: (inout Victim.Options) -> Void = { _ in }) throws -> Victim {
+            let victim = try Victim {
+                room.holds(&$0)
+                configure(&$0)
+            }
+            #expect(try victim.echoes())
+            return victim
+        }
+
+        /// A probe that waits for victims whose peers are silent; returned when every socket is armed.
+        private func waitingProbe(_ arguments: [String], for victim: Victim) throws -> Child {
+            let probe = try Child(
+                [Program.path("sockalive"), "probe", "--no-lock"] + arguments + victim.selection)
+            try wait { try victim.keepalive().allSatisfy { $0.count == 113 } }
+            return probe
+        }
+
+        private func wait(until condition: () throws -> Bool) throws {
+            let deadline = Deadline(.seconds(10))
+            while try !condition() {
+                guard deadline.millisecondsLeft > 0 else {
+                    Issue.record("it did not come about in time")
+                    return
+                }
+            }
+        }
+
+        @Test(arguments: methods) func `silence is named, the settings are as before`(method: String) throws {
+            let victim = try victim { $0.sessions = 2 }
+            try room.fallSilent()
+            let probe = ["probe", "--method", method, "--wait", "1s"] + victim.selection
+            let report = try Report.of(probe, status: 1)
+            #expect(report.sockets.allSatisfy { $0.probe?.answered == false && $0.probe?.milliseconds == nil })
+            #expect(report.summary.silent == 2)
+            #expect(report.summary.failed == 0)
+            #expect(try victim.keepalive() == [.untouched, .untouched])
+            let program = try Program.sockalive(probe + ["--no-lock", "--quiet"])
+            #expect(program.output == "")
+            #expect(program.errorLines.count == 2)
+            #expect(zip(program.errorLines, victim.sessions).allSatisfy { $0.contains(":\($1.localPort) ") })
+            try room.speakAgain()
+            #expect(try victim.echoes())
+        }
+
+        @Test func `an injection names whom it could not prove, and has set it nevertheless`() throws {
+            let victim = try victim()
+            try room.fallSilent()
+            let inject = ["inject", "--probe", "--wait", "1s"] + victim.selection
+            let socket = try Report.of(inject, status: 1).socket
+            #expect(socket.action == "set")
+            #expect(socket.probe?.answered == false)
+            #expect(try victim.keepalive() == [.forOneHour])
+        }
+
+        @Test(arguments: methods, [SIGINT, SIGTERM, SIGHUP])
+        func `a signal puts everything back first`(method: String, signal: Int32) throws {
+            let victim = try victim { $0.sessions = 5 }
+            try room.fallSilent()
+            let probe = try waitingProbe(["--method", method, "--timeout", "60s", "--wait", "60s"], for: victim)
+            kill(probe.pid, signal)
+            #expect(probe.wait() == 1)
+            #expect(try victim.keepalive() == Array(repeating: .untouched, count: 5))
+        }
+
+        @Test(arguments: methods) func `the time limit puts everything back first`(method: String) throws {
+            let victim = try victim { $0.sessions = 5 }
+            try room.fallSilent()
+            let start = ContinuousClock.now
+            let report = try Report.of(
+                ["probe", "--method", method, "--timeout", "2s", "--wait", "60s"] + victim.selection, status: 1)
+            #expect(start.duration(to: .now) < .seconds(2.5))
+            #expect(report.sockets.allSatisfy { $0.error?.code == "ETIMEDOUT" && $0.probe == nil })
+            #expect(try victim.keepalive() == Array(repeating: .untouched, count: 5))
+        }
+
+        @Test(arguments: methods) func `who has answered is put back while others are silent`(method: String) throws {
+            let silent = try victim()
+            try room.fallSilent()
+            let alive = try Victim()
+            #expect(try alive.echoes())
+            let probe = try waitingProbe(
+                ["--method", method, "--timeout", "60s", "--wait", "60s"] + alive.selection, for: silent)
+            try wait { try alive.keepalive() == [.untouched] }
+            #expect(try silent.keepalive().first?.count == 113)
+            kill(probe.pid, SIGTERM)
+            _ = probe.wait()
+            #expect(try silent.keepalive() == [.untouched])
+        }
+
+        @Test(arguments: methods) func `while it waits it holds neither descriptor nor thread`(method: String) throws {
+            let victim = try victim()
+            try room.fallSilent()
+            let probe = try waitingProbe(["--method", method, "--timeout", "60s", "--wait", "60s"], for: victim)
+            let socket = try Report.of(["list"] + victim.selection).socket
+            for _ in 0..<50 {
+                let folder = "/proc/\(probe.pid)/fd"
+                let held = try FileManager.default.contentsOfDirectory(atPath: folder).filter {
+                    (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)"))
+                        == "socket:[\(socket.inode)]"
+                }
+                // A look may happen to be under way.
+                if held.isEmpty, try ProcessTrace(of: victim.pid).tracer == "0" { return }
+            }
+            Issue.record("it holds the socket or a thread all the time")
+        }
+
+        /// One probe of its own is outstanding, and the next firing of its timer would be the end.
+        @Test(arguments: methods, [(2, 60, 1), (2, 60, 9)])
+        func `a probe does not end a connection that its own keepalive has not given up`(
+            method: String, keepalive: (Int, Int, Int)
+        ) throws {
+            let victim = try victim { $0.keepalive = keepalive }
+            try room.fallSilent()
+            try wait { try Report.of(["list"] + victim.selection).socket.idleSeconds ?? 0 > 2.5 }
+            let probe = ["probe", "--method", method, "--wait", "1s"] + victim.selection
+            #expect(try Report.of(probe, status: 1).socket.probe?.answered == false)
+            #expect(try Report.of(probe, status: 1).socket.error == nil)
+            let expected = SocketKeepalive(
+                enabled: true, idle: keepalive.0, interval: keepalive.1, count: keepalive.2)
+            #expect(try victim.keepalive() == [expected])
+            try room.speakAgain()
+            #expect(try victim.echoes())
+        }
+
+        @Test(arguments: methods, [nil, (600, 60, 50), (600, 61, 49)] as [(Int, Int, Int)?])
+        func `killed at any moment, it leaves what the next injection mends`(
+            method: String, keepalive: (Int, Int, Int)?
+        ) throws {
+            let victim = try victim {
+                $0.sessions = 40
+                $0.mode = .poll
+                $0.keepalive = keepalive
+            }
+            var leftovers = 0
+            for round in 0..<25 {
+                if round == 12 { try room.fallSilent() }
+                let before = try victim.keepalive()
+                let probe = try Child(
+                    [Program.path("sockalive"), "probe", "--no-lock", "--method", method] + victim.selection)
+                usleep(UInt32.random(in: 1000...60_000))
+                probe.kill()
+                let left = try victim.keepalive()
+                leftovers += zip(left, before).count { $0 != $1 }
+                #expect(zip(left, before).allSatisfy { $0 == $1 || $0.count == 113 })
+                #expect(try ProcessTrace(of: victim.pid).tracer == "0")
+                _ = try Report.of(["inject"] + victim.selection)
+                // What was on and is as it was is protected, and stays.
+                let expected = left.map { $0.enabled && $0.count != 113 ? $0 : .forOneHour }
+                #expect(try victim.keepalive() == expected)
+                if keepalive == nil { _ = try Report.of(["inject", "--off"] + victim.selection) }
+            }
+            #expect(leftovers > 0)
+            try room.speakAgain()
+            #expect(try victim.echoes())
+        }
+    }
+}
