@@ -53,7 +53,7 @@ struct Journey {
                 .results(for: snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
         }
         func probe(_ wait: Seconds) -> ProbeRun {
-            ProbeRun(procfs: procfs, choice: keepalive.method, wait: wait, control: control)
+            ProbeRun(procfs: procfs, snapshot: snapshot, choice: keepalive.method, wait: wait, control: control)
         }
         switch work {
         case .keepalive(let mode): return apply(mode)

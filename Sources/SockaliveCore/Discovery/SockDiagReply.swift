@@ -110,24 +110,12 @@ struct SockDiagMessage {
 
     private var idleSeconds: Double? {
         let attributes = NetlinkAttributes(UnsafeRawBufferPointer(rebasing: bytes[Self.fixedSize...]))
-        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { TCPInfo.idleSeconds($0.value) }
+        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { Pulse($0.value)?.idleSeconds }
     }
 
     /// Within the fixed part, whose length was checked once.
     private func field<Number: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _: Number.Type) -> Number {
         bytes.number(at: offset) ?? 0
-    }
-}
-
-/// struct tcp_info (include/uapi/linux/tcp.h), as far as it is asked here.
-enum TCPInfo {
-    /// As much of it as the kernels of ten years have.
-    static let size = 104
-
-    /// tcpi_last_data_recv at byte 52 and tcpi_last_ack_recv at 56, in milliseconds.
-    static func idleSeconds(_ bytes: UnsafeRawBufferPointer) -> Double? {
-        guard let data: UInt32 = bytes.number(at: 52), let ack: UInt32 = bytes.number(at: 56) else { return nil }
-        return Double(min(data, ack)) / 1000
     }
 }
 

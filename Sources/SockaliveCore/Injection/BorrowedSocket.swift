@@ -46,10 +46,22 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         return Int(length)
     }
 
-    mutating func set(level: Int32, name: Int32, to value: Int32) throws {
-        var value = value
-        guard setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)) == 0 else {
-            throw Errno(rawValue: errno)
+    mutating func exchange(_ options: inout [OptionExchange]) throws {
+        for index in options.indices {
+            options[index].error = exchange(&options[index])
         }
+    }
+
+    private func exchange(_ option: inout OptionExchange) -> Errno? {
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        if var newValue = option.newValue {
+            guard setsockopt(descriptor, option.level, option.name, &newValue, length) == 0 else {
+                return Errno(rawValue: errno)
+            }
+        }
+        guard getsockopt(descriptor, option.level, option.name, &option.value, &length) == 0 else {
+            return Errno(rawValue: errno)
+        }
+        return nil
     }
 }

@@ -33,8 +33,7 @@ struct KeepaliveTreatment: SocketTreatment {
         }
         outcome.action = isDryRun ? .wouldSet : .set
         guard !isDryRun else { return outcome }
-        for step in steps { try socket.apply(step) }
-        outcome.after = try socket.keepalive()
+        outcome.after = try socket.apply(steps, to: before)
         guard outcome.after == outcome.planned else {
             throw SocketFailure.fought
         }

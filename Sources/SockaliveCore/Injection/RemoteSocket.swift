@@ -47,10 +47,16 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         return Int(length)
     }
 
-    mutating func set(level: Int32, name: Int32, to value: Int32) throws {
-        var value = value
-        let size = UInt32(MemoryLayout<Int32>.size)
-        try check(sockalive_remote_setsockopt(tracee, level, name, &value, size, &hold))
+    mutating func exchange(_ options: inout [OptionExchange]) throws {
+        var exchanged = options.map {
+            sockalive_option(
+                level: $0.level, name: $0.name, set: $0.newValue != nil, value: $0.newValue ?? 0, result: 0)
+        }
+        try check(sockalive_remote_options(tracee, &exchanged, exchanged.count, &hold))
+        for (index, option) in exchanged.enumerated() {
+            options[index].value = option.value
+            options[index].error = option.result < 0 ? Errno(rawValue: -option.result) : nil
+        }
     }
 
     private func check(_ status: Int32) throws {

@@ -1,53 +1,71 @@
 import Glibc
 import SystemPackage
 
+/// One integer option of a socket: to be read, or to be set and then read.
+struct OptionExchange {
+    let level: Int32
+    let name: Int32
+    /// nil only reads.
+    let newValue: Int32?
+    /// What was read.
+    var value: Int32 = 0
+    /// Why it could not be set or read.
+    var error: Errno?
+
+    init(_ option: Option, to newValue: Int32? = nil) {
+        level = option.level
+        name = option.name
+        self.newValue = newValue
+    }
+}
+
 /// A socket whose options can be read and set: a borrowed descriptor, or a remote call inside
 /// the process that owns it. The sequence over it is the same either way.
 protocol SocketOptions: ~Copyable {
     /// The corresponding C function is getsockopt(2). Answers the number of bytes written.
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int
-    /// The corresponding C function is setsockopt(2).
-    mutating func set(level: Int32, name: Int32, to value: Int32) throws
+
+    /// setsockopt(2) and getsockopt(2) for up to five integer options, in their order. They go together
+    /// because a target that is held stops once for all of them.
+    mutating func exchange(_ options: inout [OptionExchange]) throws
 }
 
-/// The option names and their levels (socket(7), tcp(7)); the numbers are the Linux ones of every
+/// An option's level and name (socket(7), tcp(7)); the numbers are the Linux ones of every
 /// architecture that Swift runs on.
-private enum Option {
-    static let keepalive = (level: SOL_SOCKET, name: SO_KEEPALIVE)
-    static let idle = (level: Int32(IPPROTO_TCP), name: TCP_KEEPIDLE)
-    static let interval = (level: Int32(IPPROTO_TCP), name: TCP_KEEPINTVL)
-    static let count = (level: Int32(IPPROTO_TCP), name: TCP_KEEPCNT)
-    static let userTimeout = (level: Int32(IPPROTO_TCP), name: TCP_USER_TIMEOUT)
-    static let info = (level: Int32(IPPROTO_TCP), name: TCP_INFO)
+struct Option {
+    let level: Int32
+    let name: Int32
+
+    static let keepalive = Option(level: SOL_SOCKET, name: SO_KEEPALIVE)
+    static let idle = Option(level: Int32(IPPROTO_TCP), name: TCP_KEEPIDLE)
+    static let interval = Option(level: Int32(IPPROTO_TCP), name: TCP_KEEPINTVL)
+    static let count = Option(level: Int32(IPPROTO_TCP), name: TCP_KEEPCNT)
+    static let userTimeout = Option(level: Int32(IPPROTO_TCP), name: TCP_USER_TIMEOUT)
+    static let info = Option(level: Int32(IPPROTO_TCP), name: TCP_INFO)
 }
 
 extension SocketOptions where Self: ~Copyable {
     mutating func keepalive() throws -> KeepaliveSettings {
-        KeepaliveSettings(
-            enabled: try int(Option.keepalive) != 0,
-            idle: try int(Option.idle),
-            interval: try int(Option.interval),
-            count: try int(Option.count),
-            userTimeout: try userTimeout())
+        var options = [Option.keepalive, .idle, .interval, .count, .userTimeout].map { OptionExchange($0) }
+        try exchange(&options)
+        // An MPTCP socket knows the other options (net/mptcp/sockopt.c, since Linux 6.10), but has no
+        // TCP_USER_TIMEOUT.
+        if options[4].error == .notSupported {
+            options[4].error = nil
+            options[4].value = 0
+        }
+        try options.throwFirstError()
+        return KeepaliveSettings(
+            enabled: options[0].value != 0, idle: options[1].value, interval: options[2].value,
+            count: options[3].value, userTimeout: options[4].value)
     }
 
-    /// An MPTCP socket knows the other options (net/mptcp/sockopt.c, since Linux 6.10), but has no TCP_USER_TIMEOUT.
-    private mutating func userTimeout() throws -> Int32 {
-        do {
-            return try int(Option.userTimeout)
-        } catch Errno.notSupported {
-            return 0
-        }
-    }
-
-    mutating func apply(_ step: KeepaliveStep) throws {
-        switch step {
-        case .enable(let on): try set(Option.keepalive, to: on ? 1 : 0)
-        case .interval(let seconds): try set(Option.interval, to: seconds)
-        case .count(let probes): try set(Option.count, to: probes)
-        case .idle(let seconds): try set(Option.idle, to: seconds)
-        case .userTimeout(let milliseconds): try set(Option.userTimeout, to: milliseconds)
-        }
+    /// Carries the steps out in their order, and answers what the settings are then, as read back.
+    mutating func apply(_ steps: [KeepaliveStep], to before: KeepaliveSettings) throws -> KeepaliveSettings {
+        var options = steps.map(\.exchange)
+        try exchange(&options)
+        try options.throwFirstError()
+        return before.applying(.set(zip(steps, options).map { $0.reading($1.value) }))
     }
 
     mutating func pulse() throws -> Pulse {
@@ -59,17 +77,33 @@ extension SocketOptions where Self: ~Copyable {
             return pulse
         }
     }
+}
 
-    private mutating func int(_ option: (level: Int32, name: Int32)) throws -> Int32 {
-        var value: Int32 = 0
-        let count = try withUnsafeMutableBytes(of: &value) {
-            try get(level: option.level, name: option.name, into: $0)
+extension KeepaliveStep {
+    fileprivate var exchange: OptionExchange {
+        switch self {
+        case .enable(let on): OptionExchange(.keepalive, to: on ? 1 : 0)
+        case .interval(let seconds): OptionExchange(.interval, to: seconds)
+        case .count(let probes): OptionExchange(.count, to: probes)
+        case .idle(let seconds): OptionExchange(.idle, to: seconds)
+        case .userTimeout(let milliseconds): OptionExchange(.userTimeout, to: milliseconds)
         }
-        guard count == MemoryLayout<Int32>.size else { throw Errno.invalidArgument }
-        return value
     }
 
-    private mutating func set(_ option: (level: Int32, name: Int32), to value: Int32) throws {
-        try set(level: option.level, name: option.name, to: value)
+    /// The same step with the value that was read afterwards.
+    fileprivate func reading(_ value: Int32) -> KeepaliveStep {
+        switch self {
+        case .enable: .enable(value != 0)
+        case .interval: .interval(value)
+        case .count: .count(value)
+        case .idle: .idle(value)
+        case .userTimeout: .userTimeout(value)
+        }
+    }
+}
+
+extension [OptionExchange] {
+    fileprivate func throwFirstError() throws {
+        if let error = lazy.compactMap(\.error).first { throw error }
     }
 }

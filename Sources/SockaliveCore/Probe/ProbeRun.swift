@@ -18,11 +18,13 @@ public struct ProbeRun {
     private let look: PulseReader
     private let clock = ProbeClock()
 
-    /// - Parameter wait: how long an answer may take, counted from when the probe can leave.
-    public init(procfs: ProcFS, choice: MethodChoice, wait: Seconds, control: RunControl) {
+    /// - Parameters:
+    ///   - snapshot: holds the processes of the sockets that will be asked.
+    ///   - wait: how long an answer may take, counted from when the probe can leave.
+    public init(procfs: ProcFS, snapshot: Snapshot, choice: MethodChoice, wait: Seconds, control: RunControl) {
         self.wait = Double(wait.count) * 1000
         self.control = control
-        reach = SocketReach(procfs: procfs, choice: choice)
+        reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
         look = PulseReader(reach: reach)
     }
 

@@ -21,12 +21,9 @@ struct ProbeArming: SocketTreatment {
         }
         let steps = ProbePlan.arming(found, pulse)
         var failure: (any Error)?
-        var asked = clock.milliseconds
+        let asked = clock.milliseconds
         do {
-            for step in steps {
-                asked = clock.milliseconds
-                try socket.apply(step)
-            }
+            if !steps.isEmpty { _ = try socket.apply(steps, to: found) }
         } catch {
             failure = error
         }
@@ -48,7 +45,8 @@ struct ProbeRestoring: SocketTreatment {
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         let pulse = try socket.pulse()
-        for step in ProbePlan.restoring(found, probesOutstanding: pulse.probesOutstanding) { try socket.apply(step) }
+        let steps = ProbePlan.restoring(found, probesOutstanding: pulse.probesOutstanding)
+        if !steps.isEmpty { _ = try socket.apply(steps, to: found) }
         let after = try socket.keepalive()
         guard after == found else { throw SocketFailure.fought }
         return Outcome(after: after, pulse: pulse)
