@@ -105,7 +105,7 @@ import Testing
         let procfs = try ProcFS()
         var pid: pid_t = 0
         var words: [UnsafeMutablePointer<CChar>?] = [strdup("sleep"), strdup("1000"), nil]
-        defer { words.forEach { free($0) } }
+        defer { for word in words { free(word) } }
         #expect(posix_spawnp(&pid, "sleep", nil, nil, &words, nil) == 0)
         let handle = try #require(ProcessHandle(pid: pid, procfs: procfs))
         #expect(handle.isAlive(procfs))

@@ -24,7 +24,8 @@ final class NetworkRoom {
     /// From now on no packet arrives, and nobody is told.
     func fallSilent() throws {
         try nft(
-            "add table inet silence; add chain inet silence inbound { type filter hook input priority 0; policy drop; }")
+            "add table inet silence; add chain inet silence inbound { type filter hook input priority 0; policy drop; }"
+        )
     }
 
     func speakAgain() throws {
