@@ -58,15 +58,11 @@ bool arch_find_code(struct arch_code *code, const uint8_t *bytes, size_t size, u
         sigreturn = FIND("\x48\xc7\xc0\x0f\0\0\0\x0f\x05"); /* mov $15,%rax; syscall: glibc, musl, Go */
         if (!sigreturn)
             sigreturn = FIND("\xb8\x0f\0\0\0\x0f\x05"); /* mov $15,%eax; syscall */
-        if (!code->load)
-            code->load = FIND("\x58\xc3"); /* pop %rax; ret */
     } else {
         find_call(code, FIND("\xcd\x80\x5d\x5a\x59\xc3"), true, 3); /* the vDSO: int $0x80; pop three; ret */
         find_call(code, FIND("\xcd\x80\xc3"), true, 0);
         find_call(code, FIND("\xcd\x80"), false, 0);
         sigreturn = FIND("\xb8\xad\0\0\0\xcd\x80"); /* __kernel_rt_sigreturn: mov $173,%eax; int $0x80 */
-        if (!code->load)
-            code->load = FIND("\x58\xc3"); /* pop %eax; ret */
     }
     if (!code->sigreturn)
         code->sigreturn = sigreturn;
@@ -235,11 +231,6 @@ void arch_set_call(struct arch_registers *registers, const struct arch_code *cod
     user->eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
 }
 
-void arch_set_stack(struct arch_registers *registers, uint64_t stack)
-{
-    registers->user.rsp = stack;
-}
-
 int arch_result(pid_t tid, enum arch_kind kind, int64_t *result)
 {
     errno = 0;
@@ -358,9 +349,9 @@ struct frame_32 {
 
 _Static_assert(sizeof(struct frame_64) == 312 && sizeof(struct frame_32) == 260, "as the kernel lays them out");
 
-static void make_frame_64(struct frame_64 *frame, const struct user_regs_struct *user, uint64_t mask, uint64_t floating)
+static struct frame_64 make_frame_64(const struct user_regs_struct *user, uint64_t mask, uint64_t floating)
 {
-    *frame = (struct frame_64){
+    return (struct frame_64){
         .flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS, .stack_mode = NO_SUCH_MODE,
         .r8 = user->r8, .r9 = user->r9, .r10 = user->r10, .r11 = user->r11, .r12 = user->r12, .r13 = user->r13,
         .r14 = user->r14, .r15 = user->r15, .rdi = user->rdi, .rsi = user->rsi, .rbp = user->rbp, .rbx = user->rbx,
@@ -369,9 +360,9 @@ static void make_frame_64(struct frame_64 *frame, const struct user_regs_struct 
     };
 }
 
-static void make_frame_32(struct frame_32 *frame, const struct user_regs_struct *user, uint64_t mask, uint64_t floating)
+static struct frame_32 make_frame_32(const struct user_regs_struct *user, uint64_t mask, uint64_t floating)
 {
-    *frame = (struct frame_32){
+    return (struct frame_32){
         .flags = UC_FP_XSTATE, .stack_mode = NO_SUCH_MODE,
         .gs = (uint16_t)user->gs, .fs = (uint16_t)user->fs, .es = (uint16_t)user->es, .ds = (uint16_t)user->ds,
         .edi = (uint32_t)user->rdi, .esi = (uint32_t)user->rsi, .ebp = (uint32_t)user->rbp, .esp = (uint32_t)user->rsp,
@@ -384,24 +375,15 @@ static void make_frame_32(struct frame_32 *frame, const struct user_regs_struct 
 void arch_make_frame(uint8_t frame[ARCH_FRAME_SIZE], const struct arch_code *code,
                      const struct arch_registers *registers, uint64_t mask, uint64_t floating)
 {
-    size_t word = code->kind == ARCH_64 ? 8 : 4, at = code->skipped * word;
-    uint64_t words[3] = {code->sigreturn};
-    size_t count = 1;
     memset(frame, 0, ARCH_FRAME_SIZE);
-    if (!code->sigreturn) { /* pop the number, `ret` to the call, as if that were a sigreturn */
-        words[0] = code->load;
-        words[1] = code->kind == ARCH_64 ? SYS_rt_sigreturn : 173;
-        words[2] = code->call;
-        count = 3;
+    if (code->kind == ARCH_64) {
+        struct frame_64 made = make_frame_64(&registers->user, mask, floating);
+        made.back = code->sigreturn;
+        memcpy(frame, &made, sizeof made);
+    } else {
+        struct frame_32 made = make_frame_32(&registers->user, mask, floating);
+        made.back = (uint32_t)code->sigreturn;
+        memcpy(frame + code->skipped * 4, &made, sizeof made);
     }
-    size_t back = at + (count - 1) * word;
-    union { struct frame_64 frame_64; struct frame_32 frame_32; } made;
-    if (code->kind == ARCH_64)
-        make_frame_64(&made.frame_64, &registers->user, mask, floating);
-    else
-        make_frame_32(&made.frame_32, &registers->user, mask, floating);
-    memcpy(frame + back, &made, code->kind == ARCH_64 ? sizeof made.frame_64 : sizeof made.frame_32);
-    for (size_t i = 0; i < count; i++)
-        memcpy(frame + at + i * word, &words[i], word); /* little-endian */
 }
 #endif

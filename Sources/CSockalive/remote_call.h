@@ -1,8 +1,10 @@
 /*
  * Inside the remote call: who knows what.
  *
+ *   remote_call.c   the sequence: hold, call, release
+ *   parachute.c     what the target holds meanwhile, so that it needs nobody to go on
+ *   tracee.c        one traced thread: stops, memory, a single call
  *   target.c        reads /proc before the stop: which thread, where code, where stacks
- *   remote_call.c   the sequence: seize, stop, call, put back, let go
  *   arch_x86_64.c   instruction bytes, register names, the shape of a signal frame
  */
 #ifndef SOCKALIVE_REMOTE_CALL_H
@@ -10,7 +12,9 @@
 
 #include "CSockalive.h"
 
+#include <signal.h>
 #include <stddef.h>
+#include <sys/ptrace.h>
 #include <sys/user.h>
 
 /* ---- arch: one file an architecture ---------------------------------------- */
@@ -24,7 +28,6 @@ struct arch_code {
     bool returns;       /* there is */
     unsigned skipped;   /* words that the way to `ret` takes off the stack */
     uint64_t sigreturn; /* loads rt_sigreturn's number and calls */
-    uint64_t load;      /* `pop` into the number's register, then `ret`: serves where sigreturn is missing */
 };
 
 struct arch_registers {
@@ -39,7 +42,7 @@ struct arch_floating {
     uint32_t ends[63]; /* of each feature's part of an XSAVE area (CPUID leaf 0xd) */
 };
 
-#define ARCH_FRAME_SIZE 336 /* a signal frame with what stands before it, rounded up to 16 */
+#define ARCH_FRAME_SIZE 320 /* a signal frame with what stands before it, rounded up */
 
 enum arch_call { ARCH_GETSOCKOPT, ARCH_SETSOCKOPT, ARCH_FCNTL, ARCH_CLOSE, ARCH_MMAP, ARCH_MUNMAP, ARCH_TKILL };
 
@@ -84,8 +87,6 @@ bool arch_sleeps_by_block(const struct arch_registers *by_kernel);
  */
 void arch_set_call(struct arch_registers *registers, const struct arch_code *code, enum arch_call call,
                    const uint64_t arguments[6], uint64_t stack, uint64_t array);
-
-void arch_set_stack(struct arch_registers *registers, uint64_t stack);
 
 /* What the call in a system-call-exit stop returned: 0 or -errno of the ptrace request. */
 int arch_result(pid_t tid, enum arch_kind kind, int64_t *result);
@@ -142,5 +143,111 @@ const struct span *target_main_stack(const struct target *target);
  * thread's own block lies tells whose stack it is; 0: not known yet.
  */
 bool target_has_stack(const struct target *target, uint64_t top, uint64_t thread_pointer, size_t size);
+
+/* ---- tracee.c: one traced thread --------------------------------------------- */
+
+#define SYSCALL_STOP (SIGTRAP | 0x80) /* PTRACE_O_TRACESYSGOOD */
+#define EVENT_STOP (PTRACE_EVENT_STOP << 8)
+
+/* What one call reads and writes. */
+struct slot {
+    uint32_t arguments[5]; /* for calls that want them in memory */
+    uint32_t length;
+    uint8_t value[SOCKALIVE_OPTION_MAX];
+};
+
+/* What a setsockopt and the getsockopt behind it do, for one of several options. */
+struct step_slot {
+    uint32_t arguments[2][5];
+    int32_t given;
+    uint32_t length;
+    int32_t value[2]; /* one more than an integer needs: a length of 4 shows that the reading succeeded */
+};
+
+#define STEPS_MAX (2 * SOCKALIVE_OPTIONS_MAX)
+
+/*
+ * What the target holds below its stack pointer. The stack grows downwards: read it from the bottom.
+ * The `ret` of a call falls into `close`, the one of that into `restore`.
+ */
+struct pad {
+    struct slot slot;
+    struct step_slot steps[SOCKALIVE_OPTIONS_MAX];
+    uint8_t chain[STEPS_MAX][ARCH_FRAME_SIZE]; /* each makes the next of several calls */
+    uint8_t close[ARCH_FRAME_SIZE];            /* runs close(duplicate) */
+    uint8_t restore[ARCH_FRAME_SIZE];          /* loads what was found */
+    uint8_t floating[ARCH_FLOATING_MAX] __attribute__((aligned(64)));
+};
+
+struct sockalive_tracee {
+    struct target target;
+    int timeout_ms;
+    int64_t running_until; /* when it was last known to run */
+    bool was_stopped;
+    bool in_signal_handling;      /* the present stop is one of get_signal's */
+    struct arch_registers found;  /* as release puts them back */
+    uint64_t mask;                /* the thread's blocked signals */
+    int descriptor;               /* fd, or a duplicate that no other thread knows */
+    struct arch_floating floating;
+    uint64_t pad;                 /* where struct pad lies in the target; 0: nowhere yet */
+    size_t pad_size;
+    uint64_t mapped, mapped_size; /* the mapping made for it; 0: it is on a stack */
+    bool may_chain;               /* rt_sigreturn works in this target, and takes nothing from it */
+    bool chained;                 /* it has run */
+    struct pad ours;
+    uint8_t saved[sizeof(struct pad)]; /* what lay in the pad's place */
+};
+
+int64_t tracee_now(void);
+int tracee_request(const struct sockalive_tracee *tracee, int name, uintptr_t address, uintptr_t data);
+int tracee_read(const struct sockalive_tracee *tracee, uint64_t address, void *bytes, size_t size);
+int tracee_write(const struct sockalive_tracee *tracee, uint64_t address, const void *bytes, size_t size);
+int tracee_set_mask(const struct sockalive_tracee *tracee, uint64_t mask);
+
+/*
+ * Runs the thread, by PTRACE_CONT or PTRACE_SYSCALL, to the stop wanted: EVENT_STOP, SYSCALL_STOP or
+ * a signal. Any other is handed back: a signal is delivered, a group stop stays in effect (detaching
+ * the thread puts it back into that).
+ */
+int tracee_run_to(struct sockalive_tracee *tracee, int how, int wanted);
+
+/* From a stop, or from running, to an event stop. */
+int tracee_interrupt(struct sockalive_tracee *tracee, bool stopped);
+
+/*
+ * One system call, with the stack pointer at stack, and at array its first five arguments for the
+ * kind that wants them in memory: 0 and its result, or why it did not come to its end.
+ */
+int tracee_call(struct sockalive_tracee *tracee, enum arch_call call, const uint64_t arguments[6], uint64_t stack,
+                uint64_t array, int64_t *result);
+
+/* ---- parachute.c ---------------------------------------------------------------- */
+
+/* Where a part of struct pad lies in the target. */
+#define PAD(tracee, part) ((tracee)->pad + offsetof(struct pad, part))
+
+/* Places and writes the pad, and hangs the stopped thread on it. Until its last step the thread would run on as found. */
+int parachute_spread(struct sockalive_tracee *tracee, bool *crash_safe);
+
+/* Makes the close frame close this descriptor. */
+int parachute_holds(struct sockalive_tracee *tracee, int descriptor);
+
+/* As tracee_call, over the parachute. */
+int parachute_call(struct sockalive_tracee *tracee, enum arch_call call, const uint64_t arguments[6], int64_t *result);
+
+/* Back to what was found. Whatever fails here, the parachute or the kernel's own restart remains. */
+void parachute_fold(struct sockalive_tracee *tracee);
+
+/*
+ * All the calls with one stop: each returns into the frame that makes the next; at the end the thread
+ * sends itself a signal that stops it. Killed meanwhile, it runs along the chain into the parachute.
+ * -EAGAIN: not in this target.
+ */
+struct chain_call {
+    enum arch_call call;
+    uint64_t arguments[6];
+    uint64_t array;
+};
+int parachute_chain(struct sockalive_tracee *tracee, const struct chain_call *calls, size_t count);
 
 #endif
