@@ -241,7 +241,8 @@ void parachute_fold(struct sockalive_tracee *tracee);
 /*
  * All the calls with one stop: each returns into the frame that makes the next; at the end the thread
  * sends itself a signal that stops it. Killed meanwhile, it runs along the chain into the parachute.
- * -EAGAIN: not in this target.
+ * -EAGAIN: not in this target. (5 readings, 4 settings, 4 readings, the whole hold: 135 us with chains,
+ * 300 to 370 us call by call on a sleeping target; 150 to 200 us and 760 us on a spinning one.)
  */
 struct chain_call {
     enum arch_call call;

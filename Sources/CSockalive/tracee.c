@@ -28,6 +28,10 @@ int tracee_request(const struct sockalive_tracee *tracee, int name, uintptr_t ad
  * Waits for any stop: its status as in waitid's si_status, -ESRCH if the thread ended, -ETIMEDOUT.
  * WNOWAIT leaves the stop's signal with the kernel: were it consumed and then this process
  * killed, a signal about to be delivered would be lost (ptrace_stop returns exit_code).
+ *
+ * Measured on a virtual machine with 2 CPUs, for a resume and the stop after it: yielding 5.7 us,
+ * blocking in waitid 6.9 us (and that has no timeout), spinning 9.2 us. To run on the target's CPU
+ * changes nothing: the kernel wakes the target on the idle one.
  */
 static int await_stop(struct sockalive_tracee *tracee)
 {
