@@ -20,7 +20,7 @@ struct Diagnosis {
         SocketFailure(
             .permission, .permissionDenied,
             "the descriptors of \(process.name.escaped) (PID \(process.pid)) may not be read",
-            remedy: rights(over: process.pid))
+            remedy: rights)
     }
 
     private func failure(for error: Errno, holder: SocketHolder) -> SocketFailure {
@@ -100,27 +100,24 @@ struct Diagnosis {
                 .permission, error, "PID \(pid) is traced by \(name) (PID \(tracer)) already, and only one tracer may",
                 remedy: "detach \(name), or use --method pidfd")
         }
-        return SocketFailure(.permission, error, "no permission to reach into PID \(pid)", remedy: rights(over: pid))
+        return SocketFailure(.permission, error, "no permission to reach into PID \(pid)", remedy: rights)
     }
 
-    private func rights(over pid: Int32) -> String {
-        let yama = (try? procfs.read("sys/kernel/yama/ptrace_scope") { $0.prefix(1).decimal(Int.self) }) ?? nil
+    /// What to do where rights are missing.
+    var rights: String {
+        let yama = procfs.number("sys/kernel/yama/ptrace_scope")
         if yama == 3 { return "kernel.yama.ptrace_scope is 3: nobody may, not even root, until the next boot" }
-        guard hasTraceCapability else {
+        let held = Capabilities(status: procfs.text("self/status") ?? [])
+        guard held.contains(.sysPtrace) else {
             let scope = yama.map { $0 > 0 ? " (kernel.yama.ptrace_scope is \($0))" : "" } ?? ""
-            return "run as root or with CAP_SYS_PTRACE\(scope)"
+            return "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH\(scope)"
+        }
+        // proc_pid_fd(5): the folder belongs to the target's user, mode 0500.
+        guard held.contains(.dacReadSearch) else {
+            return "CAP_SYS_PTRACE alone does not open another user's /proc/PID/fd: add CAP_DAC_READ_SEARCH"
         }
         return "a security module (SELinux, AppArmor) or a container forbids it; look into the audit log, "
             + "or run it on the host itself"
-    }
-
-    /// CAP_SYS_PTRACE is bit 19 of the effective set (capabilities(7)).
-    private var hasTraceCapability: Bool {
-        let mask = try? procfs.read("self/status") { text -> UInt64? in
-            let line = text.split(separator: UInt8(ascii: "\n")).first { $0.starts(with: "CapEff:\t".utf8) }
-            return line?.dropFirst(8).hexadecimal()
-        }
-        return ((mask ?? nil) ?? 0) & (1 << 19) != 0
     }
 
     private var unsupportedReason: String {
