@@ -124,6 +124,11 @@ int sockalive_unshare(int namespaces);
 /* The kernel kills this process when the thread that started it ends. 0, or -errno. */
 int sockalive_die_with_parent(void);
 
+/* ---- self_test.c ------------------------------------------------------------ */
+
+/* process_vm_readv(2) and process_vm_writev(2) on this very process: 0, or -errno. */
+int sockalive_try_process_vm(void);
+
 /* ---- stop requests: SIGINT, SIGTERM, SIGHUP ------------------------------- */
 
 /* Installs handlers that only remember the signal; SIGPIPE is ignored. */

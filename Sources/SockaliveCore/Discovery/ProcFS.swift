@@ -49,6 +49,18 @@ public final class ProcFS {
         }
     }
 
+    /// The first bytes of a file that may be large; with a count of 0 only whether it may be opened.
+    func prefix(of path: String, count: Int) throws -> [UInt8] {
+        let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard file >= 0 else { throw Errno(rawValue: errno) }
+        defer { close(file) }
+        return try [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+            let got = count == 0 ? 0 : Glibc.read(file, bytes.baseAddress, count)
+            guard got >= 0 else { throw Errno(rawValue: errno) }
+            filled = got
+        }
+    }
+
     /// The target of a symbolic link, as bytes. The kernel's links name at most PATH_MAX bytes.
     func link(_ path: String) throws -> [UInt8] {
         try withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) { target in

@@ -1,0 +1,106 @@
+import SystemPackage
+
+/// What the facts of a machine mean for the work. Pure.
+struct MachineChecks {
+    let facts: MachineFacts
+    let firewallTimeout: Seconds
+
+    var all: [Check] {
+        [
+            kernel, pidfd, processMemory, tracing, reading, suspending, yama, selinux, appArmor, seccomp,
+            namespaces, proc, keepalive,
+        ]
+    }
+
+    var kernel: Check {
+        switch facts.architecture {
+        case .amd64:
+            return .ok("kernel", "Linux \(facts.release.escaped) on x86-64")
+        case .other(let name):
+            let message = "Linux \(facts.release.escaped) on \(name): ptrace injection is for x86-64, pidfd for all"
+            return .obstacle(
+                "kernel", isFatal: !facts.hasPidfd, message, remedy: "pidfd needs Linux 5.6: update the kernel")
+        }
+    }
+
+    var pidfd: Check {
+        let missing = facts.pidfdOpenError != nil ? "pidfd_open" : "pidfd_getfd"
+        guard let error = facts.pidfdOpenError ?? facts.pidfdGetfdError else {
+            return .ok("pidfd", "pidfd_open and pidfd_getfd answer")
+        }
+        let isFatal = facts.architecture != .amd64
+        if error == .noFunction {
+            return .obstacle(
+                "pidfd", isFatal: isFatal, "\(missing) is missing: ptrace serves, which stops a thread for a moment",
+                remedy: "Linux 5.6 brought it; a container's seccomp profile may hide it")
+        }
+        return .obstacle(
+            "pidfd", isFatal: isFatal, "\(missing) is forbidden (\(error.name)): ptrace serves, if it may",
+            remedy: "a seccomp filter does that: run on the host itself, or allow pidfd_getfd in the profile")
+    }
+
+    var processMemory: Check {
+        guard case .amd64 = facts.architecture else {
+            return .ok("process_vm", "not needed: only ptrace injection uses it")
+        }
+        guard let error = facts.processMemoryError else {
+            return .ok("process_vm", "process_vm_readv and process_vm_writev answer")
+        }
+        return .obstacle(
+            "process_vm", isFatal: !facts.hasPidfd,
+            "process_vm_readv does not answer (\(error.name)): ptrace injection needs it",
+            remedy: error == .noFunction
+                ? "Linux 3.2 with CONFIG_CROSS_MEMORY_ATTACH brings it; in a container its seccomp profile may hide it"
+                : "a seccomp filter forbids it: run on the host itself, or allow it in the profile")
+    }
+
+    var seccomp: Check {
+        guard facts.seccomp != 0 else { return .ok("seccomp", "no filter on sockalive itself") }
+        return .note(
+            "seccomp", "a filter lies on sockalive itself, as in a container",
+            remedy: "if a trial below fails: run on the host, or allow the call in the profile")
+    }
+
+    var namespaces: Check {
+        let facts = facts.namespaces
+        var inside: [String] = []
+        if facts.isFirstPID == false { inside.append("PID namespace (what runs outside is invisible)") }
+        if facts.isFirstUser == false { inside.append("user namespace (capabilities count only inside)") }
+        if facts.isFirstNetwork == false { inside.append("network namespace (each target's own is looked into)") }
+        guard !inside.isEmpty else {
+            return .ok("namespaces", "on the host itself, in no container")
+        }
+        return .note(
+            "namespaces", "in a container: a separate " + inside.joined(separator: ", a separate "),
+            remedy: "for an agent outside, run on the host itself")
+    }
+
+    var proc: Check {
+        guard facts.hidePID != .off, !facts.capabilities.contains(.sysPtrace) else {
+            let mode = facts.hidePID.rawValue
+            let option = facts.hidePID == .off ? "" : " (hidepid=\(mode) does not hide from CAP_SYS_PTRACE)"
+            return .ok("proc", "/proc shows every process\(option)")
+        }
+        return .note(
+            "proc", "/proc is mounted with hidepid=\(facts.hidePID.rawValue): processes of other users are hidden",
+            remedy: "run as root, or be in the group that the mount option gid= names")
+    }
+
+    /// The sysctl alone is never enough: it is the idle time of sockets that asked for keepalive and for no
+    /// time of their own (net/ipv4/tcp.h, keepalive_time_when).
+    var keepalive: Check {
+        guard let defaults = facts.keepalive else {
+            return .note("keepalive", "net.ipv4.tcp_keepalive_* cannot be read; sockalive does not need them")
+        }
+        let values = "\(defaults.time)/\(defaults.interval)/\(defaults.probes)"
+        guard defaults.time + 2 * defaults.interval < firewallTimeout.count else {
+            return .note(
+                "keepalive",
+                "sysctl tcp_keepalive_* is \(values): the first probe comes after \(Seconds(defaults.time)), "
+                    + "too late for \(firewallTimeout), and only where the program asks for keepalive",
+                remedy: "nothing to do: sockalive gives each socket values of its own")
+        }
+        return .ok(
+            "keepalive", "sysctl tcp_keepalive_* is \(values): soon enough, where the program asks for keepalive")
+    }
+}

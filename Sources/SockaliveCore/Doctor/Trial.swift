@@ -1,0 +1,108 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// A process of our own to try everything on: it holds a live TCP connection, and tells what its keepalive is.
+public protocol TrialTarget {
+    var pid: Int32 { get }
+    /// The descriptor of its connection.
+    var fd: Int32 { get }
+    /// What getsockopt(2) in that very process answers for it; nil if it does not answer.
+    func keepalive() -> KeepaliveSettings?
+}
+
+/// Why there is nothing to try on.
+public struct TrialAbsence: Error, Equatable, Sendable {
+    public let message: String
+    public let remedy: String
+
+    public init(_ message: String, remedy: String) {
+        self.message = message
+        self.remedy = remedy
+    }
+}
+
+/// How a trial went.
+enum TrialOutcome: Equatable, Sendable {
+    /// Everything was set, and the process itself read it back.
+    case worked(KeepaliveSettings, pausedMicroseconds: Int)
+    /// The process was held, but it inherited the seccomp filter that lies on sockalive, and nobody under a
+    /// filter may suspend one: it says nothing of targets without a filter.
+    case filtered
+    case failed(SocketFailure)
+}
+
+/// Does the whole job on the child's connection, by each method, and looks it up by sock_diag.
+struct Trial {
+    let procfs: ProcFS
+    let target: any TrialTarget
+    let ownSeccomp: Int
+
+    /// The child's connection, by the road that every run takes.
+    func connection() throws -> DiscoveredSocket {
+        let selection = Selection(
+            processes: ProcessSelection(pids: [target.pid]), sockets: SocketSelection(ports: nil))
+        let sockets = try Discovery(procfs: procfs).snapshot(of: selection).sockets
+        guard let socket = sockets.first(where: { $0.holders.contains { $0.fd == target.fd } }) else {
+            throw TrialAbsence(
+                "the connection of the child is not to be found in /proc/\(target.pid)",
+                remedy: "mount /proc of this very PID namespace, without hidepid")
+        }
+        return socket
+    }
+
+    /// Sets values that no socket has by chance, and another set for each method.
+    func inject(into socket: DiscoveredSocket, by method: Method) -> TrialOutcome {
+        let mark = method == .pidfd ? 1 : 2
+        let request = KeepaliveRequest(
+            firewallTimeout: KeepaliveRequest.defaultFirewallTimeout, idle: 600 + mark, interval: 60 + mark,
+            count: 50 + mark, userTimeout: nil, enabled: true)
+        let wanted = KeepaliveSettings(
+            enabled: true, idle: request.wanted.idle, interval: request.wanted.interval, count: request.wanted.count)
+        let holder = SocketHolder(pid: target.pid, fd: target.fd)
+        do {
+            let paused = try apply(KeepaliveTreatment(request: request, isDryRun: false), to: socket, holder, method)
+            guard let found = target.keepalive(), found == wanted else { return .failed(Self.notReadBack) }
+            return .worked(found, pausedMicroseconds: paused)
+        } catch let refusal as RemoteSocket.Refusal where refusal.stage == SOCKALIVE_STAGE_SECCOMP && ownSeccomp != 0 {
+            return .filtered
+        } catch let failure as SocketFailure {
+            return .failed(failure)
+        } catch {
+            return .failed(Diagnosis(procfs: procfs, method: method).failure(for: error, holder: holder))
+        }
+    }
+
+    /// Whether sock_diag knows the connection under the same inode.
+    func lookup(_ socket: DiscoveredSocket) -> Result<Bool, Errno> {
+        let row = socket.row
+        return Result { () throws(Errno) in
+            try SocketLookup(family: row.family, local: row.local, remote: row.remote).inode() == row.inode
+        }
+    }
+
+    private func apply(
+        _ treatment: KeepaliveTreatment, to socket: DiscoveredSocket, _ holder: SocketHolder, _ method: Method
+    ) throws -> Int {
+        switch method {
+        case .pidfd:
+            // Our own child: its number is not given away before it is waited for.
+            let owner = sockalive_pidfd_open(holder.pid)
+            guard owner >= 0 else { throw Errno(rawValue: -owner) }
+            defer { close(owner) }
+            var borrowed = try BorrowedSocket(pidfd: owner, fd: holder.fd, inode: socket.inode)
+            _ = try treatment.run(on: &borrowed)
+            return 0
+        case .ptrace:
+            return try RemoteSocket.onOwnThread {
+                var remote = try RemoteSocket(holder: holder, inode: socket.inode)
+                _ = try treatment.run(on: &remote)
+                return remote.release()
+            }
+        }
+    }
+
+    private static let notReadBack = SocketFailure(
+        .other, .ioError, "the options were set, but the process itself reads back other values",
+        remedy: "this must not happen: report it with the kernel's version, and use the other method")
+}
