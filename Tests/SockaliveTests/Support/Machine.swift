@@ -37,4 +37,19 @@ enum Machine {
     private static func runs(_ command: [String]) -> Bool {
         (try? Program.run(command))?.status == 0
     }
+
+    static let builds32Bit: Bool = {
+        guard let folder = try? TemporaryFolder() else { return false }
+        let program = folder.path("small")
+        return (try? build32Bit(program)) != nil && runs([program, "and end"])
+    }()
+
+    /// A program that sleeps, or ends at once where it has an argument. Without headers: those for 32 bits may be missing.
+    static func build32Bit(_ program: String) throws {
+        let source = "int pause(void); int main(int argc, char **argv) { return argv[0] && argc > 1 ? 0 : pause(); }"
+        let compiler = "printf '%s' '\(source)' | gcc -m32 -x c -o '\(program)' -"
+        guard try Program.run(["sh", "-c", compiler]).status == 0 else { throw CannotBuild() }
+    }
+
+    struct CannotBuild: Error {}
 }
