@@ -1,0 +1,217 @@
+#!/bin/bash
+# What else keeps an idle connection alive, each way tried: prints the table of Docs/Firewalls.md.
+#
+#   Tests/Lab/alternatives.sh            all of them at once, about 20 seconds
+#   Tests/Lab/alternatives.sh SCENARIO   one of them, with every message
+#
+# Each has a firewall of its own in namespaces of its own (lab.sh), which forgets after 5 s; the session on
+# port 5633 is idle for 12 s. Run as root, for a person to read; the ordinary tests do not need it.
+# Packages beyond those of Tests/run.sh: gcc-multilib haproxy libkeepalive0 openssh-server socat.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=Tests/Lab/lab.sh
+. "$here/lab.sh"
+
+timeout=5 idle=12
+server=192.0.2.2
+# The names stand in the table; a scenario's function has the same one with _ for -.
+scenarios=(
+    nothing nothing-firewall-resets
+    sysctl sysctl-before-so-keepalive sysctl-after-so-keepalive
+    libkeepalive libkeepalive-static libkeepalive-32-bit
+    socat-plain socat-keepalive haproxy-plain haproxy-tcpka haproxy-tcpka-idle
+    ssh-plain ssh-server-alive
+    nft-ct-timeout nft-ct-timeout-other-port keepalive-at-the-server
+    inject-pidfd inject-pidfd-static inject-pidfd-32-bit inject-ptrace inject-ptrace-32-bit
+)
+
+build_clients() {
+    ALTERNATIVES=$(mktemp -d)
+    export ALTERNATIVES
+    chmod 755 "$ALTERNATIVES"
+    local source=$here/idle-client.c
+    gcc -O1 -Wall -o "$ALTERNATIVES/dynamic" "$source"
+    gcc -O1 -Wall -static -o "$ALTERNATIVES/static" "$source"
+    gcc -O1 -Wall -m32 -isystem /usr/include/x86_64-linux-gnu -o "$ALTERNATIVES/m32" "$source" || rm -f "$ALTERNATIVES/m32"
+}
+
+# ---- pieces ---------------------------------------------------------------------
+
+need() {
+    command -v "$1" >/dev/null || { echo "not tried: no $1" && exit 0; }
+}
+
+# An echo on the server; the options are socat's, for its end of each connection.
+start_server() {
+    local port=${1:-5633} options=${2:-}
+    lab_on server socat "TCP-LISTEN:$port,bind=$server,fork,reuseaddr$options" EXEC:/bin/cat &
+    wait_for lab_on server ss -Hltn "sport = :$port"
+}
+
+# Until the command prints something.
+wait_for() {
+    local i
+    for ((i = 0; i < 100; i++)); do
+        [ -z "$("$@" 2>/dev/null)" ] || return 0
+        sleep 0.1
+    done
+    lab_fail "waited for $* in vain"
+}
+
+# client FLAVOUR ADDRESS PORT [keepalive]; what runs once it stands is in $afterwards.
+client() {
+    local flavour=$1
+    shift
+    [ -x "$ALTERNATIVES/$flavour" ] || { echo "not tried: gcc -m32 is missing" && exit 0; }
+    cp "$ALTERNATIVES/$flavour" /run/beremote
+    { env ${preload:+LD_PRELOAD="$preload"} ${settings:+$settings} \
+        /run/beremote "$1" "$2" "$idle" ${3:+"$3"} || echo "not tried: the client failed"; } >/run/answer &
+    wait_for cat /run/answer
+    ${afterwards:-:} >&2
+    wait $!
+    tail -n 1 /run/answer
+}
+
+agent_sysctl() {
+    bash -c "echo 2 >/proc/sys/net/ipv4/tcp_keepalive_time; echo 1 >/proc/sys/net/ipv4/tcp_keepalive_intvl"
+}
+
+# ---- scenarios ------------------------------------------------------------------
+
+nothing() { start_server && client dynamic $server 5633; }
+
+# A firewall that answers what it does not know, instead of dropping it.
+nothing_firewall_resets() {
+    lab_on firewall nft add rule inet firewall forward meta l4proto tcp reject with tcp reset
+    nothing
+}
+
+sysctl() { agent_sysctl && nothing; }
+sysctl_before_so_keepalive() { agent_sysctl && start_server && client dynamic $server 5633 keepalive; }
+# The timer was armed for two hours when the program asked for keepalive.
+sysctl_after_so_keepalive() { start_server && afterwards=agent_sysctl client dynamic $server 5633 keepalive; }
+
+libkeepalive_with() {
+    preload=/usr/lib/libkeepalive.so settings='KEEPIDLE=2 KEEPINTVL=1 KEEPCNT=20'
+    [ -e $preload ] || { echo "not tried: libkeepalive0 is missing" && exit 0; }
+    start_server && client "$1" $server 5633
+}
+libkeepalive() { libkeepalive_with dynamic; }
+libkeepalive_static() { libkeepalive_with static; }
+libkeepalive_32_bit() { libkeepalive_with m32; }
+
+# A proxy on the agent's host: the client connects to it, it connects to the server.
+socat_with() {
+    need socat
+    start_server
+    socat TCP-LISTEN:5633,bind=127.0.0.1,reuseaddr "TCP:$server:5633$1" &
+    wait_for ss -Hltn src 127.0.0.1 sport = :5633
+    client dynamic 127.0.0.1 5633
+}
+socat_plain() { socat_with ""; }
+socat_keepalive() { socat_with ",keepalive,keepidle=2,keepintvl=1,keepcnt=20"; }
+
+haproxy_with() {
+    need haproxy
+    start_server
+    cat >/run/haproxy.cfg <<CONFIG
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 24h
+    timeout server 24h
+frontend agent
+    bind 127.0.0.1:5633
+    default_backend media
+backend media
+    server media $server:5633
+$1
+CONFIG
+    haproxy -db -q -f /run/haproxy.cfg &
+    wait_for ss -Hltn src 127.0.0.1 sport = :5633
+    client dynamic 127.0.0.1 5633
+}
+haproxy_plain() { haproxy_with ""; }
+haproxy_tcpka() { haproxy_with "    option srvtcpka"; }
+haproxy_tcpka_idle() {
+    haproxy_with "    option srvtcpka
+    srvtcpka-idle 2s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 20"
+}
+
+ssh_with() {
+    need /usr/sbin/sshd
+    # The server reaches its own address by its loopback.
+    lab_on server ip link set lo up
+    start_server
+    mkdir -p /run/sshd /run/keys
+    ssh-keygen -q -t ed25519 -N '' -f /run/keys/host
+    ssh-keygen -q -t ed25519 -N '' -f /run/keys/client
+    chmod 700 /run/keys
+    lab_on server /usr/sbin/sshd -D -f /dev/null -h /run/keys/host -o "ListenAddress=$server" -o Port=2222 \
+        -o AuthorizedKeysFile=/run/keys/client.pub -o StrictModes=no -o UsePAM=no \
+        -o PidFile=none -o PermitRootLogin=yes &
+    wait_for lab_on server ss -Hltn "sport = :2222"
+    ssh -F /dev/null -N -p 2222 -i /run/keys/client -L "127.0.0.1:5633:$server:5633" "$@" \
+        -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "root@$server" &
+    wait_for ss -Hltn src 127.0.0.1 sport = :5633
+    client dynamic 127.0.0.1 5633
+}
+ssh_plain() { ssh_with; }
+ssh_server_alive() { ssh_with -o ServerAliveInterval=2 -o ServerAliveCountMax=10; }
+
+# The firewall's administrator gives one port an hour, and leaves the rest.
+raise_for_5633() {
+    lab_on firewall nft -f - <<'RULES'
+table inet firewall {
+    ct timeout patient {
+        protocol tcp
+        l3proto ip
+        policy = { established : 3600 }
+    }
+    chain classify {
+        type filter hook prerouting priority -150;
+        tcp dport 5633 ct timeout set "patient"
+    }
+}
+RULES
+}
+nft_ct_timeout() { raise_for_5633 && nothing; }
+nft_ct_timeout_other_port() { raise_for_5633 && start_server 5634 && client dynamic $server 5634; }
+
+keepalive_at_the_server() {
+    start_server 5633 ",keepalive,keepidle=2,keepintvl=1,keepcnt=20" && client dynamic $server 5633
+}
+
+run_inject() { lab_sockalive inject --no-lock --firewall-timeout ${timeout}s --method "$method" || true; }
+inject_with() {
+    method=$1
+    start_server && afterwards=run_inject client "$2" $server 5633
+}
+inject_pidfd() { inject_with pidfd dynamic; }
+inject_pidfd_static() { inject_with pidfd static; }
+inject_pidfd_32_bit() { inject_with pidfd m32; }
+inject_ptrace() { inject_with ptrace dynamic; }
+inject_ptrace_32_bit() { inject_with ptrace m32; }
+
+# ---- all, or one ----------------------------------------------------------------
+
+if [ $# = 0 ]; then
+    build_clients
+    trap 'rm -rf "$ALTERNATIVES"' EXIT
+    for scenario in "${scenarios[@]}"; do
+        bash "$0" "$scenario" </dev/null >"$ALTERNATIVES/$scenario.outcome" 2>"$ALTERNATIVES/$scenario.messages" &
+    done
+    wait
+    printf '| tried | outcome |\n|---|---|\n'
+    for scenario in "${scenarios[@]}"; do
+        outcome=$(tail -n 1 "$ALTERNATIVES/$scenario.outcome")
+        printf '| %s | %s |\n' "$scenario" "${outcome:-failed: $(tail -n 1 "$ALTERNATIVES/$scenario.messages")}"
+    done
+    exit
+fi
+[ -n "${ALTERNATIVES:-}" ] || build_clients
+lab_enter "$@"
+lab_build $timeout
+"${1//-/_}"

@@ -1,0 +1,67 @@
+/*
+ * The client of alternatives.sh: one connection on which nothing is said for a while, then a line.
+ *
+ *   idle-client ADDRESS PORT SECONDS [keepalive]
+ *
+ * Prints "ready" when the connection stands and an echo came back over it; SECONDS later "saved" if an
+ * echo still comes back within 2 s, else "lost" and how the program gets to know.
+ * Plain C and few calls, so that it can be built dynamic, static and for 32 bits.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char *echo_of(int connection, const char *word)
+{
+    char answer[64];
+    struct pollfd waiting = {.fd = connection, .events = POLLIN};
+
+    if (send(connection, word, strlen(word), MSG_NOSIGNAL) < 0)
+        return strerror(errno);
+    if (poll(&waiting, 1, 2000) == 0)
+        return "silence";
+    ssize_t count = recv(connection, answer, sizeof answer, 0);
+    if (count < 0)
+        return strerror(errno);
+    return count == 0 ? "closed" : NULL;
+}
+
+int main(int argc, char **argv)
+{
+    int connection = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    struct sockaddr_in peer = {.sin_family = AF_INET};
+
+    if (argc < 4) {
+        fputs("usage: idle-client ADDRESS PORT SECONDS [keepalive]\n", stderr);
+        return 64;
+    }
+    peer.sin_port = htons((uint16_t)atoi(argv[2]));
+    if (inet_pton(AF_INET, argv[1], &peer.sin_addr) != 1 ||
+        connect(connection, (struct sockaddr *)&peer, sizeof peer) < 0) {
+        perror("idle-client: connect");
+        return 1;
+    }
+    if (argc > 4 && setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) < 0) {
+        perror("idle-client: SO_KEEPALIVE");
+        return 1;
+    }
+    const char *reason = echo_of(connection, "hello\n");
+    if (reason) {
+        fprintf(stderr, "idle-client: the connection does not work to begin with: %s\n", reason);
+        return 1;
+    }
+    puts("ready");
+    fflush(stdout);
+    sleep((unsigned)atoi(argv[3]));
+    reason = echo_of(connection, "still there?\n");
+    if (reason)
+        printf("lost (%s)\n", reason);
+    else
+        puts("saved");
+    return 0;
+}
