@@ -25,6 +25,7 @@ public struct ForeignText: Hashable, Sendable {
     /// ones) become `\u{202e}`; bytes that are no UTF-8 become `\xff`; a backslash is doubled, so
     /// that no name can pretend to be an escaped one.
     public var escaped: String {
+        if bytes.allSatisfy({ (0x20..<0x7f).contains($0) && $0 != UInt8(ascii: "\\") }) { return decoded }
         var result = ""
         var rest = bytes[...]
         while let first = rest.first {

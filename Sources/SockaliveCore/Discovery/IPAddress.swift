@@ -79,11 +79,37 @@ public struct IPAddress: Hashable, Sendable {
 
 extension IPAddress: CustomStringConvertible {
     public var description: String {
-        var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-        _ = bytes.withUnsafeBytes {
-            inet_ntop(family == .ipv4 ? AF_INET : AF_INET6, $0.baseAddress, &text, socklen_t(text.count))
+        family == .ipv4 ? ipv4Text : ipv6Text
+    }
+
+    private var ipv4Text: String {
+        String(unsafeUninitializedCapacity: 15) { text in
+            var count = 0
+            for shift in [24, 16, 8, 0] as [UInt64] {
+                let byte = UInt8(truncatingIfNeeded: low >> shift)
+                if count > 0 { text.append(UInt8(ascii: "."), &count) }
+                if byte >= 100 { text.append(UInt8(ascii: "0") + byte / 100, &count) }
+                if byte >= 10 { text.append(UInt8(ascii: "0") + byte / 10 % 10, &count) }
+                text.append(UInt8(ascii: "0") + byte % 10, &count)
+            }
+            return count
         }
-        return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
+    private var ipv6Text: String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(INET6_ADDRSTRLEN)) { text in
+            bytes.withUnsafeBytes {
+                _ = inet_ntop(AF_INET6, $0.baseAddress, text.baseAddress!, socklen_t(text.count))
+            }
+            return String(cString: text.baseAddress!)
+        }
+    }
+}
+
+extension UnsafeMutableBufferPointer<UInt8> {
+    fileprivate func append(_ byte: UInt8, _ count: inout Int) {
+        self[count] = byte
+        count += 1
     }
 }
 

@@ -37,8 +37,10 @@ public struct Seconds: Hashable, Comparable, Sendable {
 extension Seconds: CustomStringConvertible {
     /// `42m10s`, `1h`, `5s`: no unit that is zero, seconds left out from an hour on only if zero.
     public var description: String {
-        let units = [(count / 3600, "h"), (count / 60 % 60, "m"), (count % 60, "s")]
-        let text = units.filter { $0.0 > 0 }.map { "\($0.0)\($0.1)" }.joined()
-        return text.isEmpty ? "0s" : text
+        var text = ""
+        if count >= 3600 { text += "\(count / 3600)h" }
+        if count / 60 % 60 > 0 { text += "\(count / 60 % 60)m" }
+        if count % 60 > 0 || count == 0 { text += "\(count % 60)s" }
+        return text
     }
 }

@@ -66,6 +66,7 @@ struct Reporter {
 
     /// One socket's outcome, for `--verbose`.
     func step(_ result: SocketResult) {
+        guard output.verbose else { return }
         let way = result.method.map { " by \($0.rawValue), target stopped for \(result.pausedMicroseconds) µs" } ?? ""
         step("\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)")
     }

@@ -10,11 +10,18 @@ struct SocketTable {
         let names = ["PID", "PROCESS", "FD", "LOCAL", "REMOTE", "IDLE", "KEEPALIVE"]
         let header = (names + (isProbed ? ["ANSWER", "VERDICT"] : ["VERDICT"])).map { Cell($0) }
         let rows = [header] + results.map { cells($0) + verdict($0, isProbed) }
-        let widths = header.indices.map { column in rows.map { $0[column].width }.max() ?? 0 }
-        return rows.map { row in
-            let padded = zip(row, widths).dropLast().map { $0.shown + String(repeating: " ", count: $1 - $0.width + 2) }
-            return padded.joined() + row.last!.shown + "\n"
-        }.joined()
+        let widths = header.indices.map { column in rows.reduce(0) { max($0, $1[column].width) } }
+        // Bytes, not pieces of text: some programs have twenty thousand sockets.
+        var text: [UInt8] = []
+        for row in rows {
+            for (cell, width) in zip(row.dropLast(), widths) {
+                text += cell.shown.utf8
+                text += repeatElement(UInt8(ascii: " "), count: width - cell.width + 2)
+            }
+            text += row[row.count - 1].shown.utf8
+            text.append(UInt8(ascii: "\n"))
+        }
+        return String(decoding: text, as: UTF8.self)
     }
 
     private struct Cell {
@@ -23,7 +30,13 @@ struct SocketTable {
 
         init(_ plain: String, shown: String? = nil) {
             self.shown = shown ?? plain
-            width = plain.count
+            width = plain.utf8.allSatisfy { $0 < 0x80 } ? plain.utf8.count : plain.count
+        }
+
+        /// Plain text behind a gauge of so many columns.
+        init(gauge: String, width: Int, _ text: String) {
+            shown = gauge + text
+            self.width = width + text.utf8.count
         }
     }
 
@@ -53,13 +66,17 @@ struct SocketTable {
     private func idle(_ seconds: Double?) -> Cell {
         guard let seconds else { return Cell("-") }
         let filled = min(10, Int(seconds * 10 / Double(firewallTimeout.count)))
-        let gauge = String(repeating: "█", count: filled) + String(repeating: "░", count: 10 - filled)
-        return Cell("\(gauge) \(Seconds(Int(seconds)))")
+        return Cell(gauge: Self.gauges[filled], width: 11, Seconds(Int(seconds)).description)
+    }
+
+    private static let gauges = (0...10).map { filled in
+        String(repeating: "█", count: filled) + String(repeating: "░", count: 10 - filled) + " "
     }
 
     private func keepalive(_ result: SocketResult) -> String {
         guard let before = result.before, let planned = result.planned else { return "?" }
-        return text(before) == text(planned) ? text(before) : "\(text(before)) → \(text(planned))"
+        let (was, becomes) = (text(before), text(planned))
+        return was == becomes ? was : "\(was) → \(becomes)"
     }
 
     private func text(_ settings: KeepaliveSettings) -> String {
