@@ -45,7 +45,7 @@ extension ProcessTests {
                 has: [
                     "pid", "process", "exe", "uid", "fd", "holders", "inode", "netns", "family", "state", "local",
                     "remote", "idle_seconds", "keepalive", "before", "next_probe_seconds", "verdict", "action",
-                    "method", "paused_microseconds", "error", "probe",
+                    "method", "crash_safe", "paused_microseconds", "error", "probe",
                 ])
             for key in ["local", "remote"] { expect(socket[key], has: ["address", "port"]) }
             for key in ["keepalive", "before"] where !(socket[key] is NSNull) { expect(socket[key], has: settings) }

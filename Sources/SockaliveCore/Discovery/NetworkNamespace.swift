@@ -30,11 +30,23 @@ struct NetworkNamespaces {
     /// nil if the process is gone.
     func namespace(of pid: Int32) -> NetworkNamespace? {
         if let linked = Self.linked("\(pid)", procfs) { return linked }
-        guard let files = procfs.identity("\(pid)/net/tcp") else { return nil }
+        let folder = procfs.networkFolder(of: pid)
+        if let linked = Self.linked(folder, procfs) { return linked }
+        guard let files = procfs.identity("\(folder)/net/tcp") else { return nil }
         return files == ownFiles ? own : .files(files)
     }
 
     private static func linked(_ process: String, _ procfs: ProcFS) -> NetworkNamespace? {
         (try? procfs.link("\(process)/ns/net"))?.inode(ofKind: "net").map { .inode($0) }
+    }
+}
+
+extension ProcFS {
+    /// Where the process's network namespace shows: `PID`, or `PID/task/TID` of a thread that lives, where the
+    /// main thread has exited and left its namespaces (kernel/exit.c, exit_task_namespaces).
+    func networkFolder(of pid: Int32) -> String {
+        guard identity("\(pid)/net/tcp") == nil else { return "\(pid)" }
+        let threads = ((try? numbers(in: "\(pid)/task")) ?? []).map { "\(pid)/task/\($0)" }
+        return threads.first { identity("\($0)/net/tcp") != nil } ?? "\(pid)"
     }
 }

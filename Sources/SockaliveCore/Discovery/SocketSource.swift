@@ -72,7 +72,8 @@ struct SocketTables {
         if namespace == NetworkNamespaces(procfs: procfs).own { return try SockDiagSocket() }
         var lastError = Errno.noSuchProcess
         for member in members {
-            let file = openat(procfs.root.rawValue, "\(member.pid)/ns/net", O_RDONLY | O_CLOEXEC)
+            let file = openat(
+                procfs.root.rawValue, "\(procfs.networkFolder(of: member.pid))/ns/net", O_RDONLY | O_CLOEXEC)
             guard file >= 0 else {
                 lastError = Errno(rawValue: errno)
                 continue
@@ -91,7 +92,9 @@ struct SocketTables {
         for member in members {
             for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
                 let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
-                let found = (try? procfs.read("\(member.pid)/net/\(file)") { reader.rows(in: $0) }) ?? []
+                let found =
+                    (try? procfs.read("\(procfs.networkFolder(of: member.pid))/net/\(file)") { reader.rows(in: $0) })
+                    ?? []
                 for row in found where row.inode != 0 && selection.accepts(row) {
                     if inodes?.contains(row.inode) ?? true { rows.add(row) }
                 }

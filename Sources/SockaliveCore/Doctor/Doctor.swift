@@ -58,7 +58,7 @@ public struct Doctor {
     ) throws -> [ExaminedTarget] {
         let snapshot = try Discovery(procfs: procfs).snapshot(of: selection)
         let working = trials.absence == nil ? trials.methods : [.pidfd, .ptrace]
-        return snapshot.processes.map(\.pid).compactMap { pid in
+        return snapshot.processes.compactMap { pid in
             let sockets = snapshot.sockets.count { socket in
                 socket.holders.contains { $0.pid == pid } || socket.process.pid == pid
             }

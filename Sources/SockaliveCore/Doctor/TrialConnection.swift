@@ -64,8 +64,8 @@ private struct OwnSocket: SocketOptions {
         return Int(length)
     }
 
-    mutating func set(level: Int32, name: Int32, to value: Int32) throws {
-        throw Errno.notSupported
+    mutating func exchange(_ options: inout [OptionExchange]) throws {
+        for index in options.indices { options[index].carryOut(on: descriptor) }
     }
 }
 

@@ -47,21 +47,19 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
-        for index in options.indices {
-            options[index].error = exchange(&options[index])
-        }
+        for index in options.indices { options[index].carryOut(on: descriptor) }
     }
+}
 
-    private func exchange(_ option: inout OptionExchange) -> Errno? {
+extension OptionExchange {
+    /// On a descriptor of this process.
+    mutating func carryOut(on descriptor: Int32) {
         var length = socklen_t(MemoryLayout<Int32>.size)
-        if var newValue = option.newValue {
-            guard setsockopt(descriptor, option.level, option.name, &newValue, length) == 0 else {
-                return Errno(rawValue: errno)
-            }
+        error = nil
+        if var newValue, setsockopt(descriptor, level, name, &newValue, length) != 0 {
+            error = Errno(rawValue: errno)
+        } else if getsockopt(descriptor, level, name, &value, &length) != 0 {
+            error = Errno(rawValue: errno)
         }
-        guard getsockopt(descriptor, option.level, option.name, &option.value, &length) == 0 else {
-            return Errno(rawValue: errno)
-        }
-        return nil
     }
 }

@@ -46,7 +46,7 @@ public struct KeepaliveRun {
         do {
             let reached = try reach.apply(treatment, to: socket)
             return SocketResult(
-                socket: socket, outcome: reached.outcome, method: reach.method,
+                socket: socket, outcome: reached.outcome, method: reached.method, crashSafe: reached.crashSafe,
                 pausedMicroseconds: reached.pausedMicroseconds)
         } catch {
             return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
@@ -85,13 +85,17 @@ public struct SocketResult: Sendable {
     public let planned: KeepaliveSettings?
     public let idleSeconds: Double?
     public let method: Method?
+    /// Whether the target would have recovered by itself, had this process been killed while it held it;
+    /// nil where it was not held.
+    public let crashSafe: Bool?
     public internal(set) var pausedMicroseconds: Int
     public internal(set) var failure: SocketFailure?
     /// nil where the connection was not asked.
     public internal(set) var probe: ProbeAnswer?
 
     init(
-        socket: DiscoveredSocket, outcome: KeepaliveTreatment.Outcome, method: Method, pausedMicroseconds: Int
+        socket: DiscoveredSocket, outcome: KeepaliveTreatment.Outcome, method: Method, crashSafe: Bool? = nil,
+        pausedMicroseconds: Int
     ) {
         self.socket = socket
         self.action = outcome.action
@@ -100,6 +104,7 @@ public struct SocketResult: Sendable {
         self.planned = outcome.planned
         self.idleSeconds = socket.row.state == .listen ? nil : socket.row.idleSeconds ?? outcome.idleSeconds
         self.method = method
+        self.crashSafe = crashSafe
         self.pausedMicroseconds = pausedMicroseconds
         self.failure = nil
     }
@@ -112,6 +117,7 @@ public struct SocketResult: Sendable {
         self.planned = nil
         self.idleSeconds = socket.row.idleSeconds
         self.method = nil
+        self.crashSafe = nil
         self.pausedMicroseconds = 0
         self.failure = failure
     }

@@ -28,6 +28,9 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         self.hold = hold
     }
 
+    /// The target recovers by itself should this process be killed while it holds it.
+    var isCrashSafe: Bool { hold.crash_safe }
+
     /// Lets the thread go on; answers for how long it stood still, in microseconds.
     consuming func release() -> Int {
         sockalive_release(tracee, &hold)

@@ -11,17 +11,23 @@ protocol SocketTreatment {
 final class SocketReach {
     struct Reached<Outcome> {
         let outcome: Outcome
+        let method: Method
+        /// Whether the target would have recovered by itself, had this process been killed; nil where it
+        /// was not held.
+        var crashSafe: Bool?
         /// How long a thread of the target stood still, microseconds.
-        let pausedMicroseconds: Int
+        var pausedMicroseconds = 0
     }
 
     let method: Method
     private let procfs: ProcFS
+    private let choice: MethodChoice
     /// The processes as discovery holds them.
     private let handles: [Int32: ProcessHandle]
 
     init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
         self.procfs = procfs
+        self.choice = choice
         self.method = choice.resolved()
         self.handles = handles
     }
@@ -50,18 +56,33 @@ final class SocketReach {
     private func apply<Treatment: SocketTreatment>(
         _ treatment: Treatment, to socket: DiscoveredSocket, through holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
-        switch method {
-        case .pidfd:
+        guard method == .pidfd else { return try hold(treatment, socket, holder) }
+        do {
             let owner = try pidfd(of: holder.pid)
             var borrowed = try BorrowedSocket(pidfd: owner, fd: holder.fd, inode: socket.inode)
-            return Reached(outcome: try treatment.run(on: &borrowed), pausedMicroseconds: 0)
-        case .ptrace:
-            return try RemoteSocket.onOwnThread {
-                var remote = try RemoteSocket(holder: holder, inode: socket.inode)
-                let outcome = try treatment.run(on: &remote)
-                return Reached(outcome: outcome, pausedMicroseconds: remote.release())
-            }
+            return Reached(outcome: try treatment.run(on: &borrowed), method: .pidfd)
+        } catch let error as Errno where isHeadless(error, holder.pid) {
+            return try hold(treatment, socket, holder)
         }
+    }
+
+    private func hold<Treatment: SocketTreatment>(
+        _ treatment: Treatment, _ socket: DiscoveredSocket, _ holder: SocketHolder
+    ) throws -> Reached<Treatment.Outcome> {
+        try RemoteSocket.onOwnThread {
+            var remote = try RemoteSocket(holder: holder, inode: socket.inode)
+            let outcome = try treatment.run(on: &remote)
+            let isCrashSafe = remote.isCrashSafe
+            return Reached(
+                outcome: outcome, method: .ptrace, crashSafe: isCrashSafe, pausedMicroseconds: remote.release())
+        }
+    }
+
+    /// pidfd_getfd(2) looks into the main thread's descriptors, and one that has exited has none: EBADF, or
+    /// ESRCH (kernel/pid.c, __pidfd_fget). Another thread of the process still has them.
+    private func isHeadless(_ error: Errno, _ pid: Int32) -> Bool {
+        guard choice == .auto, error == .badFileDescriptor || error == .noSuchProcess else { return false }
+        return (try? procfs.read("\(pid)/stat") { ProcessStat($0) })??.state == "Z"
     }
 
     /// The pidfd that was opened before anything was read about the process: never another one's.

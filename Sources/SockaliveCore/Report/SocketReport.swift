@@ -19,6 +19,7 @@ public struct SocketReport: Encodable, Sendable {
     @Nullable var verdict: String?
     let action: String
     @Nullable var method: String?
+    @Nullable var crashSafe: Bool?
     let pausedMicroseconds: Int
     @Nullable var error: ErrorReport?
     @Nullable var probe: ProbeReport?
@@ -45,6 +46,7 @@ public struct SocketReport: Encodable, Sendable {
         _verdict = Nullable(wrappedValue: result.verdict(against: firewallTimeout)?.rawValue)
         action = result.action.rawValue
         _method = Nullable(wrappedValue: result.method?.rawValue)
+        _crashSafe = Nullable(wrappedValue: result.crashSafe)
         pausedMicroseconds = result.pausedMicroseconds
         _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))
         _probe = Nullable(wrappedValue: result.probe.map(ProbeReport.init))
