@@ -111,6 +111,7 @@ lab_connect() {
     exec {lab_from_agent}</run/from-agent
     lab_expect ready "$lab_from_agent"
     # Its process, and the descriptor of its first session.
+    # shellcheck disable=SC2034 # for the scripts that source this
     read -r LAB_VICTIM _ LAB_DESCRIPTOR _ <<<"$LAB_WORDS"
     LAB_DESCRIPTOR=${LAB_DESCRIPTOR%:*}
     lab_expect connected "$lab_from_server"

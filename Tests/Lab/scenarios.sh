@@ -5,6 +5,7 @@
 #   scenario DUE NAME ARG…   starts the script; DUE is what it prints, its lines joined by ", "
 #   scenario_outcomes        a line each: "ok|WRONG  OUTCOME  SCENARIO"; 1 if any outcome is not the one due
 
+scenario_script=
 scenario_names=() scenario_due=() scenario_processes=()
 scenario_folder=$(mktemp -d)
 trap 'rm -rf "$scenario_folder"' EXIT

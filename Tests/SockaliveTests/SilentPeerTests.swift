@@ -145,13 +145,18 @@ extension ProcessTests {
                 $0.mode = .poll
                 $0.keepalive = keepalive
             }
+            // A probe of peers that answer, from start to end: any moment of it may be the last.
+            let start = ContinuousClock.now
+            _ = try Report.of(["probe", "--method", method] + victim.selection)
+            let length = start.duration(to: .now).components
+            let microseconds = UInt32(length.seconds) * 1_000_000 + UInt32(length.attoseconds / 1_000_000_000_000)
             var leftovers = 0
             for round in 0..<25 {
                 if round == 12 { try room.fallSilent() }
                 let before = try victim.keepalive()
                 let probe = try Child(
                     [Program.path("sockalive"), "probe", "--no-lock", "--method", method] + victim.selection)
-                usleep(UInt32.random(in: 1000...60_000))
+                usleep(.random(in: 0...microseconds))
                 probe.kill()
                 let left = try victim.keepalive()
                 leftovers += zip(left, before).count { $0 != $1 }
