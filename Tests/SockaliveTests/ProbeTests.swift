@@ -64,17 +64,18 @@ extension ProcessTests {
             #expect(report.summary.silent == 0)
         }
 
-        @Test(arguments: methods) func `a thousand are probed within two seconds`(method: String) throws {
+        @Test(arguments: methods) func `a thousand are probed at once, not one after the other`(method: String) throws {
             let victim = try Victim {
                 $0.sessions = 1000
                 $0.mode = .poll
             }
             #expect(try victim.echoes())
             let start = ContinuousClock.now
-            let report = try Report.of(["probe", "--method", method] + victim.selection)
+            let report = try Report.of(["probe", "--method", method, "--timeout", "2m"] + victim.selection)
             let elapsed = start.duration(to: .now)
             #expect(report.summary.answered == 1000)
-            #expect(elapsed < .seconds(2), "\(elapsed)")
+            // A fresh socket cannot be asked before it has been idle for a second: in turn that would be 1000 s.
+            #expect(elapsed < .seconds(60), "\(elapsed)")
             #expect(try victim.keepalive().allSatisfy { $0 == .untouched })
         }
 
