@@ -263,32 +263,3 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         }
     }
 }
-
-@Suite struct SocketLookupTests {
-    private let lookup = SocketLookup(
-        family: .ipv4, local: Endpoint(address: IPAddress("192.0.2.1")!, port: 5633),
-        remote: Endpoint(address: IPAddress("198.51.100.7")!, port: 40000))
-
-    @Test func `the question is 72 bytes, ports and addresses in network order`() {
-        let bytes = lookup.request
-        #expect(bytes.count == 72)
-        #expect(bytes[0] == 72 && bytes[4] == 20 && bytes[6] == 1)
-        #expect(bytes[16..<18] == [2, 6])
-        #expect(bytes[24..<28] == [0x16, 0x01, 0x9c, 0x40])
-        #expect(bytes[28..<32] == [192, 0, 2, 1])
-        #expect(bytes[44..<48] == [198, 51, 100, 7])
-    }
-
-    @Test func `an answer gives the inode, an error its errno, a cut one neither`() throws {
-        var answer = [UInt8](repeating: 0, count: 88)
-        answer[4] = 20
-        answer[84] = 0x39
-        answer[85] = 0x05
-        #expect(try SocketLookup.inode(in: answer[...]) == 1337)
-        #expect(throws: Errno.ioError) { try SocketLookup.inode(in: answer[..<87]) }
-        answer[4] = 2
-        answer.replaceSubrange(16..<20, with: [0xfe, 0xff, 0xff, 0xff])
-        #expect(throws: Errno.noSuchFileOrDirectory) { try SocketLookup.inode(in: answer[...]) }
-        #expect(throws: Errno.ioError) { try SocketLookup.inode(in: []) }
-    }
-}

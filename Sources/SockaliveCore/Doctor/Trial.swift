@@ -77,7 +77,11 @@ struct Trial {
     func lookup(_ socket: DiscoveredSocket) -> Result<Bool, Errno> {
         let row = socket.row
         return Result { () throws(Errno) in
-            try SocketLookup(family: row.family, local: row.local, remote: row.remote).inode() == row.inode
+            var diag = try SockDiagSocket()
+            let found = try diag.row(family: row.family, local: row.local, remote: row.remote)
+            // Without the module tcp_diag the kernel answers ENOENT as well.
+            guard let found else { throw .noSuchFileOrDirectory }
+            return found.inode == row.inode
         }
     }
 

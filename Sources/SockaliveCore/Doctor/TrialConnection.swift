@@ -31,8 +31,17 @@ public final class TrialConnection {
 
     /// What getsockopt(2) answers here; nil if it does not.
     public var keepalive: KeepaliveSettings? {
-        var socket = OwnSocket(descriptor: fd)
-        return try? socket.keepalive()
+        guard let enabled = value(.keepalive), let idle = value(.idle), let interval = value(.interval),
+            let count = value(.count), let userTimeout = value(.userTimeout)
+        else { return nil }
+        return KeepaliveSettings(
+            enabled: enabled != 0, idle: idle, interval: interval, count: count, userTimeout: userTimeout)
+    }
+
+    private func value(_ option: Option) -> Int32? {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return getsockopt(fd, option.level, option.name, &value, &length) == 0 ? value : nil
     }
 
     private static func socket() throws(Errno) -> Int32 {
@@ -49,23 +58,6 @@ public final class TrialConnection {
             withSocketAddress(&address, { name, _ in getsockname(listener, name, &size) }) == 0
         else { throw Errno(rawValue: errno) }
         return address
-    }
-}
-
-/// A socket of this very process.
-private struct OwnSocket: SocketOptions {
-    let descriptor: Int32
-
-    mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
-        var length = socklen_t(value.count)
-        guard getsockopt(descriptor, level, name, value.baseAddress, &length) == 0 else {
-            throw Errno(rawValue: errno)
-        }
-        return Int(length)
-    }
-
-    mutating func exchange(_ options: inout [OptionExchange]) throws {
-        for index in options.indices { options[index].carryOut(on: descriptor) }
     }
 }
 
