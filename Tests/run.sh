@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 # shellcheck source=Tests/install.sh
 . Tests/install.sh
 
+# 32-bit targets exist beside 64-bit ones on x86-64 only.
+[ "$(uname -m)" != x86_64 ] || install_missing gcc-multilib
 install_missing_to_build bsdutils iproute2 nftables util-linux
 swift build --build-tests
 swift test --skip-build

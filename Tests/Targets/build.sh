@@ -1,6 +1,7 @@
 #!/bin/sh
 # Compiles the victims of the injection into a folder, each as -64, -64-static, -32 and -32-static
-# (SwiftPM makes the first kind only), and what torture.sh needs. Usage: build.sh FOLDER
+# (SwiftPM makes the first kind only), and what torture.sh needs. The last two need gcc-multilib, and are
+# left out without it. Usage: build.sh FOLDER
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1
@@ -10,12 +11,15 @@ mkdir -p "$out"
 if [ -e "$out/stamp" ] && [ -z "$(find "$here" -newer "$out/stamp" -name '*.c' -print -quit)" ]; then exit 0; fi
 # <asm/…> is the same for both; gcc-multilib links it to /usr/include, and conflicts with cross compilers.
 flags_32="$flags -m32 -idirafter /usr/include/x86_64-linux-gnu"
+makes_32=true
+echo 'int main(void) { return 0; }' | gcc -m32 -static -x c - -o "$out/probe" 2>/dev/null || makes_32=false
 for name in victim-registers victim-sleeps victim-signals victim-odd; do
     gcc $flags "$here/$name/main.c" -o "$out/$name-64"
     gcc $flags -static "$here/$name/main.c" -o "$out/$name-64-static"
+    $makes_32 || continue
     gcc $flags_32 "$here/$name/main.c" -o "$out/$name-32"
     gcc $flags_32 -static "$here/$name/main.c" -o "$out/$name-32-static"
 done
 gcc $flags "$here/torture/main.c" -o "$out/torture"
 gcc $flags -shared -fPIC "$here/legacy/die-at.c" -o "$out/die-at.so" -ldl
-touch "$out/stamp"
+! $makes_32 || touch "$out/stamp"
