@@ -1,0 +1,208 @@
+import Foundation
+import Glibc
+import Testing
+
+extension ProcessTests {
+    @Suite(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
+    struct InjectionSafety {
+        // MARK: no broken sleep
+
+        /// Every call that `victim-sleeps` knows, except those that end by their own timeout.
+        private static let wokenCalls = [
+            "read-socket", "read-pipe", "recv-timeout", "accept", "poll", "poll-timeout", "ppoll", "select",
+            "epoll_wait", "epoll_wait-timeout", "epoll_pwait", "futex", "semop", "semtimedop", "msgrcv",
+            "sigtimedwait", "pause", "sigsuspend", "epoll_wait-handler", "waitpid",
+        ]
+
+        private static let timedCalls = [
+            "nanosleep", "poll-end", "epoll_wait-end", "recv-timeout-end", "select-end", "futex-end",
+            "sigtimedwait-end",
+        ]
+
+        @Test(arguments: BuiltVictims.kinds)
+        func `no blocking call comes back for five injections`(kind: BuiltVictims.Kind) throws {
+            let sleepers = try Self.wokenCalls.map { try Sleeper("victim-sleeps", kind, $0) }
+            for round in 1...5 {
+                #expect(try inject(into: sleepers.map(\.pid), round) == sleepers.count)
+            }
+            for sleeper in sleepers {
+                #expect(sleeper.result() == "ok", "\(sleeper.name)")
+            }
+        }
+
+        @Test(arguments: BuiltVictims.kinds)
+        func `no sleep with an end comes back before it`(kind: BuiltVictims.Kind) throws {
+            let sleepers = try Self.timedCalls.map { try Sleeper("victim-sleeps", kind, $0) }
+            #expect(try inject(into: sleepers.map(\.pid), 1) == sleepers.count)
+            for sleeper in sleepers {
+                #expect(sleeper.result(waking: false).hasPrefix("ok "), "\(sleeper.name)")
+            }
+        }
+
+        /// How many of the processes had both ends of their connection set.
+        private func inject(into pids: [Int32], _ round: Int) throws -> Int {
+            let selection = pids.flatMap { ["--pid", "\($0)"] } + ["--any-port"]
+            let report = try Report.of(["inject", "--method", "ptrace", "--idle", "\(100 + round)"] + selection)
+            #expect(report.sockets.allSatisfy { $0.method == "ptrace" && $0.action == "set" })
+            return Set(report.sockets.filter { $0.keepalive?.idle == 100 + round }.map(\.pid)).count
+        }
+
+        // MARK: no signal lost
+
+        @Test func `a signal every millisecond for 200 injections is handled once, in order`() throws {
+            // One that spins, for a machine with two processors.
+            let sleeping = try (BuiltVictims.kinds + BuiltVictims.kinds).dropLast()
+                .map { try Sleeper("victim-signals", $0, "sleep") }
+            let victims = try sleeping + [Sleeper("victim-signals", .dynamic64, "spin")]
+            let rounds = 200 / victims.count
+            for round in 1...rounds {
+                #expect(try inject(into: victims.map(\.pid), round) == victims.count)
+            }
+            for victim in victims {
+                // "sent N handled N wrong 0 woken 0"
+                let numbers = victim.result().split(separator: " ").compactMap { Int($0) }
+                #expect(numbers.count == 4 && numbers[0] == numbers[1] && numbers[0] > rounds, "\(victim.name)")
+                #expect(numbers.suffix(2) == [0, 0], "\(victim.name)")
+            }
+        }
+
+        // MARK: every kind of target
+
+        @Test(arguments: BuiltVictims.kinds, ["plain", "threads", "coroutine", "one-coroutine", "rseq"])
+        func `a target echoes, is injected, echoes again`(kind: BuiltVictims.Kind, how: String) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
+            try expectUntouched(target)
+        }
+
+        @Test(arguments: BuiltVictims.kinds)
+        func `threads that have not the socket are passed over`(kind: BuiltVictims.Kind) throws {
+            for how in ["zombie-main", "own-table"] {
+                let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
+                #expect(target.echoes())
+                withKnownIssue("discovery looks into the main thread's descriptors only") {
+                    let report = try Report.of(["inject", "--method", "ptrace"] + target.selection)
+                    #expect(report.summary.set == 1)
+                }
+                #expect(target.echoes())
+            }
+        }
+
+        @Test(
+            .enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: BuiltVictims.kinds)
+        func `a seccomp filter that kills is suspended`(kind: BuiltVictims.Kind) throws {
+            try expectUntouched(try Echoer([BuiltVictims.path("victim-odd", kind), "seccomp"]))
+        }
+
+        @Test(arguments: BuiltVictims.kinds)
+        func `the child of vfork is treated, and its parent waits on`(kind: BuiltVictims.Kind) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "vfork"])
+            #expect(target.echoes())
+            let path = "/proc/\(target.pid)/task/\(target.pid)/children"
+            let child = try String(contentsOfFile: path, encoding: .utf8).split(separator: " ")[0]
+            let inject = ["inject", "--method", "ptrace", "--idle", "600", "--port", "\(target.port)"]
+            try expectSet(try Report.of(inject + ["--pid", "\(child)"]), idle: 600)
+            #expect(target.echoes())
+        }
+
+        @Test(arguments: BuiltVictims.kinds)
+        func `a stopped target is treated and stays stopped`(kind: BuiltVictims.Kind) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "threads"])
+            #expect(target.echoes())
+            kill(target.pid, SIGSTOP)
+            let deadline = Deadline(.seconds(10))
+            while try !ProcessTrace(of: target.pid).isStopped && deadline.millisecondsLeft > 0 {}
+            #expect(try Report.of(["inject", "--method", "ptrace"] + target.selection).summary.set == 1)
+            #expect(try ProcessTrace(of: target.pid).isStopped)
+            kill(target.pid, SIGCONT)
+            #expect(target.echoes())
+        }
+
+        @Test(arguments: BuiltVictims.kinds)
+        func `a descriptor that is another file by now is never set`(kind: BuiltVictims.Kind) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "swap"])
+            for round in 1...5 {
+                let inject = ["inject", "--method", "ptrace", "--idle", "\(100 + round)"] + target.selection
+                let program = try Program.sockalive(inject + ["--no-lock", "--json"])
+                for socket in try Report(json: program.output).sockets where socket.action == "failed" {
+                    #expect(socket.error?.message.hasPrefix("fd changed") == true)
+                }
+                #expect(target.echoes())
+            }
+        }
+
+        private func expectUntouched(_ target: Echoer, sourceLocation: SourceLocation = #_sourceLocation) throws {
+            #expect(target.echoes(), sourceLocation: sourceLocation)
+            for idle in [1000, 2000] {
+                let inject = ["inject", "--method", "ptrace", "--idle", "\(idle)"] + target.selection
+                try expectSet(try Report.of(inject, sourceLocation: sourceLocation), idle: idle)
+                #expect(target.echoes(), sourceLocation: sourceLocation)
+            }
+            #expect(try ProcessTrace(of: target.pid).tracer == "0", sourceLocation: sourceLocation)
+        }
+
+        /// One socket was set, and so it is when looked at from outside.
+        private func expectSet(_ report: Report, idle: Int) throws {
+            let socket = try report.socket
+            #expect(socket.action == "set")
+            let descriptor = try #require(socket.fd)
+            let found = try SocketKeepalive.read(pid: socket.pid, descriptors: [descriptor])
+            #expect(found.map(\.enabled) == [true] && found.map(\.idle) == [idle])
+        }
+
+        // MARK: programs of other languages
+
+        @Test(.enabled(if: Machine.has("python3"), "there is no python3 here"))
+        func `Python goes on`() throws {
+            let program = """
+                import os, socket
+                server = socket.create_server(("127.0.0.1", 0))
+                print(os.getpid(), server.getsockname()[1], flush=True)
+                connection = server.accept()[0]
+                while data := connection.recv(100): connection.send(data)
+                """
+            try expectUntouched(try Echoer(["python3", "-c", program]))
+        }
+
+        @Test(.enabled(if: Machine.has("node"), "there is no node here"))
+        func `Node goes on`() throws {
+            let program = """
+                const server = require("net").createServer(s => s.pipe(s))
+                server.listen(0, "127.0.0.1", () => console.log(process.pid, server.address().port))
+                """
+            try expectUntouched(try Echoer(["node", "-e", program]))
+        }
+
+        @Test(.enabled(if: Machine.has("go"), "there is no Go compiler here"))
+        func `Go goes on`() throws {
+            let program = """
+                package main
+                import ("fmt"; "io"; "net"; "os")
+                func main() {
+                    listener, _ := net.Listen("tcp4", "127.0.0.1:0")
+                    fmt.Println(os.Getpid(), listener.Addr().(*net.TCPAddr).Port)
+                    connection, _ := listener.Accept()
+                    io.Copy(struct{ io.Writer }{connection}, struct{ io.Reader }{connection})
+                }
+                """
+            let folder = try TemporaryFolder()
+            let source = folder.path("main.go")
+            try program.write(toFile: source, atomically: false, encoding: .utf8)
+            let built = try Program.run(["go", "build", "-o", folder.path("echo"), source], deadline: .seconds(120))
+            try #require(built.status == 0, "\(built.errors)")
+            // Go sets keepalive on what it accepts, with times of its own.
+            try expectUntouched(try Echoer([folder.path("echo")]))
+        }
+
+        // MARK: a killed injector
+
+        @Test(.enabled(if: BuiltVictims.makesEveryKind, "gcc makes no 32-bit programs here (gcc-multilib)"))
+        func `torture harms nobody`() throws {
+            let environment = ProcessInfo.processInfo.environment.merging(
+                ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": BuiltVictims.folder]) { $1 }
+            let torture = try Program.run(
+                [BuiltVictims.script("torture.sh"), "60"], environment: environment, deadline: .seconds(240))
+            #expect(torture.status == 0, "\(torture.output)\(torture.errors)")
+            #expect(torture.output.contains("harmed in all 0 of"))
+        }
+    }
+}
