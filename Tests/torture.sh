@@ -3,6 +3,7 @@
 # injection, and counts the targets harmed. Needs gcc with 32-bit support (gcc-multilib), and root or
 # CAP_SYS_PTRACE. Below 1000 the steps are those of three kinds of targets, not ten.
 # Usage: Tests/torture.sh [N]; SOCKALIVE=PATH takes a built program, VICTIMS=FOLDER what build.sh made.
+# shellcheck disable=SC2086 # the line is split into words
 set -eu
 cd "$(dirname "$0")/.."
 number=${1:-2000}

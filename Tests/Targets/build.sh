@@ -2,6 +2,7 @@
 # Compiles the victims of the injection into a folder, each as -64, -64-static, -32 and -32-static
 # (SwiftPM makes the first kind only), and what torture.sh needs. The last two need gcc-multilib, and are
 # left out without it. Usage: build.sh FOLDER
+# shellcheck disable=SC2086 # the flags are words
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1
