@@ -29,8 +29,8 @@ enum BuiltVictims {
     }
 
     /// A script of the folder `Tests`.
-    static func script(_ name: String, file: String = #filePath) -> String {
-        let support = URL(fileURLWithPath: file).deletingLastPathComponent()
+    static func script(_ name: String) -> String {
+        let support = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         return support.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(name).path
     }
 }
