@@ -3,7 +3,7 @@ struct ProbeQuestion {
     /// Ages in tcp_info are whole clock ticks; the slowest clock ticks every 10 ms (CONFIG_HZ_100).
     private static let tick = 10.0
 
-    /// Just before the timer was set.
+    /// Between reading the signs of life and setting the timer.
     let asked: Double
     /// When the probe leaves at the earliest: TCP_KEEPIDLE is at least one second.
     let due: Double
@@ -18,19 +18,25 @@ struct ProbeQuestion {
         leftAfter = due
     }
 
-    /// - Returns: how long the answer took, in milliseconds, as exactly as the looks are close; nil as long
-    ///   as nothing came from the peer since it was asked.
-    mutating func answer(at now: Double, _ pulse: Pulse) -> Double? {
-        let elapsed = now - asked
+    /// A look takes time, and by ptrace on a busy machine a lot of it: when it began is counted where an answer
+    /// might else be seen that was none, and when it ended where the answer might else look faster.
+    ///
+    /// - Parameter look: from before the connection was looked at until after.
+    /// - Returns: how long the answer took at most, in milliseconds; nil as long as nothing came from the
+    ///   peer since it was asked.
+    mutating func answer(seenIn look: ClosedRange<Double>, _ pulse: Pulse) -> Double? {
+        let elapsed = look.lowerBound - asked
         func isFresh(_ age: KeyPath<Pulse, Int>) -> Bool {
             Double(pulse[keyPath: age]) + Self.tick < Double(before[keyPath: age]) + elapsed
         }
         // A peer that only sends has nothing to acknowledge: its data is an answer, too.
         guard isFresh(\.millisecondsSinceAck) || isFresh(\.millisecondsSinceData) else {
-            if let sent = pulse.segmentsSent, sent == before.segmentsSent { leftAfter = max(leftAfter, now) }
+            if let sent = pulse.segmentsSent, sent == before.segmentsSent {
+                leftAfter = max(leftAfter, look.lowerBound)
+            }
             return nil
         }
-        let came = now - max(0, Double(pulse.idleMilliseconds) - Self.tick)
+        let came = look.upperBound - max(0, Double(pulse.idleMilliseconds) - Self.tick)
         return max(0, came - leftAfter)
     }
 }

@@ -25,7 +25,7 @@ public struct ProbeRun {
         self.wait = Double(wait.count) * 1000
         self.control = control
         reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
-        look = PulseReader(reach: reach)
+        look = PulseReader(procfs: procfs, reach: reach)
     }
 
     public var method: Method { reach.method }
@@ -83,10 +83,11 @@ public struct ProbeRun {
     private func outcome(of candidate: inout Candidate) -> Candidate.End? {
         guard var question = candidate.armed?.question else { return .notAsked }
         do {
+            let start = clock.milliseconds
             let seen = try look.pulse(of: candidate.socket)
-            candidate.pausedMicroseconds += seen.pausedMicroseconds
             let now = clock.milliseconds
-            let answer = question.answer(at: now, seen.outcome)
+            candidate.pausedMicroseconds += seen.pausedMicroseconds
+            let answer = question.answer(seenIn: start...now, seen.outcome)
             candidate.armed?.question = question
             if seen.outcome.isClosed { return .reset }
             return answer.map { .answered($0) } ?? (now >= question.due + wait ? .silent : nil)
