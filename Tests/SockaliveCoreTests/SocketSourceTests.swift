@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 import Testing
 
@@ -63,6 +64,29 @@ import Testing
             if socket.row.state == .established { expectSame(socket.row, other.row) }
             #expect(socket.row.local == other.row.local)
             #expect(abs((socket.row.idleSeconds ?? 0) - (other.row.idleSeconds ?? 0)) < 2)
+        }
+    }
+
+    @Test(.enabled(if: hasDiag && MethodChoice.auto.resolved() == .pidfd, "nothing to compare here"))
+    func `signs of life in the table are those of the socket, and of no other in its place`() throws {
+        let connections = try LiveConnections(each: 3)
+        var diag = try SockDiagSocket()
+        let sockets = try snapshot(connections, .procfs, listeners: false)
+        let handle = sockalive_pidfd_open(getpid())
+        defer { close(handle) }
+        #expect(sockets.count == 18)
+        for (inode, socket) in sockets {
+            let holder = try #require(socket.holders.first)
+            var borrowed = try BorrowedSocket(pidfd: handle, fd: holder.fd, inode: inode)
+            let told = try borrowed.pulse()
+            let seen = try #require(try diag.pulse(of: socket.row))
+            #expect(seen.state == told.state && seen.segmentsSent == told.segmentsSent)
+            #expect(abs(seen.millisecondsSinceAck - told.millisecondsSinceAck) < 1000)
+            let row = socket.row
+            let other = SocketRow(
+                family: row.family, local: row.local, remote: row.remote, state: row.state, timer: row.timer,
+                uid: row.uid, inode: inode + 1)
+            #expect(try diag.pulse(of: other) == nil)
         }
     }
 

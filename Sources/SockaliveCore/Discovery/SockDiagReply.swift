@@ -108,9 +108,12 @@ struct SockDiagMessage {
         }
     }
 
-    private var idleSeconds: Double? {
+    private var idleSeconds: Double? { pulse?.idleSeconds }
+
+    /// Its tcp_info, which the kernel sends where it was asked for it (INET_DIAG_INFO).
+    var pulse: Pulse? {
         let attributes = NetlinkAttributes(UnsafeRawBufferPointer(rebasing: bytes[Self.fixedSize...]))
-        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { Pulse($0.value)?.idleSeconds }
+        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { Pulse($0.value) }
     }
 
     /// Within the fixed part, whose length was checked once.

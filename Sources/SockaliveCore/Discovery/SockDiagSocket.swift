@@ -41,15 +41,26 @@ struct SockDiagSocket: ~Copyable {
 
     /// The connection between two ends, or nil where there is none.
     mutating func row(family: IPAddress.Family, local: Endpoint, remote: Endpoint) throws(Errno) -> SocketRow? {
+        try connection(family, local, remote, \.row)
+    }
+
+    /// Signs of life of the connection that a row stands for; nil where it is gone, or another by now.
+    mutating func pulse(of row: SocketRow) throws(Errno) -> Pulse? {
+        try connection(row.family, row.local, row.remote) { $0.inode == row.inode ? $0.pulse : nil }
+    }
+
+    private mutating func connection<Value>(
+        _ family: IPAddress.Family, _ local: Endpoint, _ remote: Endpoint, _ read: (SockDiagMessage) -> Value?
+    ) throws(Errno) -> Value? {
         sequence += 1
         let request = SockDiagRequest.exact(family: family, local: local, remote: remote, sequence: sequence)
-        var row: SocketRow?
+        var value: Value?
         do {
-            _ = try ask(request, isDump: false) { row = $0.row }
+            _ = try ask(request, isDump: false) { value = read($0) }
         } catch .noSuchFileOrDirectory {
             return nil
         }
-        return row
+        return value
     }
 
     /// - Returns: whether the answer is whole and consistent in itself.
