@@ -4,10 +4,10 @@
 
 #include <errno.h>
 
-int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct sockalive_tracee **out,
+int sockalive_hold(const struct sockalive_target *target, int timeout_ms, struct sockalive_tracee **out,
                    struct sockalive_hold *info)
 {
-    (void)pid, (void)fd, (void)inode, (void)timeout_ms, (void)out;
+    (void)target, (void)timeout_ms, (void)out;
     *info = (struct sockalive_hold){.stage = SOCKALIVE_STAGE_UNSUPPORTED};
     return -ENOSYS;
 }
@@ -17,17 +17,10 @@ void sockalive_release(struct sockalive_tracee *tracee, struct sockalive_hold *i
     (void)tracee, (void)info;
 }
 
-int sockalive_remote_getsockopt(struct sockalive_tracee *tracee, int level, int name, void *value,
-                                uint32_t *length, struct sockalive_hold *info)
+int sockalive_remote_option(struct sockalive_tracee *tracee, bool set, int level, int name, void *value,
+                            uint32_t *length, struct sockalive_hold *info)
 {
-    (void)tracee, (void)level, (void)name, (void)value, (void)length, (void)info;
-    return -ENOSYS;
-}
-
-int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int name, const void *value,
-                                uint32_t length, struct sockalive_hold *info)
-{
-    (void)tracee, (void)level, (void)name, (void)value, (void)length, (void)info;
+    (void)tracee, (void)set, (void)level, (void)name, (void)value, (void)length, (void)info;
     return -ENOSYS;
 }
 
@@ -35,6 +28,12 @@ int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_o
                              struct sockalive_hold *info)
 {
     (void)tracee, (void)options, (void)count, (void)info;
+    return -ENOSYS;
+}
+
+ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t size)
+{
+    (void)tid, (void)address, (void)bytes, (void)size;
     return -ENOSYS;
 }
 

@@ -21,61 +21,13 @@
 /* Results that the kernel keeps to itself while a call is interrupted (include/linux/errno.h). */
 enum { ERESTARTSYS = 512, ERESTARTNOINTR = 513, ERESTARTNOHAND = 514, ERESTART_RESTARTBLOCK = 516 };
 
-int arch_kind_of(const uint8_t elf[20], enum arch_kind *kind)
-{
-    unsigned machine = elf[18] | (unsigned)elf[19] << 8;
-    *kind = elf[EI_CLASS] == ELFCLASS64 ? ARCH_64 : ARCH_32;
-    if (memcmp(elf, ELFMAG, SELFMAG) != 0)
-        return -EOPNOTSUPP;
-    /* ELFCLASS32 with EM_X86_64 is x32: 64-bit registers, 32-bit pointers, calls of its own. */
-    return machine == (*kind == ARCH_64 ? EM_X86_64 : EM_386) ? 0 : -EOPNOTSUPP;
-}
-
-static uint64_t find(const uint8_t *bytes, size_t size, uint64_t address, const char *pattern, size_t length)
-{
-    const uint8_t *found = memmem(bytes, size, pattern, length);
-    return found ? address + (uint64_t)(found - bytes) : 0;
-}
-
-/* A string literal may hold zeros: its length is that of the array. */
-#define FIND(pattern) find(bytes, size, address, pattern, sizeof(pattern) - 1)
-
-static void find_call(struct arch_code *code, uint64_t at, bool returns, unsigned skipped)
-{
-    if (at == 0 || code->returns || (code->call && !returns))
-        return;
-    code->call = at;
-    code->returns = returns;
-    code->skipped = skipped;
-}
-
-bool arch_find_code(struct arch_code *code, const uint8_t *bytes, size_t size, uint64_t address)
-{
-    uint64_t sigreturn;
-    if (code->kind == ARCH_64) {
-        find_call(code, FIND("\x0f\x05\xc3"), true, 0); /* syscall; ret */
-        find_call(code, FIND("\x0f\x05"), false, 0);    /* as in the vDSO */
-        sigreturn = FIND("\x48\xc7\xc0\x0f\0\0\0\x0f\x05"); /* mov $15,%rax; syscall: glibc, musl, Go */
-        if (!sigreturn)
-            sigreturn = FIND("\xb8\x0f\0\0\0\x0f\x05"); /* mov $15,%eax; syscall */
-    } else {
-        find_call(code, FIND("\xcd\x80\x5d\x5a\x59\xc3"), true, 3); /* the vDSO: int $0x80; pop three; ret */
-        find_call(code, FIND("\xcd\x80\xc3"), true, 0);
-        find_call(code, FIND("\xcd\x80"), false, 0);
-        sigreturn = FIND("\xb8\xad\0\0\0\xcd\x80"); /* __kernel_rt_sigreturn: mov $173,%eax; int $0x80 */
-    }
-    if (!code->sigreturn)
-        code->sigreturn = sigreturn;
-    return code->returns && code->sigreturn;
-}
-
-int arch_read(pid_t tid, enum arch_kind kind, struct arch_registers *registers)
+int arch_read(pid_t tid, bool is_32_bit, struct arch_registers *registers)
 {
     /* The 64-bit layout even of a 32-bit thread (arch_ptrace, PTRACE_GETREGS). */
     if (ptrace(PTRACE_GETREGS, tid, NULL, &registers->user) < 0)
         return -errno;
     const struct user_regs_struct *user = &registers->user;
-    if (user->cs != (kind == ARCH_64 ? CODE_SEGMENT_64 : CODE_SEGMENT_32))
+    if (user->cs != (is_32_bit ? CODE_SEGMENT_32 : CODE_SEGMENT_64))
         return -EOPNOTSUPP;
     return (int32_t)user->orig_rax >= 0 && user->orig_rax & X32_CALL ? -EOPNOTSUPP : 0;
 }
@@ -90,15 +42,15 @@ uint64_t arch_stack_pointer(const struct arch_registers *registers)
     return registers->user.rsp;
 }
 
-uint64_t arch_thread_pointer(enum arch_kind kind, const struct arch_registers *registers)
+uint64_t arch_thread_pointer(bool is_32_bit, const struct arch_registers *registers)
 {
-    uint64_t base = kind == ARCH_64 ? registers->user.fs_base : registers->user.gs_base;
+    uint64_t base = is_32_bit ? registers->user.gs_base : registers->user.fs_base;
     return base ? base : 1;
 }
 
-uint64_t arch_free_stack(enum arch_kind kind, const struct arch_registers *registers)
+uint64_t arch_free_stack(bool is_32_bit, const struct arch_registers *registers)
 {
-    return (registers->user.rsp - (kind == ARCH_64 ? RED_ZONE : 0)) & ~(uint64_t)63;
+    return (registers->user.rsp - (is_32_bit ? 0 : RED_ZONE)) & ~(uint64_t)63;
 }
 
 uint64_t arch_call_site(const struct arch_registers *found)
@@ -216,26 +168,26 @@ static void set_call_64(struct user_regs_struct *user, enum arch_call call, cons
     user->r9 = arguments[5];
 }
 
-void arch_set_call(struct arch_registers *registers, const struct arch_code *code, enum arch_call call,
+void arch_set_call(struct arch_registers *registers, const struct sockalive_target *target, enum arch_call call,
                    const uint64_t arguments[6], uint64_t stack, uint64_t array)
 {
     struct user_regs_struct *user = &registers->user;
-    if (code->kind == ARCH_64)
-        set_call_64(user, call, arguments);
-    else
+    if (target->is_32_bit)
         set_call_32(user, call, arguments, array);
-    user->rip = code->call;
+    else
+        set_call_64(user, call, arguments);
+    user->rip = target->call.address;
     user->rsp = stack;
     /* Or the kernel takes rax for an interrupted call's result and backs rip up. */
     user->orig_rax = (unsigned long long)-1;
     user->eflags &= ~(unsigned long long)(TRAP_FLAG | DIRECTION_FLAG);
 }
 
-int arch_result(pid_t tid, enum arch_kind kind, int64_t *result)
+int arch_result(pid_t tid, bool is_32_bit, int64_t *result)
 {
     errno = 0;
     *result = ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.rax), NULL);
-    if (kind == ARCH_32)
+    if (is_32_bit)
         *result = (uint64_t)*result >= (uint32_t)-4095 ? (int32_t)*result : (int64_t)(uint32_t)*result;
     return -errno;
 }
@@ -279,7 +231,7 @@ static size_t xsave_size(const struct arch_floating *where, uint64_t features)
     return end;
 }
 
-int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATING_MAX], struct arch_floating *where)
+int arch_read_floating(pid_t tid, bool is_32_bit, uint8_t copy[ARCH_FLOATING_MAX], struct arch_floating *where)
 {
     uint8_t *area = copy + XSAVE_AT;
     struct iovec all = {area, ARCH_FLOATING_MAX - XSAVE_AT - 64}, old = {area - FSAVE_SIZE, 108};
@@ -292,7 +244,7 @@ int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATIN
     size_t size = xsave_size(where, features);
     if (size > all.iov_len)
         return -EOVERFLOW;
-    where->start = kind == ARCH_64 ? XSAVE_AT : XSAVE_AT - FSAVE_SIZE;
+    where->start = is_32_bit ? XSAVE_AT - FSAVE_SIZE : XSAVE_AT;
     where->end = XSAVE_AT + size + sizeof(uint32_t);
     where->full = all.iov_len;
     /*
@@ -305,7 +257,7 @@ int arch_read_floating(pid_t tid, enum arch_kind kind, uint8_t copy[ARCH_FLOATIN
     };
     memcpy(area + SOFTWARE_BYTES, &software, sizeof software);
     memcpy(area + size, &(uint32_t){MAGIC_2}, sizeof(uint32_t));
-    if (kind == ARCH_64)
+    if (!is_32_bit)
         return 0;
     /* A 32-bit frame's x87 registers come from the old layout, with status and magic (0: FXSAVE follows) behind. */
     if (ptrace(PTRACE_GETREGSET, tid, (void *)NT_PRFPREG, &old) < 0)
@@ -372,18 +324,18 @@ static struct frame_32 make_frame_32(const struct user_regs_struct *user, uint64
     };
 }
 
-void arch_make_frame(uint8_t frame[ARCH_FRAME_SIZE], const struct arch_code *code,
+void arch_make_frame(uint8_t frame[ARCH_FRAME_SIZE], const struct sockalive_target *target,
                      const struct arch_registers *registers, uint64_t mask, uint64_t floating)
 {
     memset(frame, 0, ARCH_FRAME_SIZE);
-    if (code->kind == ARCH_64) {
-        struct frame_64 made = make_frame_64(&registers->user, mask, floating);
-        made.back = code->sigreturn;
-        memcpy(frame, &made, sizeof made);
-    } else {
+    if (target->is_32_bit) {
         struct frame_32 made = make_frame_32(&registers->user, mask, floating);
-        made.back = (uint32_t)code->sigreturn;
-        memcpy(frame + code->skipped * 4, &made, sizeof made);
+        made.back = (uint32_t)target->sigreturn.address;
+        memcpy(frame + target->skipped * 4, &made, sizeof made);
+    } else {
+        struct frame_64 made = make_frame_64(&registers->user, mask, floating);
+        made.back = target->sigreturn.address;
+        memcpy(frame, &made, sizeof made);
     }
 }
 #endif

@@ -15,6 +15,7 @@
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f /* Linux 5.13 */
 #endif
 #define EVERY_SIGNAL UINT64_MAX
+#define THREAD_BLOCK_MAX 8192
 
 /* Puts the pad at the first address from start on that is aligned, and notes what lies there. */
 static bool place_at(struct sockalive_tracee *tracee, uint64_t start)
@@ -29,10 +30,19 @@ static bool place_at(struct sockalive_tracee *tracee, uint64_t start)
 /* Below the thread's own stack pointer, if the memory there is certainly its own and large enough. */
 static bool place_on_stack(struct sockalive_tracee *tracee)
 {
-    enum arch_kind kind = tracee->target.code.kind;
-    uint64_t top = arch_free_stack(kind, &tracee->found), thread = arch_thread_pointer(kind, &tracee->found);
-    return target_has_stack(&tracee->target, top, thread, tracee->pad_size + 64) &&
-           place_at(tracee, (top - tracee->pad_size) & ~(uint64_t)63);
+    const struct sockalive_target *target = &tracee->target;
+    uint64_t top = arch_free_stack(target->is_32_bit, &tracee->found);
+    uint64_t thread = arch_thread_pointer(target->is_32_bit, &tracee->found);
+    for (size_t i = 0; i < target->stack_count; i++) {
+        const struct sockalive_stack *stack = &target->stacks[i];
+        if (top <= stack->start || top > stack->end)
+            continue;
+        /* glibc and musl put the thread's own block at the very end of the stack that they allocate. */
+        bool own = stack->main || (thread >= top && stack->end - thread <= THREAD_BLOCK_MAX);
+        return own && top - stack->start >= tracee->pad_size + 64 &&
+               place_at(tracee, (top - tracee->pad_size) & ~(uint64_t)63);
+    }
+    return false;
 }
 
 /*
@@ -41,9 +51,11 @@ static bool place_on_stack(struct sockalive_tracee *tracee)
  */
 static bool place_at_bottom(struct sockalive_tracee *tracee)
 {
-    const struct target *target = &tracee->target;
-    const struct span *stack = target_main_stack(target);
+    const struct sockalive_target *target = &tracee->target;
+    const struct sockalive_stack *stack = NULL;
     uint64_t pointer = arch_stack_pointer(&tracee->found);
+    for (size_t i = 0; i < target->stack_count && !stack; i++)
+        stack = target->stacks[i].main ? &target->stacks[i] : NULL;
     if (target->tid != target->pid || !stack || (pointer >= stack->start && pointer <= stack->end) ||
         stack->end - stack->start < 2 * tracee->pad_size || !place_at(tracee, stack->start))
         return false;
@@ -99,7 +111,7 @@ static uint64_t floating_address(const struct sockalive_tracee *tracee)
 static struct arch_registers closing(const struct sockalive_tracee *tracee, int descriptor)
 {
     struct arch_registers registers = tracee->found;
-    arch_set_call(&registers, &tracee->target.code, ARCH_CLOSE, (const uint64_t[6]){(uint64_t)descriptor},
+    arch_set_call(&registers, &tracee->target, ARCH_CLOSE, (const uint64_t[6]){(uint64_t)descriptor},
                   PAD(tracee, restore), 0);
     return registers;
 }
@@ -107,14 +119,13 @@ static struct arch_registers closing(const struct sockalive_tracee *tracee, int 
 int parachute_holds(struct sockalive_tracee *tracee, int descriptor)
 {
     struct arch_registers registers = closing(tracee, descriptor);
-    arch_make_frame(tracee->ours.close, &tracee->target.code, &registers, EVERY_SIGNAL, floating_address(tracee));
+    arch_make_frame(tracee->ours.close, &tracee->target, &registers, EVERY_SIGNAL, floating_address(tracee));
     return tracee_write(tracee, PAD(tracee, close), tracee->ours.close, sizeof tracee->ours.close);
 }
 
 int parachute_spread(struct sockalive_tracee *tracee, bool *crash_safe)
 {
-    const struct target *target = &tracee->target;
-    const struct arch_code *code = &target->code;
+    const struct sockalive_target *target = &tracee->target;
     uint8_t instruction[2] = {0};
     uint64_t site = arch_call_site(&tracee->found);
     if (site)
@@ -124,15 +135,15 @@ int parachute_spread(struct sockalive_tracee *tracee, bool *crash_safe)
     struct arch_registers again = tracee->found, resting;
     arch_take_up_again(instruction, &tracee->found, &again);
 
-    bool returns = code->returns && code->sigreturn && !target->shadow_stack &&
-                   arch_read_floating(target->tid, code->kind, tracee->ours.floating, &tracee->floating) == 0;
+    bool returns = target->returns && target->sigreturn.length && !target->shadow_stack &&
+                   arch_read_floating(target->tid, target->is_32_bit, tracee->ours.floating, &tracee->floating) == 0;
     tracee->pad_size = offsetof(struct pad, floating) + tracee->floating.end;
     int error = place_on_stack(tracee) || place_at_bottom(tracee) ? 0 : place_in_mapping(tracee);
     if (error)
         return error;
     tracee->may_chain = returns && target->own_tid && !arch_sleeps_by_block(&tracee->found);
     *crash_safe = returns && !tracee->mapped && !target->seccomp;
-    arch_make_frame(tracee->ours.restore, code, &again, tracee->mask, floating_address(tracee));
+    arch_make_frame(tracee->ours.restore, target, &again, tracee->mask, floating_address(tracee));
     error = tracee_write(tracee, tracee->pad, &tracee->ours, tracee->pad_size);
     if (error == 0)
         error = parachute_holds(tracee, -1);
@@ -167,28 +178,28 @@ static int harmless_signal(const struct sockalive_tracee *tracee)
 
 int parachute_chain(struct sockalive_tracee *tracee, const struct chain_call *calls, size_t count)
 {
-    const struct arch_code *code = &tracee->target.code;
+    const struct sockalive_target *target = &tracee->target;
     int signal = harmless_signal(tracee);
     if (!tracee->may_chain || !signal || count > STEPS_MAX)
         return -EAGAIN;
     struct arch_registers first = tracee->found, next;
     for (size_t i = 0; i < count; i++) {
         next = tracee->found;
-        arch_set_call(&next, code, calls[i].call, calls[i].arguments, PAD(tracee, chain[i]), calls[i].array);
+        arch_set_call(&next, target, calls[i].call, calls[i].arguments, PAD(tracee, chain[i]), calls[i].array);
         if (i == 0)
             first = next;
         else
-            arch_make_frame(tracee->ours.chain[i - 1], code, &next, EVERY_SIGNAL, floating_address(tracee));
+            arch_make_frame(tracee->ours.chain[i - 1], target, &next, EVERY_SIGNAL, floating_address(tracee));
     }
-    const uint64_t stop[6] = {(uint64_t)tracee->target.own_tid, (uint64_t)signal};
-    arch_set_call(&next, code, ARCH_TKILL, stop, PAD(tracee, close), 0);
-    arch_make_frame(tracee->ours.chain[count - 1], code, &next, EVERY_SIGNAL & ~(1ull << (signal - 1)),
+    const uint64_t stop[6] = {(uint64_t)target->own_tid, (uint64_t)signal};
+    arch_set_call(&next, target, ARCH_TKILL, stop, PAD(tracee, close), 0);
+    arch_make_frame(tracee->ours.chain[count - 1], target, &next, EVERY_SIGNAL & ~(1ull << (signal - 1)),
                     floating_address(tracee));
 
     size_t size = offsetof(struct pad, chain[count]) - offsetof(struct pad, steps);
     int error = tracee_write(tracee, PAD(tracee, steps), tracee->ours.steps, size);
     if (error == 0)
-        error = arch_write(tracee->target.tid, &first);
+        error = arch_write(target->tid, &first);
     tracee->chained = true;
     if (error == 0)
         error = tracee_request(tracee, PTRACE_CONT, 0, 0);

@@ -16,22 +16,60 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Do the bytes that were found still stand there? */
+static bool stands(const struct sockalive_tracee *tracee, const struct sockalive_code *code)
+{
+    uint8_t bytes[sizeof code->bytes];
+    return code->length <= sizeof bytes && tracee_read(tracee, code->address, bytes, code->length) == 0 &&
+           memcmp(bytes, code->bytes, code->length) == 0;
+}
 
 /* What must be known of the stopped thread before anything is changed. */
 static int look(struct sockalive_tracee *tracee, struct sockalive_hold *info)
 {
-    const struct target *target = &tracee->target;
+    const struct sockalive_target *target = &tracee->target;
     const uintptr_t options = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
     info->stage = SOCKALIVE_STAGE_SECCOMP;
     if (target->seccomp && tracee_request(tracee, PTRACE_SETOPTIONS, 0, options) < 0)
         return -EPERM;
     info->stage = SOCKALIVE_STAGE_PREPARE;
-    int error = arch_read(target->tid, target->code.kind, &tracee->found);
+    int error = arch_read(target->tid, target->is_32_bit, &tracee->found);
     if (error == -EOPNOTSUPP)
         info->stage = SOCKALIVE_STAGE_UNSUPPORTED;
-    return error ? error : tracee_request(tracee, PTRACE_GETSIGMASK, sizeof tracee->mask, (uintptr_t)&tracee->mask);
+    if (error)
+        return error;
+    if (!target->call.length || !stands(tracee, &target->call) || !stands(tracee, &target->sigreturn))
+        return -ENOEXEC;
+    return tracee_request(tracee, PTRACE_GETSIGMASK, sizeof tracee->mask, (uintptr_t)&tracee->mask);
+}
+
+/* Is the descriptor of the thread to hold the socket? */
+static bool is_socket(const struct sockalive_target *target, int fd)
+{
+    char path[80], link[64], wanted[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/fd/%d", target->pid, target->tid, fd);
+    snprintf(wanted, sizeof wanted, "socket:[%llu]", (unsigned long long)target->inode);
+    ssize_t length = readlink(path, link, sizeof link - 1);
+    if (length < 0)
+        return false;
+    link[length] = '\0';
+    return strcmp(link, wanted) == 0;
+}
+
+/* Has the process one thread only, so that nobody touches its descriptors while that one is held? */
+static bool is_single(const struct sockalive_target *target)
+{
+    char path[32];
+    struct stat tasks;
+    snprintf(path, sizeof path, "/proc/%d/task", target->pid);
+    /* Its links are ".", "..", and one a thread (proc_task_getattr). */
+    return stat(path, &tasks) == 0 && tasks.st_nlink == 3;
 }
 
 /*
@@ -42,11 +80,11 @@ static int look(struct sockalive_tracee *tracee, struct sockalive_hold *info)
  */
 static int take_descriptor(struct sockalive_tracee *tracee)
 {
-    const struct target *target = &tracee->target;
+    const struct sockalive_target *target = &tracee->target;
     const uint64_t arguments[6] = {(uint64_t)target->fd, F_DUPFD_CLOEXEC, (uint64_t)target->spare};
     int64_t duplicate = target->fd;
     int error = 0;
-    if (!target_is_single(target)) {
+    if (!is_single(target)) {
         error = parachute_holds(tracee, target->spare);
         if (error == 0)
             error = parachute_call(tracee, ARCH_FCNTL, arguments, &duplicate);
@@ -56,7 +94,7 @@ static int take_descriptor(struct sockalive_tracee *tracee)
             error = parachute_holds(tracee, (int)duplicate);
     }
     tracee->descriptor = (int)duplicate;
-    return error ? error : target_is_socket(target, target->tid, tracee->descriptor) ? 0 : -ESTALE;
+    return error ? error : is_socket(target, tracee->descriptor) ? 0 : -ESTALE;
 }
 
 /* Back to what was found, and let go. A thread that never stopped is let go when the one that seized it ends. */
@@ -71,26 +109,22 @@ static void let_go(struct sockalive_tracee *tracee, struct sockalive_hold *info)
     info->paused_ns = tracee->was_stopped ? tracee_now() - tracee->running_until : 0;
 }
 
-int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct sockalive_tracee **out,
+int sockalive_hold(const struct sockalive_target *target, int timeout_ms, struct sockalive_tracee **out,
                    struct sockalive_hold *info)
 {
     *info = (struct sockalive_hold){.stage = SOCKALIVE_STAGE_PREPARE};
     struct sockalive_tracee *tracee = calloc(1, sizeof *tracee);
     if (!tracee)
         return -ENOMEM;
-    tracee->target = (struct target){.pid = pid, .fd = fd, .inode = inode};
-    tracee->descriptor = fd;
+    tracee->target = *target;
+    tracee->descriptor = target->fd;
     tracee->timeout_ms = timeout_ms;
     arch_measure_floating(&tracee->floating);
-    int error = target_inspect(&tracee->target, &info->stage);
-    info->tid = tracee->target.tid;
-    if (error)
-        goto out;
 
     /* Killed from here on, before the parachute: the kernel detaches, and the thread runs on as it was. */
     info->stage = SOCKALIVE_STAGE_SEIZE;
-    error = tracee_request(tracee, PTRACE_SEIZE, 0, PTRACE_O_TRACESYSGOOD);
-    if (error == -EPERM && !target_is_socket(&tracee->target, info->tid, fd))
+    int error = tracee_request(tracee, PTRACE_SEIZE, 0, PTRACE_O_TRACESYSGOOD);
+    if (error == -EPERM && !is_socket(target, target->fd))
         error = -ESRCH; /* what has just died is refused like this, too */
     if (error)
         goto out;
@@ -111,7 +145,7 @@ int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct soc
     }
     let_go(tracee, info);
 out:
-    if (error == -ESRCH && info->stage != SOCKALIVE_STAGE_CHOOSE_THREAD)
+    if (error == -ESRCH)
         info->stage = SOCKALIVE_STAGE_GONE;
     free(tracee);
     return error;
@@ -148,28 +182,19 @@ static int remote_option(struct sockalive_tracee *tracee, enum arch_call call, i
     return error ? error : (int)result;
 }
 
-int sockalive_remote_getsockopt(struct sockalive_tracee *tracee, int level, int name, void *value,
-                                uint32_t *length, struct sockalive_hold *info)
+int sockalive_remote_option(struct sockalive_tracee *tracee, bool set, int level, int name, void *value,
+                            uint32_t *length, struct sockalive_hold *info)
 {
     if (*length > SOCKALIVE_OPTION_MAX)
         return -EINVAL;
     struct slot slot = {.length = *length};
-    int result = remote_option(tracee, ARCH_GETSOCKOPT, level, name, &slot, info);
-    if (result == 0 && slot.length <= *length) {
+    memcpy(slot.value, value, *length);
+    int result = remote_option(tracee, set ? ARCH_SETSOCKOPT : ARCH_GETSOCKOPT, level, name, &slot, info);
+    if (result == 0 && !set && slot.length <= *length) {
         memcpy(value, slot.value, slot.length);
         *length = slot.length;
     }
     return result;
-}
-
-int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int name, const void *value,
-                                uint32_t length, struct sockalive_hold *info)
-{
-    if (length > SOCKALIVE_OPTION_MAX)
-        return -EINVAL;
-    struct slot slot = {.length = length};
-    memcpy(slot.value, value, length);
-    return remote_option(tracee, ARCH_SETSOCKOPT, level, name, &slot, info);
 }
 
 /* Adds the calls for one option: setsockopt if it is to be set, and then getsockopt. Answers their number. */
@@ -194,19 +219,6 @@ static size_t add_calls(struct sockalive_tracee *tracee, const struct sockalive_
     return count;
 }
 
-/* One option alone: this says why it fails, for which a chain has no place. */
-static void run_alone(struct sockalive_tracee *tracee, struct sockalive_option *option, struct sockalive_hold *info)
-{
-    uint32_t length = sizeof option->value;
-    int set = 0;
-    if (option->set)
-        set = sockalive_remote_setsockopt(tracee, option->level, option->name, &option->value, length, info);
-    if (info->stage == SOCKALIVE_STAGE_NONE)
-        option->result = sockalive_remote_getsockopt(tracee, option->level, option->name, &option->value, &length, info);
-    if (set < 0)
-        option->result = set;
-}
-
 int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_option *options, size_t count,
                              struct sockalive_hold *info)
 {
@@ -217,19 +229,14 @@ int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_o
     for (size_t i = 0; i < count; i++)
         number += add_calls(tracee, &options[i], i, calls + number);
     int chained = parachute_chain(tracee, calls, number);
-    int error = chained == -EAGAIN ? 0 : finish(chained, info);
-    for (size_t i = 0; i < count && error == 0; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct step_slot *slot = &tracee->ours.steps[i];
-        if (chained == 0 && slot->length == sizeof options[i].value &&
-            (!options[i].set || slot->value[0] == slot->given)) {
+        options[i].done = chained == 0 && slot->length == sizeof options[i].value &&
+                          (!options[i].set || slot->value[0] == slot->given);
+        if (options[i].done)
             options[i].value = slot->value[0];
-            options[i].result = 0;
-        } else {
-            run_alone(tracee, &options[i], info);
-            error = info->stage == SOCKALIVE_STAGE_NONE ? 0 : options[i].result;
-        }
     }
-    return error;
+    return chained == -EAGAIN ? 0 : finish(chained, info);
 }
 
 struct body {

@@ -88,18 +88,24 @@ int tracee_interrupt(struct sockalive_tracee *tracee, bool stopped)
     return error ? error : tracee_run_to(tracee, PTRACE_CONT, EVENT_STOP);
 }
 
-int tracee_read(const struct sockalive_tracee *tracee, uint64_t address, void *bytes, size_t size)
-{
-    struct iovec here = {bytes, size}, there = {(void *)address, size};
-    ssize_t done = process_vm_readv(tracee->target.tid, &here, 1, &there, 1, 0);
-    return done < 0 ? -errno : (size_t)done == size ? 0 : -EFAULT;
-}
-
 int tracee_write(const struct sockalive_tracee *tracee, uint64_t address, const void *bytes, size_t size)
 {
     struct iovec here = {(void *)bytes, size}, there = {(void *)address, size};
     ssize_t done = process_vm_writev(tracee->target.tid, &here, 1, &there, 1, 0);
     return done < 0 ? -errno : (size_t)done == size ? 0 : -EFAULT;
+}
+
+ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t size)
+{
+    struct iovec here = {bytes, size}, there = {(void *)address, size};
+    ssize_t done = process_vm_readv(tid, &here, 1, &there, 1, 0);
+    return done < 0 ? -errno : done;
+}
+
+int tracee_read(const struct sockalive_tracee *tracee, uint64_t address, void *bytes, size_t size)
+{
+    ssize_t done = sockalive_read_memory(tracee->target.tid, address, bytes, size);
+    return done < 0 ? (int)done : (size_t)done == size ? 0 : -EFAULT;
 }
 
 int tracee_set_mask(const struct sockalive_tracee *tracee, uint64_t mask)
@@ -111,7 +117,7 @@ int tracee_call(struct sockalive_tracee *tracee, enum arch_call call, const uint
                 uint64_t array, int64_t *result)
 {
     struct arch_registers registers = tracee->found;
-    arch_set_call(&registers, &tracee->target.code, call, arguments, stack, array);
+    arch_set_call(&registers, &tracee->target, call, arguments, stack, array);
     int error = arch_write(tracee->target.tid, &registers);
     for (int stop = 0; stop < 2 && error == 0; stop++) { /* entry, then exit */
         error = tracee_request(tracee, PTRACE_SYSCALL, 0, 0);
@@ -120,6 +126,6 @@ int tracee_call(struct sockalive_tracee *tracee, enum arch_call call, const uint
     }
     if (error == -ETIMEDOUT) /* frozen, perhaps: back to a stop from which it can be let go */
         tracee_interrupt(tracee, false);
-    return error ? error : arch_result(tracee->target.tid, tracee->target.code.kind, result);
+    return error ? error : arch_result(tracee->target.tid, tracee->target.is_32_bit, result);
 }
 #endif

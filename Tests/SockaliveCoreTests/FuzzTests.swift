@@ -6,10 +6,10 @@ import Testing
 /// The same seed breaks the same way; a run that ends in a signal names its parser in the log.
 @Suite struct FuzzTests {
     enum Parser: String, CaseIterable {
-        case socketTable, stat, status, links, netlink
+        case socketTable, stat, status, links, netlink, map, thread, code
     }
 
-    private static let inputs = 200_000
+    private static let inputs = 130_000
 
     @Test(arguments: Parser.allCases) func `broken input does no harm`(parser: Parser) {
         let memory = GuardedBytes(capacity: 4096)
@@ -31,6 +31,13 @@ import Testing
         case .netlink:
             var reply = SockDiagReply(sequence: 7)
             _ = reply.read(bytes) { _ = $0.row }
+        case .map: _ = bytes.withMemoryRebound(to: UInt8.self) { MemoryMap($0) }
+        case .thread:
+            _ = bytes.withMemoryRebound(to: UInt8.self) { ThreadStatus($0) }
+            _ = TargetInspector.descriptorLimit(Array(bytes))
+        case .code:
+            var code = MachineCode(is32Bit: bytes.count % 2 == 0)
+            code.search(bytes, at: 0x7f00_0000_0000)
         }
     }
 
@@ -40,6 +47,10 @@ import Testing
         case .stat: [Array("77 (a) b) S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n".utf8)]
         case .status: [Array("Name:\tx\nUmask:\t0022\nTracerPid:\t9\nUid:\t1\t2\t3\t4\nSeccomp:\t2\n".utf8)]
         case .links: [Array("socket:[4711]".utf8), Array("/opt/bin/beremote (deleted)".utf8)]
+        case .map: [Array(MemoryMapTests.text.utf8)]
+        case .thread: [Array("Seccomp:\t2\nSigCgt:\t0402\nNSpid:\t4711\t3\nMax open files  1024 4096 files\n".utf8)]
+        case .code:
+            [[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3], [0xb8, 0xad, 0, 0, 0, 0xcd, 0x80, 0x5d, 0x5a]]
         case .netlink: [bytes(diagEstablished) + bytes(diagMapped), bytes(diagDone)]
         }
     }

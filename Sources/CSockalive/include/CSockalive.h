@@ -58,39 +58,69 @@ struct sockalive_hold {
     int64_t paused_ns;          /* from the stop to the release; filled in by release */
 };
 
+/* Instructions of the target's own: where they stand, and the bytes that were seen there. length 0: none. */
+struct sockalive_code {
+    uint64_t address;
+    uint8_t length, bytes[15];
+};
+
+/* [start, end) in the target's memory, which may be a thread's stack. */
+struct sockalive_stack {
+    uint64_t start, end;
+    bool main; /* the main thread's, as the kernel made it */
+};
+
+/* What was found out about a target before it is stopped. */
+struct sockalive_target {
+    pid_t pid, tid;                /* tid: the thread to hold */
+    int fd;                        /* which must still be socket:[inode] */
+    uint64_t inode;
+    bool is_32_bit;
+    struct sockalive_code call;    /* the system call instruction, with a way to `ret` behind it if there is one */
+    bool returns;                  /* there is */
+    unsigned skipped;              /* words that the way to `ret` takes off the stack */
+    struct sockalive_code sigreturn; /* loads rt_sigreturn's number and calls */
+    bool seccomp, shadow_stack;
+    pid_t own_tid;                 /* tid in the target's own PID namespace; 0: unknown */
+    uint64_t handled;              /* signals blocked or caught: bit n - 1 is signal n */
+    int spare;                     /* a descriptor number far from those in use */
+    const struct sockalive_stack *stacks; /* used by hold only */
+    size_t stack_count;
+};
+
+/* process_vm_readv(2): how many bytes of the target's memory it read, or -errno. */
+ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t size);
+
 /*
- * Holds one thread of process PID still by PTRACE_SEIZE and PTRACE_INTERRUPT and
- * makes it ready for remote calls on descriptor fd, which must still be
- * socket:[inode]. The other threads run on.
+ * Holds one thread of a process still by PTRACE_SEIZE and PTRACE_INTERRUPT and makes it ready for remote
+ * calls on its descriptor. The other threads run on.
  *
  * timeout_ms bounds every single wait (a thread in D state never stops).
  * 0 and *out, or -errno with info->stage saying where; then nothing is held.
  */
-int sockalive_hold(pid_t pid, int fd, uint64_t inode, int timeout_ms, struct sockalive_tracee **out,
+int sockalive_hold(const struct sockalive_target *target, int timeout_ms, struct sockalive_tracee **out,
                    struct sockalive_hold *info);
 
 /* Puts everything back, lets the thread go, frees the handle. Never fails towards the target. */
 void sockalive_release(struct sockalive_tracee *tracee, struct sockalive_hold *info);
 
 /*
- * getsockopt(2) and setsockopt(2) inside the held process, on the descriptor given to hold.
+ * getsockopt(2), or setsockopt(2), inside the held process, on the descriptor given to hold.
  * The answer is the call's own (0, or the -errno that the target's kernel gave),
  * or -ESRCH (target gone) or -EIO (the call did not come to its end); info->stage tells
  * the two kinds apart: NONE means that the remote call itself was made.
  * length is at most SOCKALIVE_OPTION_MAX bytes.
  */
 #define SOCKALIVE_OPTION_MAX 256
-int sockalive_remote_getsockopt(struct sockalive_tracee *tracee, int level, int name, void *value,
-                                uint32_t *length, struct sockalive_hold *info);
-int sockalive_remote_setsockopt(struct sockalive_tracee *tracee, int level, int name, const void *value,
-                                uint32_t length, struct sockalive_hold *info);
+int sockalive_remote_option(struct sockalive_tracee *tracee, bool set, int level, int name, void *value,
+                            uint32_t *length, struct sockalive_hold *info);
 
 /* One integer option, to be read, or to be set and then read. */
 struct sockalive_option {
     int level, name;
     bool set;
     int32_t value; /* in, with set: the new one; out: what was read */
-    int result;    /* of setsockopt or else of getsockopt: 0 or -errno */
+    bool done;     /* false: make it alone, which says why it fails */
 };
 
 /*

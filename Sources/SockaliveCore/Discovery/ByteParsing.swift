@@ -47,3 +47,21 @@ extension RandomAccessCollection<UInt8> {
         return rest.dropFirst(2).dropLast().decimal()
     }
 }
+
+/// The words of a line, without an array of them.
+struct Fields {
+    private var unread: Slice<UnsafeBufferPointer<UInt8>>
+
+    init(_ line: Slice<UnsafeBufferPointer<UInt8>>) {
+        unread = line
+    }
+
+    /// What stands behind the words so far.
+    var rest: Slice<UnsafeBufferPointer<UInt8>> { unread.drop { $0 == UInt8(ascii: " ") } }
+
+    mutating func next() -> Slice<UnsafeBufferPointer<UInt8>>? {
+        let word = rest.prefix { $0 != UInt8(ascii: " ") }
+        unread = unread[word.endIndex...]
+        return word.isEmpty ? nil : word
+    }
+}

@@ -80,22 +80,6 @@ struct SocketTableReader {
             state: state, timer: timer, uid: uid, inode: inode)
     }
 
-    /// The words of a line, without an array of them.
-    private struct Fields {
-        private var rest: Slice<UnsafeBufferPointer<UInt8>>
-
-        init(_ line: Slice<UnsafeBufferPointer<UInt8>>) {
-            rest = line
-        }
-
-        mutating func next() -> Slice<UnsafeBufferPointer<UInt8>>? {
-            rest = rest.drop { $0 == UInt8(ascii: " ") }
-            let word = rest.prefix { $0 != UInt8(ascii: " ") }
-            rest = rest[word.endIndex...]
-            return word.isEmpty ? nil : word
-        }
-    }
-
     private static func port(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> UInt16? {
         guard let colon = field.lastIndex(of: UInt8(ascii: ":")), field.endIndex - colon == 5 else { return nil }
         return field[(colon + 1)...].hexadecimal()

@@ -99,7 +99,8 @@ struct Trial {
             return 0
         case .ptrace:
             return try RemoteSocket.onOwnThread {
-                var remote = try RemoteSocket(holder: holder, inode: socket.inode)
+                let inspector = TargetInspector(procfs: procfs, holder: holder, inode: socket.inode)
+                var remote = try RemoteSocket(inspector.target(known: nil))
                 _ = try treatment.run(on: &remote)
                 return remote.release()
             }

@@ -18,11 +18,10 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     private var hold: sockalive_hold
 
     /// - Throws: ``Refusal``; its stage is DESCRIPTOR where another file stands under the number by now.
-    init(holder: SocketHolder, inode: UInt64) throws {
+    init(_ target: RemoteTarget) throws(Refusal) {
         var tracee: OpaquePointer?
         var hold = sockalive_hold()
-        let status = sockalive_hold(
-            holder.pid, holder.fd, inode, Self.stopTimeoutMilliseconds, &tracee, &hold)
+        let status = target.withDescription { sockalive_hold($0, Self.stopTimeoutMilliseconds, &tracee, &hold) }
         guard status == 0, let tracee else { throw Refusal(stage: hold.stage, errno: Errno(rawValue: -status)) }
         self.tracee = tracee
         self.hold = hold
@@ -46,19 +45,31 @@ struct RemoteSocket: ~Copyable, SocketOptions {
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
         var length = UInt32(min(value.count, Int(SOCKALIVE_OPTION_MAX)))
-        try check(sockalive_remote_getsockopt(tracee, level, name, value.baseAddress, &length, &hold))
+        try check(sockalive_remote_option(tracee, false, level, name, value.baseAddress, &length, &hold))
         return Int(length)
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
         var exchanged = options.map {
             sockalive_option(
-                level: $0.level, name: $0.name, set: $0.newValue != nil, value: $0.newValue ?? 0, result: 0)
+                level: $0.level, name: $0.name, set: $0.newValue != nil, value: $0.newValue ?? 0, done: false)
         }
         try check(sockalive_remote_options(tracee, &exchanged, exchanged.count, &hold))
-        for (index, option) in exchanged.enumerated() {
-            options[index].value = option.value
-            options[index].error = option.result < 0 ? Errno(rawValue: -option.result) : nil
+        for index in options.indices {
+            options[index].value = exchanged[index].value
+            if !exchanged[index].done { try exchangeAlone(&options[index]) }
+        }
+    }
+
+    private mutating func exchangeAlone(_ option: inout OptionExchange) throws {
+        do {
+            var length = UInt32(MemoryLayout<Int32>.size)
+            if var newValue = option.newValue {
+                try check(sockalive_remote_option(tracee, true, option.level, option.name, &newValue, &length, &hold))
+            }
+            try check(sockalive_remote_option(tracee, false, option.level, option.name, &option.value, &length, &hold))
+        } catch let error as Errno {
+            option.error = error
         }
     }
 

@@ -1,3 +1,4 @@
+import CSockalive
 import SystemPackage
 
 /// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
@@ -24,6 +25,7 @@ final class SocketReach {
     private let choice: MethodChoice
     /// The processes as discovery holds them.
     private let handles: [Int32: ProcessHandle]
+    private var codeByProcess: [Int32: MachineCode] = [:]
 
     init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
         self.procfs = procfs
@@ -66,11 +68,28 @@ final class SocketReach {
         }
     }
 
+    /// A process's code is looked for once. It may have changed since (dlclose(3), execve(2)): that is noticed
+    /// while the process is held, before anything is called, and then it is looked for again.
     private func hold<Treatment: SocketTreatment>(
         _ treatment: Treatment, _ socket: DiscoveredSocket, _ holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
+        let known = codeByProcess[holder.pid]
+        let inspector = TargetInspector(procfs: procfs, holder: holder, inode: socket.inode)
+        do {
+            let target = try inspector.target(known: known)
+            codeByProcess[holder.pid] = target.code
+            return try hold(target, treatment)
+        } catch let refusal as RemoteSocket.Refusal where known != nil && refusal.mayBeOfOldCode {
+            codeByProcess[holder.pid] = nil
+            return try hold(treatment, socket, holder)
+        }
+    }
+
+    private func hold<Treatment: SocketTreatment>(
+        _ target: RemoteTarget, _ treatment: Treatment
+    ) throws -> Reached<Treatment.Outcome> {
         try RemoteSocket.onOwnThread {
-            var remote = try RemoteSocket(holder: holder, inode: socket.inode)
+            var remote = try RemoteSocket(target)
             let outcome = try treatment.run(on: &remote)
             let isCrashSafe = remote.isCrashSafe
             return Reached(
@@ -90,6 +109,13 @@ final class SocketReach {
         guard let handle = handles[pid] else { throw Errno.noSuchProcess }
         guard let descriptor = handle.descriptor else { throw Errno.noFunction }
         return descriptor
+    }
+}
+
+extension RemoteSocket.Refusal {
+    /// Before anything was called in the target.
+    fileprivate var mayBeOfOldCode: Bool {
+        stage == SOCKALIVE_STAGE_PREPARE || stage == SOCKALIVE_STAGE_UNSUPPORTED
     }
 }
 

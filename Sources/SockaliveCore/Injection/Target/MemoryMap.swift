@@ -1,0 +1,69 @@
+/// Of `/proc/PID/maps` (proc_pid_maps(5)) what matters to a remote call. Pure: bytes in, values out.
+struct MemoryMap: Equatable {
+    /// A mapping that is a thread's stack.
+    struct Stack: Equatable {
+        let span: Range<UInt64>
+        /// The main thread's, as the kernel made it.
+        let isMain: Bool
+    }
+
+    /// Code from which nothing will be taken away: mapped from a file or by the kernel, and not writable, as what
+    /// a just-in-time compiler makes would be.
+    private(set) var code: [Range<UInt64>] = []
+
+    /// The main thread's stack, and what has a guard page right below it: there the C libraries put a thread's
+    /// own block right at the end (checked while the thread is held). Elsewhere, on a goroutine's or a
+    /// coroutine's stack carved out of a heap, the memory below the stack pointer may be another
+    /// thread's already.
+    private(set) var stacks: [Stack] = []
+
+    private var guardEnd: UInt64 = 0
+
+    /// The kernel writes a line end in a path as `\012`, so a line is a mapping (fs/seq_file.c, seq_path).
+    init(_ text: UnsafeBufferPointer<UInt8>) {
+        var rest = text[...]
+        while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+            if let mapping = Mapping(rest[..<end]) { add(mapping) }
+            rest = rest[(end + 1)...]
+        }
+    }
+
+    private mutating func add(_ mapping: Mapping) {
+        let isMain = mapping.path.elementsEqual("[stack]".utf8)
+        let isGuarded = !mapping.isFile && guardEnd == mapping.span.lowerBound
+        switch mapping.rights {
+        case "r-xp" where mapping.isFile || mapping.path.elementsEqual("[vdso]".utf8): code.append(mapping.span)
+        case "rw-p" where isMain || isGuarded, "rwxp" where isMain || isGuarded:
+            stacks.append(Stack(span: mapping.span, isMain: isMain))
+        case "---p": guardEnd = mapping.span.upperBound
+        default: break
+        }
+    }
+
+    /// The stack on which an address lies.
+    func stack(at address: UInt64) -> Stack? {
+        stacks.first { $0.span.lowerBound < address && address <= $0.span.upperBound }
+    }
+}
+
+/// `start-end rwxp offset device inode   path`
+private struct Mapping {
+    let span: Range<UInt64>
+    let rights: Substring
+    let isFile: Bool
+    let path: Slice<UnsafeBufferPointer<UInt8>>
+
+    init?(_ line: Slice<UnsafeBufferPointer<UInt8>>) {
+        var fields = Fields(line)
+        guard let addresses = fields.next(), let dash = addresses.firstIndex(of: UInt8(ascii: "-")),
+            let start = addresses[..<dash].hexadecimal(UInt64.self),
+            let end = addresses[(dash + 1)...].hexadecimal(UInt64.self), start < end,
+            let rights = fields.next(), rights.count == 4,
+            fields.next() != nil, fields.next() != nil, let inode = fields.next()?.decimal(UInt64.self)
+        else { return nil }
+        span = start..<end
+        self.rights = Substring(decoding: rights, as: UTF8.self)
+        isFile = inode != 0
+        path = fields.rest
+    }
+}

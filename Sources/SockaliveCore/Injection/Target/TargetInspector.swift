@@ -1,0 +1,108 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// What can be known of a target without stopping it: its threads, its code, its stacks.
+///
+/// All of it is read from text and memory that the target controls in part; whatever matters is checked again
+/// while the thread is held.
+struct TargetInspector {
+    let procfs: ProcFS
+    let holder: SocketHolder
+    let inode: UInt64
+
+    private static let chunkSize = 256 << 10
+    /// Longer than any instruction sequence looked for.
+    private static let chunkOverlap = 16
+    private static let mostCode = 256 << 20
+
+    /// - Parameter known: the code of this process, where it was found before.
+    /// - Throws: ``RemoteSocket/Refusal``.
+    func target(known: MachineCode?) throws(RemoteSocket.Refusal) -> RemoteTarget {
+        let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
+        // Any thread first, for its view of the memory: the main thread may be a zombie, which has none.
+        let any = try choosing { try choice.best(nil) }
+        let map = try preparing { try procfs.read("\(holder.pid)/task/\(any)/maps") { MemoryMap($0) } }
+        let tid = try choosing { try choice.best(map) }
+        let thread = "\(holder.pid)/task/\(tid)"
+        let status = try preparing { try procfs.read("\(thread)/status") { ThreadStatus($0) } }
+        let code = if let known { known } else { try findCode(thread: thread, tid: tid, map) }
+        return RemoteTarget(
+            holder: holder, inode: inode, tid: tid, code: code, status: status, stacks: map.stacks,
+            spareDescriptor: spareDescriptor(thread, status.descriptorTableSize))
+    }
+
+    private func choosing<Value>(_ body: () throws -> Value) throws(RemoteSocket.Refusal) -> Value {
+        do {
+            return try body()
+        } catch {
+            let error = error as? Errno ?? .ioError
+            throw RemoteSocket.Refusal(
+                stage: error == .staleNFSFileHandle ? SOCKALIVE_STAGE_DESCRIPTOR : SOCKALIVE_STAGE_CHOOSE_THREAD,
+                errno: error == .noSuchFileOrDirectory ? .noSuchProcess : error)
+        }
+    }
+
+    private func preparing<Value>(_ body: () throws -> Value) throws(RemoteSocket.Refusal) -> Value {
+        do {
+            return try body()
+        } catch {
+            let error = error as? Errno ?? .ioError
+            let isGone = error == .noSuchFileOrDirectory || error == .noSuchProcess
+            throw RemoteSocket.Refusal(
+                stage: isGone ? SOCKALIVE_STAGE_CHOOSE_THREAD : SOCKALIVE_STAGE_PREPARE,
+                errno: isGone ? .noSuchProcess : error)
+        }
+    }
+
+    private func findCode(thread: String, tid: Int32, _ map: MemoryMap) throws(RemoteSocket.Refusal) -> MachineCode {
+        let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
+        let program = TargetFacts.Program(header: header)
+        guard program == .amd64 || program == .i386 else {
+            throw RemoteSocket.Refusal(stage: SOCKALIVE_STAGE_UNSUPPORTED, errno: .notSupported)
+        }
+        var code = MachineCode(is32Bit: program == .i386)
+        var budget = Self.mostCode
+        // From the top: the vDSO, the loader and libc lie there, and are smaller than the program.
+        for span in map.code.reversed() where !code.isComplete {
+            search(span, of: tid, &code, &budget)
+        }
+        guard code.call != nil else {
+            throw RemoteSocket.Refusal(stage: SOCKALIVE_STAGE_PREPARE, errno: Errno(rawValue: ENOEXEC))
+        }
+        return code
+    }
+
+    private func search(_ span: Range<UInt64>, of tid: Int32, _ code: inout MachineCode, _ budget: inout Int) {
+        withUnsafeTemporaryAllocation(byteCount: Self.chunkSize, alignment: 16) { chunk in
+            var start = span.lowerBound
+            while start < span.upperBound, budget > 0, !code.isComplete {
+                let size = Int(min(UInt64(chunk.count), span.upperBound - start))
+                let got = sockalive_read_memory(tid, start, chunk.baseAddress, size)
+                guard got > 0 else { return }
+                code.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
+                guard size == chunk.count else { return }
+                budget -= size
+                start += UInt64(size - Self.chunkOverlap)
+            }
+        }
+    }
+
+    /// A free number at the end of the descriptor table that the kernel has allocated already.
+    private func spareDescriptor(_ thread: String, _ tableSize: Int) -> Int32 {
+        let limit = procfs.text("\(thread)/limits").flatMap(Self.descriptorLimit) ?? tableSize
+        let size = min(tableSize, limit, Int(Int32.max))
+        let free = stride(from: size - 1, through: size / 2, by: -1).first { number in
+            var status = stat()
+            return fstatat(procfs.root.rawValue, "\(thread)/fd/\(number)", &status, AT_SYMLINK_NOFOLLOW) != 0
+                && errno == ENOENT
+        }
+        return Int32(free ?? size)
+    }
+
+    /// `Max open files  soft  hard  files` (proc_pid_limits(5)); nil where there is no limit.
+    static func descriptorLimit(_ limits: [UInt8]) -> Int? {
+        let line = limits.split(separator: UInt8(ascii: "\n")).first { $0.starts(with: "Max open files ".utf8) }
+        return line?.dropFirst("Max open files ".utf8.count).split(separator: UInt8(ascii: " ")).first?.decimal()
+    }
+}

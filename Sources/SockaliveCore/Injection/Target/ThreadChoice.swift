@@ -1,0 +1,75 @@
+import SystemPackage
+
+/// Chooses which thread of a process is held still.
+struct ThreadChoice {
+    let procfs: ProcFS
+    let pid: Int32
+    let fd: Int32
+    let inode: UInt64
+
+    private static let mostThreads = 4096
+    /// More than any signal frame without AMX takes.
+    private static let comfortableRoom: UInt64 = 16384
+
+    /// How willingly a thread is held.
+    private enum Rank: Int, Comparable {
+        case never
+        /// Traced already: the seize will say so.
+        case traced
+        case asleep, running
+        /// It has a stack of its own even while it stands on another.
+        case main
+        /// It stops soonest, and it is known that there is room on its stack.
+        case asleepWithRoom
+
+        static func < (one: Self, other: Self) -> Bool { one.rawValue < other.rawValue }
+    }
+
+    /// Of the threads whose own descriptor table holds the socket, the best one.
+    ///
+    /// - Parameter map: nil where any thread will do.
+    /// - Throws: `noSuchProcess`; `resourceBusy` where all are in state D; `staleNFSFileHandle` where none holds it.
+    func best(_ map: MemoryMap?) throws -> Int32 {
+        let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads)
+        let enough: Rank = map == nil ? .traced : .asleepWithRoom
+        var best: (tid: Int32, rank: Rank) = (0, .never)
+        var error = Errno.noSuchProcess
+        for tid in threads where best.rank < enough {
+            let state = state(of: tid)
+            let rank = rank(tid, state, map)
+            if state == "D" && error == .noSuchProcess { error = .resourceBusy }
+            guard rank > best.rank else { continue }
+            if holdsSocket(tid) { best = (tid, rank) } else { error = .staleNFSFileHandle }
+        }
+        guard best.rank > .never else { throw error }
+        return best.tid
+    }
+
+    private func holdsSocket(_ tid: Int32) -> Bool {
+        (try? procfs.link("\(pid)/task/\(tid)/fd/\(fd)"))?.inode(ofKind: "socket") == inode
+    }
+
+    /// D does not stop, Z and X are dead.
+    private func rank(_ tid: Int32, _ state: Character?, _ map: MemoryMap?) -> Rank {
+        let isAsleep = state == "S" || state == "T"
+        if isAsleep, let map, hasRoom(tid, map) { return .asleepWithRoom }
+        if isAsleep || state == "R" { return tid == pid ? .main : isAsleep ? .asleep : .running }
+        return state == "t" ? .traced : .never
+    }
+
+    private func state(of tid: Int32) -> Character? {
+        (try? procfs.read("\(pid)/task/\(tid)/stat") { ProcessStat($0) })??.state
+    }
+
+    private func hasRoom(_ tid: Int32, _ map: MemoryMap) -> Bool {
+        guard let pointer = stackPointer(of: tid), let stack = map.stack(at: pointer) else { return false }
+        return pointer - stack.span.lowerBound >= Self.comfortableRoom
+    }
+
+    /// Of a thread that is not running: the last but one number of its `syscall` (proc_pid_syscall(5)).
+    private func stackPointer(of tid: Int32) -> UInt64? {
+        let words = procfs.text("\(pid)/task/\(tid)/syscall")?.split(separator: UInt8(ascii: " ")) ?? []
+        guard words.count >= 2 else { return nil }
+        return words[words.count - 2].dropFirst(2).hexadecimal()
+    }
+}

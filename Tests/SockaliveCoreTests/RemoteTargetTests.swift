@@ -1,0 +1,131 @@
+import Testing
+
+@testable import SockaliveCore
+
+private func memoryMap(_ text: String) -> MemoryMap {
+    Array(text.utf8).withUnsafeBufferPointer { MemoryMap($0) }
+}
+
+@Suite struct MemoryMapTests {
+    /// As the kernel prints them, in the order of addresses.
+    static let text = """
+        55d0c8a00000-55d0c8a28000 r--p 00000000 08:01 1310  /usr/sbin/beremote
+        55d0c8a28000-55d0c8a90000 r-xp 00028000 08:01 1310  /usr/sbin/be remote (deleted)
+        55d0c9000000-55d0c9021000 rw-p 00000000 00:00 0     [heap]
+        7f10a0000000-7f10a0100000 r-xp 00000000 00:00 0
+        7f10a0800000-7f10a0801000 ---p 00000000 00:00 0
+        7f10a0801000-7f10a1001000 rw-p 00000000 00:00 0
+        7f10a1001000-7f10a1002000 rw-p 00000000 00:00 0
+        7f10b0000000-7f10b0150000 r-xp 00028000 08:01 4711  /usr/lib/libc.so.6
+        7f10b0200000-7f10b0201000 rwxp 00000000 08:01 4712  /usr/lib/[vdso]
+        7ffd10000000-7ffd10021000 rw-p 00000000 00:00 0     [stack]
+        7ffd10100000-7ffd10102000 r-xp 00000000 00:00 0     [vdso]
+        ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0  [vsyscall]
+
+        """
+
+    @Test func `code is what a file or the kernel gave, and nobody may write`() {
+        #expect(
+            memoryMap(Self.text).code == [
+                0x55d0_c8a2_8000..<0x55d0_c8a9_0000, 0x7f10_b000_0000..<0x7f10_b015_0000,
+                0x7ffd_1010_0000..<0x7ffd_1010_2000,
+            ])
+    }
+
+    @Test func `a stack is the main thread's, or stands right above its guard`() {
+        let map = memoryMap(Self.text)
+        #expect(
+            map.stacks == [
+                MemoryMap.Stack(span: 0x7f10_a080_1000..<0x7f10_a100_1000, isMain: false),
+                MemoryMap.Stack(span: 0x7ffd_1000_0000..<0x7ffd_1002_1000, isMain: true),
+            ])
+        // A stack pointer may stand at its very end, where nothing is pushed yet, and never at its start.
+        #expect(map.stack(at: 0x7f10_a100_1000)?.isMain == false)
+        #expect(map.stack(at: 0x7f10_a080_1000) == nil)
+        #expect(map.stack(at: 0x55d0_c900_1000) == nil)
+    }
+
+    @Test func `a cut line is no mapping, and a path that looks like one is a path`() {
+        let line = "7ffd10000000-7ffd10021000 rw-p 00000000 00:00 0     [stack]\n"
+        #expect(memoryMap(line).stacks.count == 1)
+        for length in 0..<line.utf8.count { #expect(memoryMap(String(line.prefix(length))).stacks.isEmpty) }
+        #expect(memoryMap("7ffd10000000-7ffd10021000 rw-p 00000000 08:01 7     [stack]x\n").stacks.isEmpty)
+        #expect(memoryMap("7ffd10021000-7ffd10000000 r-xp 00000000 08:01 7     /x\n").code.isEmpty)
+        #expect(memoryMap(#"1000-2000 r--p 0 08:01 7 /x\0127f00-7fff r-xp 0 08:01 7 /y"# + "\n").code.isEmpty)
+    }
+}
+
+@Suite struct MachineCodeTests {
+    private func code(_ bytes: [UInt8], is32Bit: Bool = false, at address: UInt64 = 0x1000) -> MachineCode {
+        var code = MachineCode(is32Bit: is32Bit)
+        bytes.withUnsafeBytes { code.search($0, at: address) }
+        return code
+    }
+
+    @Test func `64-bit instructions are found with the bytes that show them`() {
+        let found = code([0x90, 0x0f, 0x05, 0x90, 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0xc3])
+        #expect(found.isComplete && found.skipped == 0)
+        #expect(found.call == MachineCode.Site(address: 0x100e, bytes: [0x0f, 0x05, 0xc3]))
+        #expect(found.sigreturn?.address == 0x1004)
+        #expect(found.sigreturn?.bytes == [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05])
+    }
+
+    @Test func `a call without a way back is better than none`() {
+        let found = code([0x90, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0x90])
+        #expect(found.call?.address == 0x1001 && !found.returns && found.sigreturn == nil && !found.isComplete)
+        #expect(code([0x0f, 0x04, 0x05, 0xcd, 0x80, 0xc3]).call == nil)
+    }
+
+    @Test func `the 32-bit vDSO takes three words off the stack on its way back`() {
+        let vdso: [UInt8] = [0x0f, 0x34, 0xcd, 0x80, 0x5d, 0x5a, 0x59, 0xc3, 0xb8, 0xad, 0, 0, 0, 0xcd, 0x80]
+        let found = code(vdso, is32Bit: true)
+        #expect(found.isComplete && found.skipped == 3)
+        #expect(found.call?.address == 0x1002)
+        #expect(found.sigreturn?.address == 0x1008)
+        #expect(code([0xcd, 0x80, 0xc3], is32Bit: true).skipped == 0)
+    }
+
+    /// A search goes on where it ended, and what was found first stays.
+    @Test func `what is found in two pieces is one code`() {
+        var code = code([0x0f, 0x05, 0xc3])
+        let more: [UInt8] = [0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3]
+        more.withUnsafeBytes { code.search($0, at: 0x9000) }
+        #expect(code.isComplete && code.call?.address == 0x1000)
+    }
+}
+
+@Suite struct ThreadStatusTests {
+    private func status(_ text: String) -> ThreadStatus {
+        Array(text.utf8).withUnsafeBufferPointer { ThreadStatus($0) }
+    }
+
+    @Test func `what matters to a remote call is read, whatever the process is called`() {
+        let status = status(
+            """
+            Name:\tSeccomp:\\nSigBlk:\\t0
+            FDSize:\t256
+            NSpid:\t4711\t12\t3
+            Seccomp:\t2
+            SigBlk:\t0000000000010000
+            SigCgt:\t0000000000000402
+            x86_Thread_features:\tshstk wrss
+            x86_Thread_features_locked:\t
+
+            """)
+        #expect(status.seccomp == 2 && status.ownNumber == 3 && status.descriptorTableSize == 256)
+        #expect(status.handledSignals == 0x10402 && status.hasShadowStack)
+    }
+
+    /// Locked is not on; and a mask that cannot be read may hold any signal.
+    @Test func `what is not known is taken for the worse`() {
+        let status = status("Seccomp:\tx\nSigCgt:\t?\nx86_Thread_features:\t\nx86_Thread_features_locked:\tshstk\n")
+        #expect(status.seccomp == 1 && status.handledSignals == .max && !status.hasShadowStack)
+        #expect(status.ownNumber == nil)
+    }
+
+    @Test func `the limit of descriptors is the soft one`() {
+        let limits = "Limit    Soft Limit  Hard Limit  Units\nMax open files            1024     524288    files     \n"
+        #expect(TargetInspector.descriptorLimit(Array(limits.utf8)) == 1024)
+        #expect(TargetInspector.descriptorLimit(Array("Max open files   unlimited  unlimited files\n".utf8)) == nil)
+    }
+}
