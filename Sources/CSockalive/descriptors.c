@@ -1,7 +1,8 @@
-/* Processes and descriptors by pidfd: two system calls that glibc 2.35 and older does not wrap. */
+/* Processes and descriptors by pidfd: system calls that glibc 2.35 and older does not wrap. */
 #include "CSockalive.h"
 
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,4 +24,10 @@ int sockalive_pidfd_getfd(int pidfd, int fd)
 {
     long copy = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
     return copy < 0 ? -errno : (int)copy;
+}
+
+int sockalive_shares_descriptors(pid_t thread, pid_t other)
+{
+    long order = syscall(SYS_kcmp, thread, other, KCMP_FILES, 0, 0);
+    return order < 0 ? -errno : order == 0;
 }

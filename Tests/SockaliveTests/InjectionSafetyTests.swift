@@ -74,25 +74,22 @@ extension ProcessTests {
             try expectUntouched(target)
         }
 
-        @Test(arguments: BuiltVictims.kinds)
-        func `a main thread that has exited is passed over`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "zombie-main"])
+        /// The main thread has exited; or the echoing one has a table of its own (unshare(2), CLONE_FILES), and the
+        /// main thread's has not the socket.
+        @Test(arguments: BuiltVictims.kinds, ["zombie-main", "own-table"])
+        func `a socket that the main thread has not is found in another's table`(
+            kind: BuiltVictims.Kind, how: String
+        ) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
             #expect(target.echoes())
             for method in ["auto", "ptrace"] {
                 let report = try Report.of(["inject", "--off", "--method", method] + target.selection)
-                #expect(report.summary.failed == 0)
+                #expect(report.summary.failed == 0 && report.summary.candidates == 1)
                 #expect(try Report.of(["inject", "--method", method] + target.selection).summary.set == 1)
             }
-            #expect(target.echoes())
-        }
-
-        /// A socket that stands in one thread's own table alone (unshare(2), CLONE_FILES) is not found:
-        /// looking into every thread's table would cost every process with threads.
-        @Test(arguments: BuiltVictims.kinds)
-        func `a socket in a thread's own table is left alone`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "own-table"])
-            #expect(target.echoes())
-            #expect(try Report.of(["inject", "--method", "ptrace"] + target.selection).summary.candidates == 0)
+            let refused = try Program.sockalive(["inject", "--method", "pidfd", "--no-lock"] + target.selection)
+            #expect(refused.status == 69, "\(refused.errors)")
+            #expect(refused.errors.contains("use --method auto or ptrace"), "\(refused.errors)")
             #expect(target.echoes())
         }
 

@@ -24,6 +24,9 @@ int sockalive_pidfd_open(pid_t pid);
 /* pidfd_getfd(2), Linux 5.6. A close-on-exec duplicate of the target's fd, or -errno. */
 int sockalive_pidfd_getfd(int pidfd, int fd);
 
+/* kcmp(2): 1 if both threads use one descriptor table, 0 if not, or -errno (ENOSYS: built without CONFIG_KCMP). */
+int sockalive_shares_descriptors(pid_t thread, pid_t other);
+
 /* ---- netlink.c: sock_diag ---------------------------------------------------- */
 
 /*

@@ -8,7 +8,7 @@ struct BorrowedRows {
 
     /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
     func rows(of walk: DescriptorWalk) -> [UInt64: SocketRow]? {
-        guard !walk.isHeadless else { return nil }
+        guard !walk.needsThreads else { return nil }
         var rows: [UInt64: SocketRow] = [:]
         for (process, holdings) in walk.holdings {
             guard let owner = process.handle.descriptor else { return nil }

@@ -93,6 +93,13 @@ public final class ProcFS {
         return isEmpty ? nil : holdings.sorted { $0.fd < $1.fd }
     }
 
+    /// How many threads a process has: its `task` has a link for each, and two more (fs/proc/base.c,
+    /// proc_task_getattr).
+    func threadCount(of pid: Int32) -> Int {
+        var status = stat()
+        return fstatat(root.rawValue, "\(pid)/task", &status, 0) == 0 ? Int(status.st_nlink) - 2 : 0
+    }
+
     private func eachNumber(
         in path: String, _ body: (_ folder: Int32, _ number: Int32, _ name: UnsafePointer<CChar>) -> Void
     ) throws {
@@ -120,7 +127,7 @@ public final class ProcFS {
 }
 
 /// A descriptor that is a socket, and which.
-struct Holding: Equatable {
+struct Holding: Hashable {
     let fd: Int32
     let inode: UInt64
 }

@@ -63,7 +63,8 @@ final class SocketReach {
             let owner = try pidfd(of: holder.pid)
             var borrowed = try BorrowedSocket(pidfd: owner, fd: holder.fd, inode: socket.inode)
             return Reached(outcome: try treatment.run(on: &borrowed), method: .pidfd)
-        } catch let error as Errno where isHeadless(error, holder.pid) {
+        } catch let error as Errno where isElsewhere(error, holder, socket.inode) {
+            guard choice == .auto else { throw SocketFailure.otherTable(error, holder) }
             return try hold(treatment, socket, holder)
         }
     }
@@ -97,11 +98,12 @@ final class SocketReach {
         }
     }
 
-    /// pidfd_getfd(2) looks into the main thread's descriptors, and one that has exited has none: EBADF, or
-    /// ESRCH (kernel/pid.c, __pidfd_fget). Another thread of the process still has them.
-    private func isHeadless(_ error: Errno, _ pid: Int32) -> Bool {
-        guard choice == .auto, error == .badFileDescriptor || error == .noSuchProcess else { return false }
-        return (try? procfs.read("\(pid)/stat") { ProcessStat($0) })??.state == "Z"
+    /// pidfd_getfd(2) looks into the main thread's descriptors. One that has exited has none: EBADF, or ESRCH
+    /// (kernel/pid.c, __pidfd_fget); and another thread may have a table of its own.
+    private func isElsewhere(_ error: Errno, _ holder: SocketHolder, _ inode: UInt64) -> Bool {
+        guard [.badFileDescriptor, .noSuchProcess, .staleNFSFileHandle].contains(error) else { return false }
+        let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
+        return (try? choice.best(nil)).map { $0 != holder.pid } ?? false
     }
 
     /// The pidfd that was opened before anything was read about the process: never another one's.
@@ -109,6 +111,15 @@ final class SocketReach {
         guard let handle = handles[pid] else { throw Errno.noSuchProcess }
         guard let descriptor = handle.descriptor else { throw Errno.noFunction }
         return descriptor
+    }
+}
+
+extension SocketFailure {
+    fileprivate static func otherTable(_ error: Errno, _ holder: SocketHolder) -> SocketFailure {
+        SocketFailure(
+            .unsupported, error,
+            "descriptor \(holder.fd) of PID \(holder.pid) is not its main thread's, so it cannot be borrowed",
+            remedy: "use --method auto or ptrace")
     }
 }
 

@@ -1,0 +1,54 @@
+import CSockalive
+import SystemPackage
+
+/// The sockets that the members of one namespace hold.
+struct DescriptorWalk {
+    private(set) var holdings: [(process: MatchedProcess, holdings: [Holding])] = []
+    /// Processes whose descriptors may not be read.
+    private(set) var denied: [(process: MatchedProcess, error: Errno)] = []
+    private(set) var inodes: Set<UInt64> = []
+    /// Some are not in the main thread's table, the only one that pidfd_getfd(2) looks into.
+    private(set) var needsThreads = false
+
+    private static let mostThreads = 4096
+    /// Nobody has so many; a process that wants to be slow to look at might.
+    private static let mostTables = 64
+
+    /// - Parameter wanted: only these sockets; nil is all of them.
+    init(procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: SocketRow]?) {
+        for process in members {
+            do {
+                var sockets = try sockets(of: process.pid, procfs)
+                if let wanted { sockets.removeAll { wanted[$0.inode] == nil } }
+                guard !sockets.isEmpty else { continue }
+                holdings.append((process, sockets))
+                for socket in sockets { inodes.insert(socket.inode) }
+            } catch let error as Errno where error.isPermission {
+                denied.append((process, error))
+            } catch {
+                // The process is gone.
+            }
+        }
+    }
+
+    /// As a rule all threads share one table, and the main thread's is read. One that has exited while others run
+    /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
+    private mutating func sockets(of pid: Int32, _ procfs: ProcFS) throws -> [Holding] {
+        let main = try procfs.sockets(in: "\(pid)/fd")
+        var holdings = main ?? []
+        guard main == nil || procfs.threadCount(of: pid) > 1 else { return holdings }
+        var known = Set(holdings)
+        // One thread of each table that was read.
+        var owners = main == nil ? [] : [pid]
+        for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads) where thread != pid {
+            if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
+            guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }
+            let news = own.filter { known.insert($0).inserted }
+            holdings += news
+            needsThreads = needsThreads || !news.isEmpty
+            owners.append(thread)
+            if owners.count == Self.mostTables { break }
+        }
+        return holdings
+    }
+}
