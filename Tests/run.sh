@@ -14,3 +14,6 @@ swift test --skip-build
 echo
 echo "A session on port 5633, idle for 9 s, through a firewall that forgets after 5 s:"
 LAB_PROGRAMS=$(swift build --show-bin-path) Tests/Lab/run.sh
+
+echo
+Tests/servers.sh

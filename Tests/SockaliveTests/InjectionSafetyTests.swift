@@ -178,6 +178,24 @@ extension ProcessTests {
             try expectUntouched(try Echoer(["node", "-e", program]))
         }
 
+        @Test(.enabled(if: Machine.has("java"), "there is no java here"))
+        func `Java goes on`() throws {
+            let program = """
+                import java.net.*;
+                class Echo {
+                    public static void main(String[] arguments) throws Exception {
+                        var server = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"));
+                        System.out.println(ProcessHandle.current().pid() + " " + server.getLocalPort());
+                        var connection = server.accept();
+                        connection.getInputStream().transferTo(connection.getOutputStream());
+                    }
+                }
+                """
+            let folder = try TemporaryFolder()
+            try program.write(toFile: folder.path("Echo.java"), atomically: false, encoding: .utf8)
+            try expectUntouched(try Echoer(["java", folder.path("Echo.java")]))
+        }
+
         @Test(.enabled(if: Machine.has("go"), "there is no Go compiler here"))
         func `Go goes on`() throws {
             let program = """

@@ -40,6 +40,7 @@ struct Report: Decodable {
         let verdict: String?
         let action: String
         let method: String?
+        let crashSafe: Bool?
         let pausedMicroseconds: Int
         let error: Failure?
         let probe: Answer?

@@ -1,0 +1,97 @@
+import Foundation
+import Glibc
+import Testing
+
+extension ProcessTests {
+    /// Targets that cannot be treated now: a refusal in bounded time, and no harm.
+    @Suite(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
+    struct HardTargets {
+        private static let mayFreeze = Machine.isRoot && FileManager.default.isWritableFile(atPath: Freezer.parent)
+
+        @Test(
+            .enabled(if: mayFreeze, "there is no freezer to be had here (cgroups(7), version 1)"),
+            arguments: BuiltVictims.kinds)
+        func `a frozen target is let go, unchanged`(kind: BuiltVictims.Kind) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "threads"])
+            #expect(target.echoes())
+            let freezer = try Freezer(target.pid)
+            #expect(freezer.set("FROZEN"))
+            let start = ContinuousClock.now
+            let inject = ["inject", "--method", "ptrace", "--no-lock"] + target.selection
+            let refused = try Program.sockalive(inject)
+            #expect(ContinuousClock.now - start < .seconds(30))
+            #expect(refused.status == 1)
+            #expect(refused.errors.contains("PID \(target.pid) could not be stopped"), "\(refused.errors)")
+            #expect(refused.errors.contains("is frozen; nothing was changed"), "\(refused.errors)")
+            #expect(freezer.set("THAWED"))
+            #expect(target.echoes())
+            let trace = try ProcessTrace(of: target.pid)
+            #expect(trace.tracer == "0" && !trace.isStopped)
+            #expect(try Report.of(inject).summary.set == 1)
+            #expect(target.echoes())
+        }
+
+        /// Its filter would kill it for setsockopt, and only CAP_SYS_ADMIN may suspend it.
+        @Test(.enabled(if: Machine.isRoot, "only root may become another user"), arguments: BuiltVictims.kinds)
+        func `a filter that may not be suspended is a refusal, and kills nobody`(kind: BuiltVictims.Kind) throws {
+            let other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all"]
+            let folder = try TemporaryFolder()
+            try FileManager.default.copyItem(
+                atPath: BuiltVictims.path("victim-odd", kind), toPath: folder.path("victim"))
+            try FileManager.default.copyItem(atPath: Program.path("sockalive"), toPath: folder.path("sockalive"))
+            let target = try Echoer(other + [folder.path("victim"), "seccomp"])
+            #expect(target.echoes())
+            let inject = ["inject", "--method", "ptrace", "--no-lock"] + target.selection
+            let refused = try Program.run(other + [folder.path("sockalive")] + inject)
+            #expect(refused.status == 77, "\(refused.errors)")
+            #expect(refused.errors.contains("has a seccomp filter that may kill it"), "\(refused.errors)")
+            #expect(target.echoes())
+        }
+
+        /// What the JSON promises is what the torture proves: with a way back the target needs nobody, and where
+        /// a filter is suspended the kernel puts it back into force with the calls still to come.
+        @Test(.enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: BuiltVictims.kinds)
+        func `crash_safe says whether the target would recover by itself`(kind: BuiltVictims.Kind) throws {
+            for (how, isSafe) in [("plain", true), ("threads", true), ("seccomp", false)] {
+                let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
+                #expect(target.echoes())
+                let socket = try Report.of(["inject", "--method", "ptrace"] + target.selection).socket
+                #expect(socket.crashSafe == isSafe, "\(how)")
+            }
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "plain"])
+            #expect(try Report.of(["inject", "--method", "pidfd"] + target.selection).socket.crashSafe == nil)
+        }
+    }
+}
+
+/// A freezer of cgroup version 1 with one process in it; thawed and taken away at the end.
+private final class Freezer {
+    static let parent = "/sys/fs/cgroup/freezer"
+    private let folder: String
+
+    init(_ pid: Int32) throws {
+        folder = "\(Self.parent)/sockalive-\(pid)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+        try "\(pid)".write(toFile: "\(folder)/cgroup.procs", atomically: false, encoding: .utf8)
+    }
+
+    /// Whether the state is reached.
+    func set(_ state: String) -> Bool {
+        let file = "\(folder)/freezer.state"
+        let deadline = Deadline(.seconds(10))
+        repeat {
+            try? state.write(toFile: file, atomically: false, encoding: .utf8)
+            if (try? String(contentsOfFile: file, encoding: .utf8)) == "\(state)\n" { return true }
+        } while deadline.millisecondsLeft > 0
+        return false
+    }
+
+    deinit {
+        _ = set("THAWED")
+        let processes = (try? String(contentsOfFile: "\(folder)/cgroup.procs", encoding: .utf8)) ?? ""
+        for pid in processes.split(separator: "\n") {
+            try? pid.write(toFile: "\(Self.parent)/cgroup.procs", atomically: false, encoding: .utf8)
+        }
+        rmdir(folder)
+    }
+}
