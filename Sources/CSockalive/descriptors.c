@@ -31,3 +31,9 @@ int sockalive_shares_descriptors(pid_t thread, pid_t other)
     long order = syscall(SYS_kcmp, thread, other, KCMP_FILES, 0, 0);
     return order < 0 ? -errno : order == 0;
 }
+
+ssize_t sockalive_getdents(int folder, void *entries, size_t size)
+{
+    long count = syscall(SYS_getdents64, folder, entries, size);
+    return count < 0 ? -errno : count;
+}

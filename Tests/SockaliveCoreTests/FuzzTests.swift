@@ -6,10 +6,10 @@ import Testing
 /// The same seed breaks the same way; a run that ends in a signal names its parser in the log.
 @Suite struct FuzzTests {
     enum Parser: String, CaseIterable {
-        case socketTable, stat, status, links, netlink, map, thread, code
+        case socketTable, stat, status, links, netlink, map, thread, code, directory
     }
 
-    private static let inputs = 130_000
+    private static let inputs = 120_000
 
     @Test(arguments: Parser.allCases) func `broken input does no harm`(parser: Parser) {
         let memory = GuardedBytes(capacity: 4096)
@@ -38,6 +38,7 @@ import Testing
         case .code:
             var code = MachineCode(is32Bit: bytes.count % 2 == 0)
             code.search(bytes, at: 0x7f00_0000_0000)
+        case .directory: for _ in DirectoryEntries(bytes) {}
         }
     }
 
@@ -51,6 +52,7 @@ import Testing
         case .thread: [Array("Seccomp:\t2\nSigCgt:\t0402\nNSpid:\t4711\t3\nMax open files  1024 4096 files\n".utf8)]
         case .code:
             [[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3], [0xb8, 0xad, 0, 0, 0, 0xcd, 0x80, 0x5d, 0x5a]]
+        case .directory: [directory]
         case .netlink: [bytes(diagEstablished) + bytes(diagMapped), bytes(diagDone)]
         }
     }
@@ -84,6 +86,12 @@ import Testing
         + " 02:00000064 00000000     0        0 7002 1 0000000000000000 20 4 30 10 -1\n"
 
     private static let established = bytes(diagEstablished)
+    /// Entries `4711` and `tty`, as getdents64 answers them.
+    private static let directory = bytes(
+        """
+        01000000 00000000 02000000 00000000 1800 04 34373131 00
+        02000000 00000000 03000000 00000000 1800 04 74747900 00
+        """)
 
     private static func diagMessage(inode: UInt64) -> [UInt8] {
         var message = established

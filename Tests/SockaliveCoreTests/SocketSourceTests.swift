@@ -120,3 +120,31 @@ import Testing
         #expect(socket.holders.map(\.fd) == [original, copy].sorted())
     }
 }
+
+@Suite struct NameScanTests {
+    @Test func `entries of a folder are processes where they are numbers`() {
+        let entries = bytes(
+            """
+            01000000 00000000 02000000 00000000 1800 04 34373131 00   # 4711
+            02000000 00000000 03000000 00000000 1800 04 74747900 00   # tty
+            03000000 00000000 04000000 00000000 1800 04 37370000 00   # 77
+            """)
+        func numbers(_ entries: some Collection<UInt8>) -> [Int32] {
+            Array(entries).withUnsafeBytes { Array(DirectoryEntries($0)) }
+        }
+        #expect(numbers(entries) == [4711, 77])
+        for length in 0..<entries.count { #expect([4711, 77].starts(with: numbers(entries[..<length]))) }
+    }
+
+    @Test func `threads that share the list find what one alone finds`() throws {
+        let procfs = try ProcFS()
+        let name = try procfs.read("self/comm") { ForeignText($0.dropLast()) }
+        let scan = NameScan(root: procfs.root.rawValue, names: [name, ForeignText("kthreadd")])
+        for _ in 0..<20 {
+            let found = try scan.matching()
+            #expect(found.contains(getpid()))
+            #expect(found == Array(Set(found)).sorted())
+            #expect(try procfs.numbers(in: ".").filter(scan.matches).filter(found.contains) == found)
+        }
+    }
+}

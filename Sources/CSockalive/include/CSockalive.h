@@ -27,6 +27,9 @@ int sockalive_pidfd_getfd(int pidfd, int fd);
 /* kcmp(2): 1 if both threads use one descriptor table, 0 if not, or -errno (ENOSYS: built without CONFIG_KCMP). */
 int sockalive_shares_descriptors(pid_t thread, pid_t other);
 
+/* getdents64(2): the next entries of an open folder, for as many threads as share it. Their size, 0, or -errno. */
+ssize_t sockalive_getdents(int folder, void *entries, size_t size);
+
 /* ---- netlink.c: sock_diag ---------------------------------------------------- */
 
 /*

@@ -1,5 +1,7 @@
+import CSockalive
 import Glibc
 import Synchronization
+import SystemPackage
 
 /// Finds, among all processes, those that go by one of some names.
 ///
@@ -70,31 +72,43 @@ struct NameScan: Sendable {
 }
 
 extension NameScan {
-    /// The processes that match, in the order given.
-    func matching(_ pids: [Int32]) -> [Int32] {
-        var isHit = [Bool](repeating: false, count: pids.count)
-        pids.withUnsafeBufferPointer { pids in
-            isHit.withUnsafeMutableBufferPointer { isHit in
-                let threads = min(Self.mostThreads, pids.count / Self.processesPerThread)
-                let work = Work(scan: self, pids: pids, isHit: isHit)
-                work.share(among: threads > 1 ? min(threads, sysconf(Int32(_SC_NPROCESSORS_ONLN))) : 1)
-            }
-        }
-        return zip(pids, isHit).filter(\.1).map(\.0)
+    /// The processes that match, ascending.
+    ///
+    /// - Throws: `Errno` where `/proc` cannot be listed.
+    func matching() throws(Errno) -> [Int32] {
+        let folder = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard folder >= 0 else { throw Errno(rawValue: errno) }
+        defer { close(folder) }
+        let work = Work(scan: self, folder: folder)
+        work.share(among: Self.threads(for: folder))
+        return try work.result()
     }
 
-    /// Threads take the next few processes, until none are left. Each writes elements of its own.
-    private final class Work: @unchecked Sendable {
-        private let scan: NameScan
-        private let pids: UnsafeBufferPointer<Int32>
-        private let isHit: UnsafeMutableBufferPointer<Bool>
-        private let next = Atomic<Int>(0)
-        private static let step = 16
+    /// How many threads are worth while: `/proc` has a link for each process (fs/proc/root.c, proc_root_getattr).
+    private static func threads(for folder: Int32) -> Int {
+        var status = stat()
+        guard fstat(folder, &status) == 0, status.st_nlink >= 2 * processesPerThread else { return 1 }
+        return min(mostThreads, Int(status.st_nlink) / processesPerThread, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    }
 
-        init(scan: NameScan, pids: UnsafeBufferPointer<Int32>, isHit: UnsafeMutableBufferPointer<Bool>) {
+    /// Threads that read the same open folder: each takes the next few entries, until none are left.
+    private final class Work: Sendable {
+        private let scan: NameScan
+        private let folder: Int32
+        private let hits = Mutex<(pids: [Int32], error: Errno?)>(([], nil))
+
+        /// Some 40 processes at a time: a thread that comes last is waited for as long as those take.
+        private static let portion = 1024
+
+        init(scan: NameScan, folder: Int32) {
             self.scan = scan
-            self.pids = pids
-            self.isHit = isHit
+            self.folder = folder
+        }
+
+        func result() throws(Errno) -> [Int32] {
+            let (pids, error) = hits.withLock { $0 }
+            if let error { throw error }
+            return pids.sorted()
         }
 
         /// Where a thread cannot be had, the others do its part.
@@ -115,12 +129,37 @@ extension NameScan {
         }
 
         private func run() {
-            while true {
-                let start = next.wrappingAdd(Self.step, ordering: .relaxed).oldValue
-                guard start < pids.count else { return }
-                for index in start..<min(start + Self.step, pids.count) { isHit[index] = scan.matches(pids[index]) }
+            withUnsafeTemporaryAllocation(byteCount: Self.portion, alignment: 8) { entries in
+                while true {
+                    let count = sockalive_getdents(folder, entries.baseAddress, entries.count)
+                    if count < 0 { hits.withLock { $0.error = Errno(rawValue: Int32(-count)) } }
+                    guard count > 0 else { return }
+                    for pid in DirectoryEntries(UnsafeRawBufferPointer(rebasing: entries[..<count])) {
+                        if scan.matches(pid) { hits.withLock { $0.pids.append(pid) } }
+                    }
+                }
             }
         }
+    }
+}
+
+/// The entries that getdents64(2) answers whose names are numbers: inode, offset, length, type, name.
+struct DirectoryEntries: Sequence, IteratorProtocol {
+    private static let nameOffset = 19
+
+    private var rest: UnsafeRawBufferPointer
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        rest = bytes
+    }
+
+    mutating func next() -> Int32? {
+        while let length: UInt16 = rest.number(at: 16), length > Self.nameOffset, length <= rest.count {
+            let number = rest[Self.nameOffset..<Int(length)].prefix { $0 != 0 }.decimal(Int32.self)
+            rest = UnsafeRawBufferPointer(rebasing: rest[Int(length)...])
+            if let number { return number }
+        }
+        return nil
     }
 }
 

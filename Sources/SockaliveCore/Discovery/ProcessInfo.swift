@@ -58,9 +58,8 @@ struct ProcessFinder {
             let isEveryone = selection.anyProcess || (selection.executable != nil && selection.pids.isEmpty)
             return isEveryone ? try procfs.numbers(in: ".") : selection.pids.sorted()
         }
-        let all = try procfs.numbers(in: ".")
-        if selection.anyProcess { return all }
-        let named = scan.matching(all)
+        if selection.anyProcess { return try procfs.numbers(in: ".") }
+        let named = try scan.matching()
         return selection.pids.isEmpty ? named : selection.pids.union(named).sorted()
     }
 
