@@ -4,6 +4,7 @@ import SockaliveCore
 struct InjectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inject",
+        _superCommandName: "sockalive",
         abstract: "Give every candidate socket the keepalive that it needs.")
 
     @OptionGroup var selection: SelectionOptions

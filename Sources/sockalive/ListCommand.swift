@@ -4,6 +4,7 @@ import SockaliveCore
 struct ListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
+        _superCommandName: "sockalive",
         abstract: "Show candidate sockets, their keepalive, and whether the firewall would drop them.")
 
     @OptionGroup var selection: SelectionOptions

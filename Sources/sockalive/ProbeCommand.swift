@@ -4,6 +4,7 @@ import SockaliveCore
 struct ProbeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "probe",
+        _superCommandName: "sockalive",
         abstract: "Prove that every candidate's peer still answers, by one keepalive probe each.")
 
     @OptionGroup var selection: SelectionOptions

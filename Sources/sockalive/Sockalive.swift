@@ -21,13 +21,23 @@ struct Sockalive: ParsableCommand {
     static func main() {
         StandardStreams.reserve()
         do {
-            var command = try parseAsRoot()
+            var command = try directly(CommandLine.arguments.dropFirst()) ?? parseAsRoot()
             try command.run()
         } catch let status as RunStatus {
             Glibc.exit(status.rawValue)
         } catch {
             exit(reporting: error)
         }
+    }
+
+    /// The command that is named first, parsed as if it were the only one. The way over the root asks Swift's runtime
+    /// for so many more types that a run on a busy host takes a tenth longer; so does the search for
+    /// `--generate-completion-script`, which a command with a `_superCommandName` is spared.
+    ///
+    /// - Returns: nil for any other line. The root judges those, so that help and errors are what they always are.
+    private static func directly(_ arguments: ArraySlice<String>) throws -> (any ParsableCommand)? {
+        let plain = configuration.subcommands.first { $0.configuration.commandName == arguments.first }
+        return try? plain?.parse(Array(arguments.dropFirst()))
     }
 
     /// Help and version are answers; anything else was a wrong command line: one line, exit 64.
