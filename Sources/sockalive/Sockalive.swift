@@ -35,7 +35,7 @@ struct Sockalive: ParsableCommand {
     /// `--generate-completion-script`, which a command with a `_superCommandName` is spared.
     ///
     /// - Returns: nil for any other line. The root judges those, so that help and errors are what they always are.
-    private static func directly(_ arguments: ArraySlice<String>) throws -> (any ParsableCommand)? {
+    private static func directly(_ arguments: ArraySlice<String>) -> (any ParsableCommand)? {
         let plain = configuration.subcommands.first { $0.configuration.commandName == arguments.first }
         return try? plain?.parse(Array(arguments.dropFirst()))
     }

@@ -97,7 +97,7 @@ extension NameScan {
         private let folder: Int32
         private let hits = Mutex<(pids: [Int32], error: Errno?)>(([], nil))
 
-        /// Some 40 processes at a time: a thread that comes last is waited for as long as those take.
+        /// Some 20 processes at a time: a thread that comes last is waited for as long as those take.
         private static let portion = 512
 
         init(scan: NameScan, folder: Int32) {

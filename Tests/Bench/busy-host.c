@@ -1,0 +1,189 @@
+/*
+ * A host with much on it, for the benchmark.
+ *
+ *   busy-host peer                                      accepts on ports 1521 and 5633, for ever
+ *   busy-host host ADDRESS PROCESSES CONNECTIONS TARGETS
+ *       so many processes with so many connections each to port 1521 of ADDRESS; the first TARGETS of them are
+ *       called beremote and have up to four of theirs to port 5633
+ *   busy-host many ADDRESS COUNT recv|poll|spin FILE
+ *       one process beremote with so many connections to port 5633, which then sleeps, or spins and keeps in the
+ *       first 8 bytes of FILE the longest time (ns) that it ever stood still
+ *
+ * "up" on standard output when all of it stands. Everything ends with the first process.
+ */
+#include <arpa/inet.h>
+#include <err.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { other_port = 1521, target_port = 5633, sessions_of_a_target = 4 };
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        err(1, "setrlimit");
+}
+
+static struct sockaddr_in address_of(const char *host, int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
+        errx(64, "%s is no IPv4 address", host);
+    return address;
+}
+
+static int connect_to(const char *host, int port)
+{
+    struct sockaddr_in address = address_of(host, port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        err(1, "connect to port %d", port);
+    return fd;
+}
+
+static int listen_on(int port)
+{
+    struct sockaddr_in address = address_of("0.0.0.0", port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 4096) < 0)
+        err(1, "listen on port %d", port);
+    return fd;
+}
+
+static void say_up(void)
+{
+    puts("up");
+    fflush(stdout);
+}
+
+_Noreturn static void peer(void)
+{
+    struct pollfd listeners[] = {
+        {.fd = listen_on(other_port), .events = POLLIN},
+        {.fd = listen_on(target_port), .events = POLLIN},
+    };
+
+    say_up();
+    for (;;) {
+        poll(listeners, 2, -1);
+        for (int i = 0; i < 2; i++) {
+            if (listeners[i].revents && accept(listeners[i].fd, NULL, NULL) < 0)
+                err(1, "accept");
+        }
+    }
+}
+
+_Noreturn static void live(const char *name, const char *address, int connections, int matching, int ready)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_NAME, name);
+    for (int i = 0; i < connections; i++)
+        connect_to(address, i < matching ? target_port : other_port);
+    if (write(ready, ".", 1) != 1)
+        err(1, "write");
+    close(ready);
+    for (;;)
+        pause();
+}
+
+_Noreturn static void host(const char *address, int processes, int connections, int targets)
+{
+    int ready[2];
+    char dot;
+
+    if (pipe(ready) < 0)
+        err(1, "pipe");
+    for (int i = 0; i < processes; i++) {
+        char name[16];
+        pid_t pid;
+
+        snprintf(name, sizeof name, i < targets ? "beremote" : "worker_%d", i);
+        if ((pid = fork()) < 0)
+            err(1, "fork");
+        if (pid == 0) {
+            close(ready[0]);
+            live(name, address, connections, i < targets ? sessions_of_a_target : 0, ready[1]);
+        }
+        /* One after the other: the peer's queue is short. */
+        if (read(ready[0], &dot, 1) != 1)
+            err(1, "read");
+    }
+    say_up();
+    for (;;)
+        pause();
+}
+
+static uint64_t nanoseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+_Noreturn static void spin(const char *file)
+{
+    int fd = open(file, O_RDWR | O_CREAT, 0600);
+    volatile uint64_t *longest;
+    uint64_t last, now;
+
+    if (fd < 0 || ftruncate(fd, sizeof *longest) < 0)
+        err(1, "%s", file);
+    longest = mmap(NULL, sizeof *longest, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (longest == MAP_FAILED)
+        err(1, "mmap");
+    close(fd);
+    for (last = nanoseconds();; last = now) {
+        now = nanoseconds();
+        if (now - last > *longest)
+            *longest = now - last;
+    }
+}
+
+_Noreturn static void many(const char *address, int count, const char *rest, const char *file)
+{
+    int fd = -1;
+    char byte;
+
+    prctl(PR_SET_NAME, "beremote");
+    for (int i = 0; i < count; i++)
+        fd = connect_to(address, target_port);
+    say_up();
+    if (!strcmp(rest, "spin"))
+        spin(file);
+    for (;;) {
+        if (!strcmp(rest, "poll"))
+            poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 600000);
+        else
+            recv(fd, &byte, 1, 0);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    raise_descriptor_limit();
+    if (argc == 2 && !strcmp(argv[1], "peer"))
+        peer();
+    if (argc == 6 && !strcmp(argv[1], "host"))
+        host(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    if (argc == 6 && !strcmp(argv[1], "many"))
+        many(argv[2], atoi(argv[3]), argv[4], argv[5]);
+    errx(64, "usage: busy-host peer | host ADDRESS PROCESSES CONNECTIONS TARGETS | many ADDRESS COUNT REST FILE");
+}

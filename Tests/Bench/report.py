@@ -1,0 +1,177 @@
+"""Makes the table and Docs/Performance.md with its plot: report.py RESULTS DOCS. Figures are medians of all rounds."""
+import collections
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import string
+import sys
+
+import plot
+
+LABELS = {
+    "list": "`sockalive list`",
+    "inject-unchanged": "`sockalive inject`, all set already",
+    "inject": "`sockalive inject`, all to set",
+    "pgrep": "`pgrep -x beremote`",
+    "python": "Python script, all to set",
+    "ss": "`ss -tnp`, filter on the port",
+    "netstat": "`netstat -tnp`",
+    "lsof": "`lsof -nP -iTCP:5633`",
+}
+# list against a tool: how many times its time it may take at most.
+LIMITS = {"ss": 1 / 12, "lsof": 1 / 25, "pgrep": 0.3}
+SERIES = {"inject": "sockalive inject", "c": "the same calls in C", "python": "Python script"}
+
+
+class Results:
+    def __init__(self, folder):
+        self.folder = folder
+        self.times = collections.defaultdict(list)
+        for path in self.files("*.json"):
+            for result in json.loads(path.read_text())["results"]:
+                self.times[result["command"]] += result["times"]
+
+    def files(self, pattern):
+        return sorted(pathlib.Path(self.folder).glob(pattern))
+
+    def median(self, name):
+        return statistics.median(self.times[name])
+
+    def counts(self):
+        return sorted(int(name[2:]) for name in self.times if name.startswith("c@"))
+
+    def pauses(self):
+        """By kind of target, the microseconds that each socket cost it."""
+        kinds = collections.defaultdict(list)
+        for path in self.files("*.pauses"):
+            sockets = json.loads(path.read_text())["sockets"]
+            kinds[path.name.split(".")[0].removeprefix("pause-")] += [s["paused_microseconds"] for s in sockets]
+        return kinds
+
+    def gap(self, name):
+        """The longest standstill of a run in seconds."""
+        return statistics.median(int(line) for line in self.text(f"{name}.gaps").split()) / 1e9
+
+    def text(self, name):
+        path = pathlib.Path(self.folder, name)
+        return path.read_text() if path.exists() else ""
+
+
+def duration(seconds):
+    if seconds >= 0.0995:
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 0.00095 else f"{seconds * 1e6:.0f} µs"
+
+
+def quartiles(values):
+    values = sorted(values) * 2 if len(values) == 1 else sorted(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{duration(low)} – {duration(high)}"
+
+
+def ratio(value):
+    return f"{value:.2f}" if value >= 0.1 else f"1/{1 / value:.1f}"
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def claims(results):
+    """What shall hold: what, figure, limit, and whether."""
+    for tool, limit in LIMITS.items():
+        share = results.median("list") / results.median(tool)
+        yield f"`list` against {LABELS[tool]}", ratio(share), ratio(limit), share <= limit
+    for name in ("list", "inject"):
+        peak = int(results.text(f"{name}.memory").split()[-1]) / 1024
+        yield f"peak memory of `{name}` on this host", f"{peak:.1f} MiB", "20 MiB", peak <= 20
+    most = results.counts()[-1]
+    share = results.median(f"inject@{most}") / results.median(f"c@{most}")
+    yield f"`inject` against C, {most:,} sockets", ratio(share), "2", share <= 2
+    if most // 10 in results.counts():
+        growth = results.median(f"inject@{most}") / results.median(f"inject@{most // 10}")
+        yield f"`inject`, {most:,} sockets against {most // 10:,}", ratio(growth), "13", growth <= 13
+
+
+def host_rows(results):
+    for name in sorted(LABELS, key=results.median):
+        share = results.median("list") / results.median(name)
+        yield [LABELS[name], duration(results.median(name)), quartiles(results.times[name]), ratio(share)]
+
+
+def count_rows(results):
+    for count in results.counts():
+        medians = [results.median(f"{name}@{count}") for name in SERIES]
+        yield [f"{count:,}", *map(duration, medians), ratio(medians[0] / medians[1])]
+
+
+def pause_rows(results):
+    rests = {"recv": "sleeps in recv(2)", "poll": "sleeps in poll(2) with a timeout", "spin": "never sleeps"}
+    for kind, values in sorted(results.pauses().items(), reverse=True):
+        bits, rest = kind.split("-")
+        values.sort()
+        worst = values[int(len(values) * 0.99)]
+        yield [f"{bits} bits, {rests[rest]}", duration(statistics.median(values) / 1e6), duration(worst / 1e6)]
+
+
+def gap_rows(results):
+    labels = {
+        "nothing": "nobody (the machine's own noise)",
+        "pidfd": "`sockalive inject --method pidfd`",
+        "ptrace": "`sockalive inject --method ptrace`",
+        "gdb": "`gdb -p`, four `call setsockopt`",
+    }
+    for name, label in labels.items():
+        if results.text(f"{name}.gaps"):
+            yield [label, duration(results.gap(name)), f"{results.gap(name) / results.gap('ptrace'):.3g}"]
+
+
+def watching(results):
+    words = results.text("watch.cpu").replace("Terminated", "").split()
+    if not words:
+        return ""
+    user, system, elapsed = map(float, words[-3:])
+    share = (user + system) / elapsed
+    return f"\n`sockalive watch --every 5s` on the same host: {share:.2%} of one processor over {elapsed:.0f} s.\n"
+
+
+def machine():
+    def field(path, key):
+        lines = pathlib.Path(path).read_text().splitlines()
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "unknown")
+
+    processor = field("/proc/cpuinfo", "model name")
+    memory = int(field("/proc/meminfo", "MemTotal").split()[0]) / 2**20
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    kernel = platform.release().split("-")[0]
+    return f"{os.cpu_count()} × {processor}, {memory:.0f} GiB, {system}, Linux {kernel}, {platform.machine()}"
+
+
+def main(folder, docs):
+    results = Results(folder)
+    held = [[what, figure, limit, "yes" if holds else "**no**"] for what, figure, limit, holds in claims(results)]
+    points = {
+        label: [(count, results.median(f"{name}@{count}") * 1e3) for count in results.counts()]
+        for name, label in SERIES.items()
+    }
+    words = {
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "claims": table(["", "measured", "at most", "held"], held),
+        "host": table(["", "median", "middle half", "`list` takes, of that"], host_rows(results)),
+        "watch": watching(results),
+        "counts": table(["sockets", "`sockalive inject`", "C", "Python", "against C"], count_rows(results)),
+        "pauses": table(["target", "median", "99 of 100 below"], pause_rows(results)),
+        "gaps": table(["what was done meanwhile", "longest standstill", "against ptrace"], gap_rows(results)),
+    }
+    template = string.Template(pathlib.Path(__file__).with_name("performance.md").read_text())
+    pathlib.Path(docs, "Performance.md").write_text(template.substitute(words))
+    pathlib.Path(docs, "performance.svg").write_text(plot.drawing(points))
+    print("\n\n".join(words[name] for name in ("machine", "claims", "host", "counts", "pauses", "gaps", "watch")))
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,105 @@
+#!/bin/bash
+# What is measured on one host of world.sh, into a folder of results.
+#
+#   BENCH=FOLDER RESULTS=FOLDER ROUNDS=N scenes.sh busy PROCESSES CONNECTIONS TARGETS
+#                                                  one COUNT        all sockets in one process
+#                                                  pause BITS REST COUNT
+#                                                  gap
+#                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
+#
+# A round takes each command in turn, so that a slow minute of the machine meets all of them.
+set -eu
+sockalive=$BENCH/sockalive
+
+# The host's processes, and wait until their connections stand.
+start() {
+    exec {up}< <(exec "$@")
+    read -r -t 120 _ <&"$up" || { echo "bench: $* did not come up" >&2 && exit 70; }
+}
+
+# measure NAME RUNS [--prepare COMMAND] COMMAND: the times of one round
+measure() {
+    local name=$1 runs=$2
+    shift 2
+    hyperfine --shell=none --style none --warmup 1 --runs "$runs" --command-name "$name" \
+        --export-json "$RESULTS/$name.$round.json" "$@" >"$RESULTS/log" 2>&1 || { cat "$RESULTS/log" >&2 && exit 70; }
+}
+
+# memory NAME COMMAND...: its peak, in KiB
+memory() {
+    command time --format %M --output "$RESULTS/$1.memory" "${@:2}" >/dev/null
+}
+
+busy() {
+    local ports='( sport = :5633 or dport = :5633 )' round
+    start "$BENCH/busy-host" host 10.9.0.2 "$1" "$2" "$3"
+    for ((round = 0; round < ROUNDS; round++)); do
+        measure list 20 "$sockalive list"
+        measure ss 6 "ss -tnp state established '$ports'"
+        measure lsof 4 "lsof -nP -iTCP:5633 -sTCP:ESTABLISHED"
+        measure netstat 4 "netstat -tnp"
+        measure pgrep 8 "pgrep -x beremote"
+        measure inject 10 --prepare "$BENCH/keepalive off" "$sockalive inject --quiet"
+        measure python 6 --prepare "$BENCH/keepalive off" "$PYTHON $BENCH/keepalive.py"
+        measure inject-unchanged 20 "$sockalive inject --quiet"
+    done
+    memory list "$sockalive" list
+    memory inject "$sockalive" inject --quiet
+}
+
+one() {
+    local reset=(--prepare "$BENCH/keepalive off") round
+    start "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
+    for ((round = 0; round < ROUNDS; round++)); do
+        measure "inject@$1" 10 "${reset[@]}" "$sockalive inject --quiet --method pidfd"
+        measure "c@$1" 10 "${reset[@]}" "$BENCH/keepalive"
+        measure "python@$1" 5 "${reset[@]}" "$PYTHON $BENCH/keepalive.py"
+    done
+    "$BENCH/keepalive" off >"$RESULTS/log"
+    memory "inject@$1" "$sockalive" inject --quiet --method pidfd
+}
+
+pause() {
+    local round
+    start "$BENCH/busy-host-$1" many 10.9.0.2 "$3" "$2" "$RESULTS/gap"
+    for ((round = 0; round < ROUNDS; round++)); do
+        "$BENCH/keepalive" off >"$RESULTS/log"
+        "$sockalive" inject --method ptrace --timeout 60s --json >"$RESULTS/pause-$1-$2.$round.pauses"
+    done
+}
+
+# Runs a command and notes for how long, at most, a target that never sleeps stood still meanwhile.
+standing_still() {
+    local name=$1
+    shift
+    "$BENCH/keepalive" off >"$RESULTS/log"
+    head -c 8 /dev/zero | dd of="$RESULTS/gap" conv=notrunc status=none
+    "$@" >"$RESULTS/log" 2>&1
+    od -A n -t u8 "$RESULTS/gap" >>"$RESULTS/$name.gaps"
+}
+
+gap() {
+    local round pid fd call=()
+    start "$BENCH/busy-host" many 10.9.0.2 1 spin "$RESULTS/gap"
+    pid=$(pgrep -x beremote)
+    fd=$("$sockalive" list | awk 'NR == 2 { print $3 }')
+    # SO_KEEPALIVE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_KEEPIDLE, as an administrator would type them.
+    for option in '1, 9, 1' '6, 5, 60' '6, 6, 50' '6, 4, 600'; do
+        call+=(-ex "set {int}(\$sp - 4096) = ${option##*, }" -ex "call (int)setsockopt($fd, ${option%,*}, \$sp - 4096, 4)")
+    done
+    for ((round = 0; round < ROUNDS; round++)); do
+        standing_still nothing sleep 0.2
+        standing_still pidfd "$sockalive" inject --method pidfd
+        standing_still ptrace "$sockalive" inject --method ptrace
+        standing_still gdb gdb -nx -batch -p "$pid" "${call[@]}"
+        "$sockalive" list --check >"$RESULTS/log" || { echo "bench: gdb did not set keepalive" >&2 && exit 70; }
+    done
+}
+
+watch() {
+    local TIMEFORMAT='%U %S %R'
+    start "$BENCH/busy-host" host 10.9.0.2 "$2" "$3" "$4"
+    { time timeout "$1" "$sockalive" watch --every 5s --quiet >"$RESULTS/log" || [ $? = 124 ]; } 2>"$RESULTS/watch.cpu"
+}
+
+"$@"

@@ -1,0 +1,40 @@
+#!/bin/bash
+# Runs a command on a host of its own: a process ID and a network namespace in which nothing lives but that command
+# and what it starts. Across a cable stands a peer, 10.9.0.2, that accepts on ports 1521 and 5633.
+#
+#   BENCH=FOLDER world.sh COMMAND...      FOLDER holds the programs; no root is needed where user namespaces are allowed
+#
+# Everything ends with this process, however that ends.
+set -eu
+stage=${BENCH_STAGE:-outside}
+
+own_processes=(unshare --mount --pid --fork --kill-child --mount-proc)
+own_user=()
+[ "$(id -u)" = 0 ] || own_user=(--user --map-root-user)
+
+again() {
+    BENCH_STAGE=$1 exec "${@:2}"
+}
+
+case $stage in
+outside)
+    again peer "${own_processes[@]}" --net "${own_user[@]}" bash "$0" "$@"
+    ;;
+peer)
+    mount -t tmpfs tmpfs /run
+    ip netns add host
+    ip link add host type veth peer name peer netns host
+    ip address add 10.9.0.2/16 dev host
+    ip link set host up
+    ip netns exec host ip address add 10.9.0.1/16 dev peer
+    ip netns exec host ip link set peer up
+    exec {up}< <(exec "$BENCH/busy-host" peer)
+    read -r -t 10 _ <&"$up"
+    # Not exec: the first process of the namespace has to outlive what it started.
+    BENCH_STAGE=host "${own_processes[@]}" nsenter --net=/run/netns/host bash "$0" "$@"
+    ;;
+host)
+    unset BENCH_STAGE
+    "$@"
+    ;;
+esac

@@ -1,0 +1,87 @@
+#!/bin/bash
+# How long sockalive takes, beside the tools that do parts of its work: on a host with 1,000 processes and 10,000
+# connections, and on a process with up to 18,000. Prints a table and writes Docs/Performance.md and
+# Docs/performance.svg. It judges nothing: on a machine with other work the figures mean little.
+#
+#   Tests/bench.sh            some minutes; installs what is missing
+#   Tests/bench.sh --smoke    some seconds, on a small host: does all of it run? No figures
+#
+# SOCKALIVE=PROGRAM takes one that is built.
+set -eu
+cd "$(dirname "$0")/.."
+case ${1:-} in
+'')
+    export ROUNDS=5
+    docs=Docs host=(1000 10 3) counts=(100 1000 1800 5000 10000 18000) sockets=1000 seconds=60
+    ;;
+--smoke)
+    export ROUNDS=1
+    docs='' host=(20 10 3) counts=(10 20) sockets=10 seconds=6
+    ;;
+*)
+    echo "usage: Tests/bench.sh [--smoke]" >&2
+    exit 64
+    ;;
+esac
+
+work=$(mktemp -d) world=
+# Run in the background and killed by its number: bash would answer a signal only when it has ended by itself.
+finish() {
+    [ -z "$world" ] || kill -KILL "$world" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+export BENCH=$work/bin RESULTS=$work/results
+mkdir "$BENCH" "$RESULTS"
+
+build() {
+    local flags=(-std=gnu17 -O2 -Wall -Wextra -Werror) name
+    # As the README installs it; what strip takes away is not loaded either.
+    if [ -z "${SOCKALIVE:-}" ]; then
+        swift build -c release -Xswiftc -static-executable --product sockalive
+        SOCKALIVE=$(swift build -c release -Xswiftc -static-executable --show-bin-path)/sockalive
+    fi
+    strip -o "$BENCH/sockalive" "$SOCKALIVE"
+    for name in busy-host keepalive; do gcc "${flags[@]}" "Tests/Bench/$name.c" -o "$BENCH/$name"; done
+    cp "$BENCH/busy-host" "$BENCH/busy-host-64"
+    # <asm/...> is the same for both.
+    bits=(64)
+    if gcc "${flags[@]}" -m32 -idirafter /usr/include/x86_64-linux-gnu Tests/Bench/busy-host.c \
+        -o "$BENCH/busy-host-32" 2>/dev/null; then bits+=(32); fi
+    cp Tests/Bench/keepalive.py "$BENCH"
+    # The interpreter itself, without what a version manager puts in front of it.
+    PYTHON=$(python3 -c 'import sys; print(sys.executable)')
+    export PYTHON
+}
+
+scene() {
+    echo "measuring: $*" >&2
+    Tests/Bench/world.sh Tests/Bench/scenes.sh "$@" &
+    world=$!
+    wait "$world"
+    world=
+}
+
+# shellcheck source=Tests/install.sh
+. Tests/install.sh
+[ "$(uname -m)" != x86_64 ] || install_missing gcc-multilib
+install_missing_to_build binutils gdb hyperfine iproute2 lsof net-tools procps python3 time util-linux
+build
+scene busy "${host[@]}"
+for count in "${counts[@]}"; do scene one "$count"; done
+# The ptrace road is for x86-64.
+if [ "$(uname -m)" = x86_64 ]; then
+    for bit in "${bits[@]}"; do
+        for rest in recv poll spin; do scene pause "$bit" "$rest" "$sockets"; done
+    done
+    scene gap
+fi
+if "$BENCH/sockalive" --help | grep -q '^  watch '; then scene watch "$seconds" "${host[@]}"; fi
+if [ -n "$docs" ]; then
+    python3 Tests/Bench/report.py "$RESULTS" "$docs"
+else
+    python3 Tests/Bench/report.py "$RESULTS" "$work" >/dev/null
+    echo "the benchmark runs"
+fi
