@@ -21,11 +21,18 @@ struct NameScan: Sendable {
     /// Whether comm, or the base name of the executable, is one of the names: comm is cut, and a program may
     /// change it, so that the file's name counts too.
     func matches(_ pid: Int32) -> Bool {
-        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 32 + Int(PATH_MAX)) { memory in
-            let path = UnsafeMutableBufferPointer(rebasing: memory[..<32])
-            let answer = UnsafeMutableBufferPointer(rebasing: memory[32...])
-            return commMatches(pid, path, answer) || executableMatches(pid, path, answer)
-        }
+        Self.withMemory { matches(pid, $0) }
+    }
+
+    private func matches(_ pid: Int32, _ memory: Bytes) -> Bool {
+        let path = Bytes(rebasing: memory[..<32])
+        let answer = Bytes(rebasing: memory[32...])
+        return commMatches(pid, path, answer) || executableMatches(pid, path, answer)
+    }
+
+    /// For a question and its answer. Too large for the stack, so that it is taken once for many processes.
+    private static func withMemory<Result>(_ body: (Bytes) -> Result) -> Result {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 32 + Int(PATH_MAX), body)
     }
 
     private func commMatches(_ pid: Int32, _ path: Bytes, _ answer: Bytes) -> Bool {
@@ -129,16 +136,20 @@ extension NameScan {
         }
 
         private func run() {
-            withUnsafeTemporaryAllocation(byteCount: Self.portion, alignment: 8) { entries in
-                while true {
-                    let count = sockalive_getdents(folder, entries.baseAddress, entries.count)
-                    if count < 0 { hits.withLock { $0.error = Errno(rawValue: Int32(-count)) } }
-                    guard count > 0 else { return }
-                    for pid in DirectoryEntries(UnsafeRawBufferPointer(rebasing: entries[..<count])) {
-                        if scan.matches(pid) { hits.withLock { $0.pids.append(pid) } }
+            NameScan.withMemory { memory in
+                withUnsafeTemporaryAllocation(byteCount: Self.portion, alignment: 8) { entries in
+                    while let pids = next(into: entries) {
+                        for pid in pids where scan.matches(pid, memory) { hits.withLock { $0.pids.append(pid) } }
                     }
                 }
             }
+        }
+
+        private func next(into entries: UnsafeMutableRawBufferPointer) -> DirectoryEntries? {
+            let count = sockalive_getdents(folder, entries.baseAddress, entries.count)
+            if count < 0 { hits.withLock { $0.error = Errno(rawValue: Int32(-count)) } }
+            guard count > 0 else { return nil }
+            return DirectoryEntries(UnsafeRawBufferPointer(rebasing: entries[..<count]))
         }
     }
 }
