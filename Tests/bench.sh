@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 case ${1:-} in
 '')
     export ROUNDS=5
-    docs=Docs host=(1000 10 3) counts=(100 1000 1800 5000 10000 18000) sockets=1000 seconds=60
+    docs=Docs host=(1000 10 3) counts=(100 1000 1800 5000 10000 18000) sockets=1000 seconds=30
     ;;
 --smoke)
     export ROUNDS=1

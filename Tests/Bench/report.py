@@ -111,16 +111,18 @@ def count_rows(results):
 
 def pause_rows(results):
     rests = {"recv": "sleeps in recv(2)", "poll": "sleeps in poll(2) with a timeout", "spin": "never sleeps"}
-    for kind, values in sorted(results.pauses().items(), reverse=True):
-        bits, rest = kind.split("-")
-        values.sort()
-        worst = values[int(len(values) * 0.99)]
-        yield [f"{bits} bits, {rests[rest]}", duration(statistics.median(values) / 1e6), duration(worst / 1e6)]
+    pauses = results.pauses()
+    for bits in ("64", "32"):
+        for rest, label in rests.items():
+            values = sorted(pauses[f"{bits}-{rest}"])
+            if values:
+                worst = values[int(len(values) * 0.99)]
+                yield [f"{bits} bits, {label}", duration(statistics.median(values) / 1e6), duration(worst / 1e6)]
 
 
 def gap_rows(results):
     labels = {
-        "nothing": "nobody (the machine's own noise)",
+        "nothing": "nobody at work",
         "pidfd": "`sockalive inject --method pidfd`",
         "ptrace": "`sockalive inject --method ptrace`",
         "gdb": "`gdb -p`, four `call setsockopt`",

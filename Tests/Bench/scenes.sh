@@ -51,9 +51,9 @@ one() {
     local reset=(--prepare "$BENCH/keepalive off") round
     start "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
     for ((round = 0; round < ROUNDS; round++)); do
-        measure "inject@$1" 10 "${reset[@]}" "$sockalive inject --quiet --method pidfd"
-        measure "c@$1" 10 "${reset[@]}" "$BENCH/keepalive"
-        measure "python@$1" 5 "${reset[@]}" "$PYTHON $BENCH/keepalive.py"
+        measure "inject@$1" 6 "${reset[@]}" "$sockalive inject --quiet --method pidfd"
+        measure "c@$1" 6 "${reset[@]}" "$BENCH/keepalive"
+        measure "python@$1" 3 "${reset[@]}" "$PYTHON $BENCH/keepalive.py"
     done
     "$BENCH/keepalive" off >"$RESULTS/log"
     memory "inject@$1" "$sockalive" inject --quiet --method pidfd
