@@ -9,6 +9,7 @@ struct InjectCommand: ParsableCommand {
 
     @OptionGroup var selection: SelectionOptions
     @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var config: ConfigOptions
     @OptionGroup var limits: RunOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var waiting: WaitOptions
@@ -25,36 +26,26 @@ struct InjectCommand: ParsableCommand {
     }
 
     func run() throws {
+        let target = try config.target(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
-        warnIfTooSlow(reporter)
+        target.warnIfTooSlow(reporter)
         // A dry run changes nothing, so it neither waits for nor stops a run that does.
         let lock = dryRun || limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
             command: "inject",
             work: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
-            selection: selection, keepalive: keepalive, output: output)
-        let results = try journey.run(limit: limits.timeout)
+            target: target, output: output)
+        let outcome = try journey.run(limit: limits.timeout)
+        let results = outcome.results
         withExtendedLifetime(lock) {}
-        guard let results else { throw RunStatus.someFailed }
-        summarize(results, reporter)
+        guard outcome.isWritten else { throw RunStatus.someFailed }
+        summarize(results, target, reporter)
         throw RunStatus(results: results, require: limits.require)
     }
 
-    /// Explicit values are obeyed, also where they do not help.
-    private func warnIfTooSlow(_ reporter: Reporter) {
-        let request = keepalive.request
-        let wanted = request.wanted
-        let settings = KeepaliveSettings(
-            enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
-        guard wanted.enabled, settings.verdict(against: request.firewallTimeout) != .protected else { return }
-        reporter.message(
-            "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout of "
-                + "\(request.firewallTimeout): the connection may be dropped; choose a shorter --idle")
-    }
-
-    private func summarize(_ results: [SocketResult], _ reporter: Reporter) {
-        limits.reportAbsence(results, selection, output)
+    private func summarize(_ results: [SocketResult], _ target: Target, _ reporter: Reporter) {
+        limits.reportAbsence(results, target, output)
         guard !results.isEmpty && !output.json else { return }
         let would = results.count { $0.action == .wouldSet }
         let summary = Summary(results)

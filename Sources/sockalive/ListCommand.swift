@@ -9,6 +9,7 @@ struct ListCommand: ParsableCommand {
 
     @OptionGroup var selection: SelectionOptions
     @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var config: ConfigOptions
     @OptionGroup var output: OutputOptions
 
     @Flag(help: "Exit 1 if some candidate is not protected.")
@@ -16,8 +17,9 @@ struct ListCommand: ParsableCommand {
 
     func run() throws {
         let journey = Journey(
-            command: "list", work: .keepalive(.list), selection: selection, keepalive: keepalive, output: output)
-        guard let results = try journey.run(limit: nil) else { throw RunStatus.someFailed }
-        throw RunStatus(results: results, check: check ? keepalive.firewallTimeout : nil)
+            command: "list", work: .keepalive(.list), target: try config.target(selection, keepalive), output: output)
+        let outcome = try journey.run(limit: nil)
+        guard outcome.isWritten else { throw RunStatus.someFailed }
+        throw RunStatus(results: outcome.results, check: check)
     }
 }

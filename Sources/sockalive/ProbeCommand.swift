@@ -9,20 +9,23 @@ struct ProbeCommand: ParsableCommand {
 
     @OptionGroup var selection: SelectionOptions
     @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var config: ConfigOptions
     @OptionGroup var limits: RunOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var waiting: WaitOptions
 
     func run() throws {
+        let target = try config.target(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
         let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
-            command: "probe", work: .probe(waiting.time), selection: selection, keepalive: keepalive, output: output)
-        let results = try journey.run(limit: limits.timeout)
+            command: "probe", work: .probe(waiting.time), target: target, output: output)
+        let outcome = try journey.run(limit: limits.timeout)
+        let results = outcome.results
         withExtendedLifetime(lock) {}
-        guard let results else { throw RunStatus.someFailed }
-        limits.reportAbsence(results, selection, output)
+        guard outcome.isWritten else { throw RunStatus.someFailed }
+        limits.reportAbsence(results, target, output)
         if !results.isEmpty && !output.json {
             reporter.message("\(reporter.candidates(results)): \(reporter.answers(results))")
         }

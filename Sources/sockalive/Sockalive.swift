@@ -13,7 +13,8 @@ struct Sockalive: ParsableCommand {
             """,
         version: "sockalive \(sockaliveVersion)",
         subcommands: [
-            ListCommand.self, InjectCommand.self, ProbeCommand.self, DoctorCommand.self, DoctorTarget.self,
+            ListCommand.self, InjectCommand.self, ProbeCommand.self,
+            DoctorCommand.self, DoctorTarget.self,
             DemoCommand.self, DemoStage.self, DemoAgent.self, DemoServer.self,
         ]
     )

@@ -71,8 +71,8 @@ import Testing
             }
             let snapshot = Snapshot(
                 sockets: shuffled, processes: found.processes, denied: found.denied, handles: found.handles)
-            let run = KeepaliveRun(
-                procfs: procfs, mode: .inject, request: KeepaliveRequest(enabled: round % 2 == 0), choice: .pidfd)
+            let rule = Rule(selection: selection, request: KeepaliveRequest(enabled: round % 2 == 0))
+            let run = KeepaliveRun(procfs: procfs, mode: .inject, rules: RuleSet([rule]), choice: .pidfd)
             changed += run.results(for: snapshot).count { $0.failure?.code == "ESTALE" }
             #expect(!unwanted.descriptors.contains(where: isKept))
         }

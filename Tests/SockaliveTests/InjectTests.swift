@@ -82,7 +82,7 @@ extension ProcessTests {
             let report = try Report.of(["inject", "--firewall-timeout", timeout] + victim.selection)
             let expected = SocketKeepalive(enabled: true, idle: values.0, interval: values.1, count: values.2)
             #expect(try victim.keepalive() == [expected])
-            #expect(report.wanted.idle == values.0)
+            #expect(report.wanted?.idle == values.0)
         }
 
         @Test(arguments: methods) func `off turns keepalive off again`(method: String) throws {

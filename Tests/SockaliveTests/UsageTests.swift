@@ -23,9 +23,11 @@ import Testing
         + wrong("--user-timeout", durations + ["3000000"])
         + wrong("--count", ["", "x", "0", "-1", "128", "1s", "1.5", "113"])
         + wrong("--method", ["", "x", "PIDFD", "gdb"])
+        + wrong("--source", ["", "x", "DIAG"])
 
     static let running: [[String]] =
-        wrong("--timeout", durations) + wrong("--lock", [""]) + [["--lock", "/run/x", "--no-lock"]]
+        wrong("--timeout", durations) + wrong("--lock", [""])
+        + [["--lock", "/run/x", "--no-lock"]]
 
     static let probing: [[String]] = wrong("--wait", durations + ["301s", "6m"])
 
@@ -37,7 +39,8 @@ import Testing
     static let combinations: [[String]] = [
         ["--any-process", "--process", "beremote"], ["--any-process", "--pid", "1"], ["--any-port", "--port", "5633"],
         ["--quiet", "--verbose"], ["--off", "--idle", "5m"], ["--off", "--count", "5"], ["--unknown"], ["surplus"],
-        ["--pid"], ["--port"], ["--json=yes"], ["--pid", "1\n2"], ["--process", "a\u{1b}[31m/b"],
+        ["--pid"], ["--port"], ["--config", ""], ["--config", "/nonexistent"], ["--json=yes"], ["--pid", "1\n2"],
+        ["--process", "a\u{1b}[31m/b"],
     ]
 
     static func wrong(_ option: String, _ values: [String]) -> [[String]] {

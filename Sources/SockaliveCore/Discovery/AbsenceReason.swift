@@ -4,6 +4,8 @@ public struct AbsenceReason: Equatable, Sendable {
     public let idleProcesses: [ProcessInfo]
     /// Processes that do have such a socket, but do not match.
     public let otherOwners: [ProcessInfo]
+
+    public static let unknown = AbsenceReason(idleProcesses: [], otherOwners: [])
 }
 
 extension Discovery {

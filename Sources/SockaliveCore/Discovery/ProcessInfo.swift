@@ -67,12 +67,18 @@ struct ProcessFinder {
         NameScan(root: procfs.root.rawValue, names: selection.names)
     }
 
-    private func isMeant(_ pid: Int32) -> Bool {
-        guard selection.anyProcess || selection.pids.contains(pid) || selection.names.isEmpty || scan.matches(pid),
-            hasWantedExecutable(pid)
+    /// Whether the selection means a process that is there.
+    func isMeant(_ pid: Int32) -> Bool {
+        guard isCalled(pid), hasWantedExecutable(pid)
         else { return false }
         guard let uid = selection.uid else { return true }
         return (try? procfs.read("\(pid)/status") { ProcessStatus($0) })??.uid == uid
+    }
+
+    /// Neither names nor numbers: the executable alone selects.
+    private func isCalled(_ pid: Int32) -> Bool {
+        if selection.anyProcess || selection.pids.contains(pid) { return true }
+        return selection.names.isEmpty ? selection.pids.isEmpty : scan.matches(pid)
     }
 
     /// The link's text alone proves little: a process in a mount namespace of its own has whatever

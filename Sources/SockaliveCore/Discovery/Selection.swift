@@ -1,5 +1,5 @@
 /// Which processes are meant.
-public struct ProcessSelection: Equatable, Sendable {
+public struct ProcessSelection: Hashable, Sendable {
     /// Matched against comm, or the base name of the executable; whole and exact.
     public var names: [ForeignText]
     public var pids: Set<Int32>

@@ -10,17 +10,17 @@ public struct KeepaliveRun {
 
     private let procfs: ProcFS
     private let mode: Mode
-    private let request: KeepaliveRequest
+    private let rules: RuleSet
     private let choice: MethodChoice
 
-    public init(procfs: ProcFS, mode: Mode, request: KeepaliveRequest, choice: MethodChoice) {
+    public init(procfs: ProcFS, mode: Mode, rules: RuleSet, choice: MethodChoice) {
         self.procfs = procfs
         self.mode = mode
-        self.request = request
+        self.rules = rules
         self.choice = choice
     }
 
-    /// Treats the snapshot's sockets in their order.
+    /// Treats those of the snapshot's sockets that a rule means, in their order.
     ///
     /// - Parameters:
     ///   - mayGoOn: asked before each socket, never within one; a reason to stop makes the rest failed.
@@ -30,9 +30,10 @@ public struct KeepaliveRun {
     ) -> [SocketResult] {
         guard !snapshot.sockets.isEmpty else { return [] }
         let reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
-        let treatment = KeepaliveTreatment(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-        return snapshot.sockets.map { socket in
-            let result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, reach)
+        return snapshot.assigned(rules, procfs).map { socket, request in
+            let treatment = KeepaliveTreatment(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
+            var result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, reach)
+            result.request = request
             progress(result)
             return result
         }
@@ -78,6 +79,8 @@ public enum StopReason: Equatable, Sendable {
 /// What became of one socket.
 public struct SocketResult: Sendable {
     public let socket: DiscoveredSocket
+    /// What it is judged by.
+    public internal(set) var request = KeepaliveRequest()
     public let action: SocketAction
     public let before: KeepaliveSettings?
     public internal(set) var after: KeepaliveSettings?
@@ -138,6 +141,8 @@ public struct SocketResult: Sendable {
         let due = idleSeconds.map { max(0, Double(after.idle) - $0) }
         return due.map { max($0, armed ?? 0) } ?? armed
     }
+
+    public var verdict: Verdict? { verdict(against: request.firewallTimeout) }
 
     /// Whether the connection outlives the firewall. A socket out of reach shows by its timer at
     /// least whether keepalive is off; more than that is unknown.

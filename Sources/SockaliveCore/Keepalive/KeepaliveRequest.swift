@@ -6,6 +6,7 @@ public struct KeepaliveRequest: Equatable, Sendable {
     public let wanted: Wanted
     /// Some value was given explicitly: the three values are exact, not an upper bound.
     public let isExact: Bool
+    let explicitCount: Int?
 
     public struct Wanted: Equatable, Sendable {
         public let enabled: Bool
@@ -46,6 +47,7 @@ public struct KeepaliveRequest: Equatable, Sendable {
             .clamped(to: KeepaliveSettings.countRange)
         self.firewallTimeout = firewallTimeout
         self.isExact = idle != nil || interval != nil || count != nil
+        self.explicitCount = count
         self.wanted = Wanted(
             enabled: enabled, idle: Int32(idleTime), interval: Int32(between), count: Int32(probes),
             userTimeout: userTimeout.map { Int32(clamping: $0) })

@@ -1,7 +1,14 @@
 extension ProbeRun {
     /// The report of a run that only probes.
-    public func results(for snapshot: Snapshot, progress: (Progress) -> Void = { _ in }) -> [SocketResult] {
-        results(for: snapshot.sockets, progress: progress).map { SocketResult($0, method: method) }
+    public func results(
+        for snapshot: Snapshot, _ rules: RuleSet, _ procfs: ProcFS, progress: (Progress) -> Void = { _ in }
+    ) -> [SocketResult] {
+        let assigned = snapshot.assigned(rules, procfs)
+        return zip(results(for: assigned.map(\.socket), progress: progress), assigned).map { probe, assigned in
+            var result = SocketResult(probe, method: method)
+            result.request = assigned.request
+            return result
+        }
     }
 
     /// Proves what an injection did: every socket that it could treat is asked.

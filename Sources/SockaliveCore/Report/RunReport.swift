@@ -4,9 +4,9 @@ public struct RunReport: Encodable, Sendable {
     public let schema = 1
     public let command: String
     public let dryRun: Bool
-    /// Seconds.
-    public let firewallTimeout: Int
-    public let wanted: WantedReport
+    /// Seconds; null where the rules differ.
+    @Nullable public var firewallTimeout: Int?
+    @Nullable public var wanted: WantedReport?
     public let sockets: [SocketReport]
     public let summary: Summary
 
@@ -15,13 +15,14 @@ public struct RunReport: Encodable, Sendable {
     }
 
     public init(
-        command: String, dryRun: Bool, isProbed: Bool = false, request: KeepaliveRequest, results: [SocketResult]
+        command: String, dryRun: Bool, isProbed: Bool = false, rules: RuleSet, results: [SocketResult]
     ) {
         self.command = command
         self.dryRun = dryRun
-        self.firewallTimeout = request.firewallTimeout.count
-        self.wanted = WantedReport(request.wanted)
-        self.sockets = results.map { SocketReport($0, firewallTimeout: request.firewallTimeout) }
+        let request = rules.sharedRequest
+        _firewallTimeout = Nullable(wrappedValue: request?.firewallTimeout.count)
+        _wanted = Nullable(wrappedValue: request.map { WantedReport($0.wanted) })
+        self.sockets = results.map { SocketReport($0) }
         self.summary = Summary(results, isProbed: isProbed)
     }
 }

@@ -10,8 +10,8 @@ public enum RunStatus: Int32, Sendable {
 
     /// - Parameters:
     ///   - require: no candidate at all is a failure.
-    ///   - check: a socket that is not protected is a failure; nil does not ask.
-    public init(results: [SocketResult], require: Bool = false, check firewallTimeout: Seconds? = nil) {
+    ///   - check: a socket that is not protected is a failure.
+    public init(results: [SocketResult], require: Bool = false, check: Bool = false) {
         let failures = results.compactMap(\.failure)
         if results.isEmpty {
             self = require ? .noCandidate : .done
@@ -21,7 +21,7 @@ public enum RunStatus: Int32, Sendable {
             self = .unsupported
         } else if !failures.isEmpty || results.contains(where: { $0.probe?.answered == false }) {
             self = .someFailed
-        } else if let firewallTimeout, results.contains(where: { $0.verdict(against: firewallTimeout) != .protected }) {
+        } else if check, results.contains(where: { $0.verdict != .protected }) {
             self = .someFailed
         } else {
             self = .done

@@ -17,6 +17,8 @@ public struct SocketReport: Encodable, Sendable {
     @Nullable var before: KeepaliveReport?
     @Nullable var nextProbeSeconds: Double?
     @Nullable var verdict: String?
+    let firewallTimeout: Int
+    let wanted: WantedReport
     let action: String
     @Nullable var method: String?
     @Nullable var crashSafe: Bool?
@@ -24,7 +26,7 @@ public struct SocketReport: Encodable, Sendable {
     @Nullable var error: ErrorReport?
     @Nullable var probe: ProbeReport?
 
-    init(_ result: SocketResult, firewallTimeout: Seconds) {
+    init(_ result: SocketResult) {
         let socket = result.socket
         let row = socket.row
         pid = socket.process.pid
@@ -43,7 +45,9 @@ public struct SocketReport: Encodable, Sendable {
         _keepalive = Nullable(wrappedValue: result.after.map(KeepaliveReport.init))
         _before = Nullable(wrappedValue: result.before.map(KeepaliveReport.init))
         _nextProbeSeconds = Nullable(wrappedValue: result.nextProbeSeconds)
-        _verdict = Nullable(wrappedValue: result.verdict(against: firewallTimeout)?.rawValue)
+        _verdict = Nullable(wrappedValue: result.verdict?.rawValue)
+        firewallTimeout = result.request.firewallTimeout.count
+        wanted = WantedReport(result.request.wanted)
         action = result.action.rawValue
         _method = Nullable(wrappedValue: result.method?.rawValue)
         _crashSafe = Nullable(wrappedValue: result.crashSafe)

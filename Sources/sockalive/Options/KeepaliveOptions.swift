@@ -6,7 +6,7 @@ struct KeepaliveOptions: ParsableArguments {
     @Option(
         help: .init("The firewall forgets a connection idle for so long (default: 60m).", valueName: "d"),
         transform: ArgumentTransform.firewallTimeout)
-    var firewallTimeout: Seconds = KeepaliveRequest.defaultFirewallTimeout
+    var firewallTimeout: Seconds?
 
     @Option(
         help: .init("Idle time before the first probe, exactly.", valueName: "d"),
@@ -32,7 +32,7 @@ struct KeepaliveOptions: ParsableArguments {
     var off = false
 
     @Option(help: .init("How to reach the socket: auto, pidfd or ptrace.", valueName: "method"))
-    var method: MethodChoice = .auto
+    var method: MethodChoice?
 
     func validate() throws {
         if off && (idle != nil || interval != nil || count != nil || userTimeout != nil) {
@@ -40,9 +40,15 @@ struct KeepaliveOptions: ParsableArguments {
         }
     }
 
+    var isGiven: Bool {
+        firewallTimeout != nil || idle != nil || interval != nil || count != nil || userTimeout != nil || off
+            || method != nil
+    }
+
     var request: KeepaliveRequest {
         KeepaliveRequest(
-            firewallTimeout: firewallTimeout, idle: idle, interval: interval, count: count,
+            firewallTimeout: firewallTimeout ?? KeepaliveRequest.defaultFirewallTimeout,
+            idle: idle, interval: interval, count: count,
             userTimeout: userTimeout, enabled: !off)
     }
 }

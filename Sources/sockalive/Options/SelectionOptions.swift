@@ -43,7 +43,7 @@ struct SelectionOptions: ParsableArguments {
     var listeners = false
 
     @Option(help: .init("Where the sockets are looked up: auto, procfs or diag.", valueName: "source"))
-    var source: SocketSource = .auto
+    var source: SocketSource?
 
     func validate() throws {
         if anyProcess && !(process.isEmpty && pid.isEmpty) {
@@ -52,6 +52,11 @@ struct SelectionOptions: ParsableArguments {
         if anyPort && !port.isEmpty {
             throw ValidationError("--any-port already matches every port: leave out --port")
         }
+    }
+
+    var isGiven: Bool {
+        !(process.isEmpty && pid.isEmpty && port.isEmpty) || anyProcess || anyPort || listeners
+            || exe != nil || user != nil || remote != nil || source != nil
     }
 
     var selection: Selection {

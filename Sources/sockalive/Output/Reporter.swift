@@ -6,15 +6,14 @@ struct Reporter {
     let output: OutputOptions
 
     /// The answer, on standard output. False if it could not be written.
-    func answer(_ results: [SocketResult], _ report: RunReport, _ firewallTimeout: Seconds) -> Bool {
+    func answer(_ results: [SocketResult], _ report: RunReport) -> Bool {
         if output.json {
             guard let text = try? JSONOutput.text(report) else { return false }
             return StandardStreams.output(text)
         }
         if output.quiet || results.isEmpty { return true }
         let style = Style(isColored: StandardStreams.outputIsTerminal && getenv("NO_COLOR") == nil)
-        return StandardStreams.output(
-            SocketTable(firewallTimeout: firewallTimeout, style: style).render(results))
+        return StandardStreams.output(SocketTable(style: style).render(results))
     }
 
     /// One line for each distinct failure, with the connections it hit.

@@ -2,7 +2,6 @@ import SockaliveCore
 
 /// The table for people: one line a socket, columns as wide as their widest entry.
 struct SocketTable {
-    let firewallTimeout: Seconds
     let style: Style
 
     func render(_ results: [SocketResult]) -> String {
@@ -48,24 +47,24 @@ struct SocketTable {
             Cell(socket.holders.first.map { "\($0.fd)" } ?? "?"),
             Cell("\(socket.row.local)"),
             Cell(socket.row.state == .listen ? "(listening)" : "\(socket.row.remote)"),
-            idle(result.idleSeconds),
+            idle(result),
             Cell(keepalive(result)),
         ]
     }
 
     /// Beside an answer the bare verdict: the line is long enough.
     private func verdict(_ result: SocketResult, _ isProbed: Bool) -> [Cell] {
-        let verdict = result.verdict(against: firewallTimeout)
-        let text = VerdictText(result: result, firewallTimeout: firewallTimeout)
+        let verdict = result.verdict
+        let text = VerdictText(result: result)
         let words = isProbed ? text.word : text.text
         let cell = Cell(words, shown: style.colored(words, verdict))
         return isProbed ? [Cell(AnswerText(result).cell ?? "-"), cell] : [cell]
     }
 
     /// Ten cells for the firewall's whole timeout, then the time in words.
-    private func idle(_ seconds: Double?) -> Cell {
-        guard let seconds else { return Cell("-") }
-        let filled = min(10, Int(seconds * 10 / Double(firewallTimeout.count)))
+    private func idle(_ result: SocketResult) -> Cell {
+        guard let seconds = result.idleSeconds else { return Cell("-") }
+        let filled = min(10, Int(seconds * 10 / Double(result.request.firewallTimeout.count)))
         return Cell(gauge: Self.gauges[filled], width: 11, Seconds(Int(seconds)).description)
     }
 

@@ -3,20 +3,19 @@ import SockaliveCore
 /// A verdict with what it means for this connection, in words.
 struct VerdictText {
     let result: SocketResult
-    let firewallTimeout: Seconds
 
     var text: String {
-        switch result.verdict(against: firewallTimeout) {
+        switch result.verdict {
         case .protected: "\(word)\(nextProbe)"
         case .atRisk where result.after?.isLeftover == true: "\(word): left by a killed probe, inject mends it"
         case .atRisk, .unprotected: "\(word)\(deadline)"
-        case .expired: "\(word): idle for longer than \(firewallTimeout)"
+        case .expired: "\(word): idle for longer than \(result.request.firewallTimeout)"
         case nil: word
         }
     }
 
     var word: String {
-        switch result.verdict(against: firewallTimeout) {
+        switch result.verdict {
         case .protected: "protected"
         case .atRisk: "at risk"
         case .unprotected: "unprotected"
@@ -35,7 +34,7 @@ struct VerdictText {
     /// When the firewall forgets the connection, if nothing moves on it.
     private var deadline: String {
         guard let idle = result.idleSeconds else { return "" }
-        return ": dropped in \(Seconds(firewallTimeout.count - Int(idle)))"
+        return ": dropped in \(Seconds(result.request.firewallTimeout.count - Int(idle)))"
     }
 }
 

@@ -6,8 +6,8 @@ struct Report: Decodable {
     let schema: Int
     let command: String
     let dryRun: Bool
-    let firewallTimeout: Int
-    let wanted: Keepalive
+    let firewallTimeout: Int?
+    let wanted: Keepalive?
     let sockets: [Socket]
     let summary: Summary
 
@@ -38,6 +38,7 @@ struct Report: Decodable {
         let before: Keepalive?
         let nextProbeSeconds: Double?
         let verdict: String?
+        let firewallTimeout: Int
         let action: String
         let method: String?
         let crashSafe: Bool?

@@ -1,0 +1,46 @@
+import SockaliveCore
+import SystemPackage
+
+/// What there is to work on: this machine's `/proc`, and the sockets that were found through it.
+struct Finding {
+    let procfs: ProcFS
+    let discovery: Discovery
+    let snapshot: Snapshot
+
+    init(_ target: Target) throws(Hindrance) {
+        do {
+            procfs = try ProcFS()
+            guard procfs.isOwn else { throw Hindrance.foreignNamespace }
+            discovery = Discovery(procfs: procfs, source: target.source, method: target.method.resolved())
+            snapshot = try discovery.snapshot(of: target.rules.union)
+        } catch {
+            throw Hindrance(error)
+        }
+    }
+}
+
+/// Why no socket can be looked for at all, with what to do about it.
+struct Hindrance: Error {
+    let line: String
+    let status: RunStatus
+
+    static let foreignNamespace = Hindrance(
+        line: "/proc shows another PID namespace: mount this one's, or join that one (nsenter -p)",
+        status: .unsupported)
+
+    private init(line: String, status: RunStatus) {
+        self.line = line
+        self.status = status
+    }
+
+    fileprivate init(_ error: any Error) {
+        switch error {
+        case let hindrance as Hindrance: self = hindrance
+        case let failure as SourceFailure:
+            self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)
+        default:
+            self.init(
+                line: "/proc cannot be read (\(error)): mount it, or run where it is mounted", status: .unsupported)
+        }
+    }
+}

@@ -1,0 +1,111 @@
+import ArgumentParser
+import SockaliveCore
+import SystemPackage
+
+/// One rule: which sockets, and which keepalive. A line of the configuration file has the same words.
+struct RuleOptions: ParsableArguments {
+    @OptionGroup var selection: SelectionOptions
+    @OptionGroup var keepalive: KeepaliveOptions
+}
+
+/// The rules of a file instead of the command line's own.
+///
+/// It stands beside the groups of a rule, not around them: a debug build's checks of the declarations
+/// multiply with each level of groups.
+struct ConfigOptions: ParsableArguments {
+    @Option(
+        help: .init("Take the rules from this file: on each line the options above.", valueName: "file"),
+        transform: ArgumentTransform.filePath)
+    var config: String?
+
+    /// What the run is about: the rule of its command line, or those of the file.
+    ///
+    /// - Throws: `ValidationError` that names file, line and word.
+    func target(_ selection: SelectionOptions, _ keepalive: KeepaliveOptions) throws -> Target {
+        guard let config else { return Target([(selection, keepalive)]) }
+        guard !selection.isGiven && !keepalive.isGiven else {
+            throw ValidationError("--config takes which sockets and which keepalive from its file alone")
+        }
+        return try Self.target(of: config)
+    }
+
+    private static func target(of config: String) throws -> Target {
+        do {
+            let lines = try RuleFile.lines(try RuleFile.read(config))
+            guard !lines.isEmpty else {
+                throw ValidationError("\(config): there is no rule in it; write one, such as --process beremote")
+            }
+            var rules: [RuleOptions] = []
+            for line in lines {
+                rules.append(try rule(line, of: config))
+                if let word = contradiction(rules) {
+                    throw ValidationError(place(config, line.number) + "\(word) differs from a line before")
+                }
+            }
+            return Target(rules.map { ($0.selection, $0.keepalive) })
+        } catch let error as RuleFile.Malformed {
+            throw ValidationError(place(config, error.line) + error.reason)
+        } catch let error as Errno {
+            throw ValidationError("\(config) cannot be read: \(remedy(for: error))")
+        }
+    }
+
+    private static func remedy(for error: Errno) -> String {
+        switch error {
+        case .invalidArgument: "it is neither a file nor a pipe"
+        case .fileTooLarge: "it is too long for a file of rules"
+        case .timedOut: "whoever writes into the pipe writes nothing"
+        default: "\(error); look at its name and its permissions"
+        }
+    }
+
+    /// One run looks for all sockets in one way, and reaches them in one way.
+    private static func contradiction(_ rules: [RuleOptions]) -> String? {
+        if Set(rules.compactMap(\.keepalive.method)).count > 1 { return "--method" }
+        return Set(rules.compactMap(\.selection.source)).count > 1 ? "--source" : nil
+    }
+
+    private static func place(_ file: String, _ line: Int) -> String { "\(file), line \(line): " }
+
+    private static func rule(_ line: RuleFile.Line, of file: String) throws -> RuleOptions {
+        do {
+            return try RuleOptions.parse(line.words)
+        } catch {
+            // Help is an answer on the command line; here it was a wrong word.
+            let isAnswer = RuleOptions.exitCode(for: error) == .success
+            let reason = isAnswer ? "Unknown option '\(line.words[0])'" : RuleOptions.message(for: error)
+            throw ValidationError(place(file, line.number) + reason)
+        }
+    }
+}
+
+/// What a run is about.
+struct Target {
+    let rules: RuleSet
+    let method: MethodChoice
+    let source: SocketSource
+    /// What was looked for, in words.
+    let description: String
+
+    fileprivate init(_ options: [(selection: SelectionOptions, keepalive: KeepaliveOptions)]) {
+        rules = RuleSet(options.map { Rule(selection: $0.selection.selection, request: $0.keepalive.request) })
+        method = options.compactMap(\.keepalive.method).first ?? .auto
+        source = options.compactMap(\.selection.source).first ?? .auto
+        description = options.map(\.selection.description).joined(separator: "; ")
+    }
+}
+
+extension Target {
+    /// Explicit values are obeyed, also where they do not help.
+    func warnIfTooSlow(_ reporter: Reporter) {
+        for request in rules.rules.map(\.request) {
+            let wanted = request.wanted
+            let settings = KeepaliveSettings(
+                enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
+            guard wanted.enabled, settings.verdict(against: request.firewallTimeout) != .protected else { continue }
+            reporter.message(
+                "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout of "
+                    + "\(request.firewallTimeout): the connection may be dropped; choose a shorter --idle")
+        }
+    }
+}

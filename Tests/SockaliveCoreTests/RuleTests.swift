@@ -1,0 +1,122 @@
+import Testing
+
+@testable import SockaliveCore
+
+@Suite struct RuleFileTests {
+    @Test(arguments: [
+        ("--process a --port 1", ["--process", "a", "--port", "1"]), ("\t --off \r", ["--off"]), ("", []),
+        ("  # x", []),
+        ("--off # why", ["--off"]), ("--process a#b", ["--process", "a#b"]), ("--process 'a b'", ["--process", "a b"]),
+        ("--process \"a \\\" b\"", ["--process", "a \" b"]), ("--process a\\ b", ["--process", "a b"]),
+        ("--process ''", ["--process", ""]), ("'--process=a b'c", ["--process=a bc"]), ("'a\\b'", ["a\\b"]),
+        ("'#'", ["#"]), ("$HOME *", ["$HOME", "*"]),
+    ])
+    func `a line is words`(line: String, words: [String]) throws {
+        #expect(try RuleFile.lines(line.utf8) == (words.isEmpty ? [] : [.init(number: 1, words: words)]))
+    }
+
+    @Test func `lines keep their numbers`() throws {
+        let lines = try RuleFile.lines("# one\n\na b\r\n  \nc".utf8)
+        #expect(lines == [.init(number: 3, words: ["a", "b"]), .init(number: 5, words: ["c"])])
+    }
+
+    @Test(arguments: ["\n'a", "\n\"a", "\na\\", "\n\"a\\"]) func `what is left open names its line`(text: String) {
+        #expect(throws: RuleFile.Malformed.self) { try RuleFile.lines(text.utf8) }
+        do { _ = try RuleFile.lines(text.utf8) } catch { #expect(error.line == 2) }
+    }
+
+    @Test(arguments: [[0xff], [0x61, 0], [0xe2, 0x80]] as [[UInt8]]) func `what is no text is refused`(bytes: [UInt8]) {
+        #expect(throws: RuleFile.Malformed(line: 2, reason: "it is no text")) { try RuleFile.lines([10] + bytes) }
+    }
+}
+
+@Suite struct StrictestTests {
+    private func strictest(_ requests: KeepaliveRequest...) -> KeepaliveRequest.Wanted? {
+        let forward = KeepaliveRequest.strictest(requests)
+        #expect(KeepaliveRequest.strictest(requests.reversed()) == forward)
+        return forward?.wanted
+    }
+
+    private func wanted(_ idle: Int32, _ interval: Int32, _ count: Int32, userTimeout: Int32? = nil)
+        -> KeepaliveRequest.Wanted
+    {
+        .init(enabled: true, idle: idle, interval: interval, count: count, userTimeout: userTimeout)
+    }
+
+    @Test func `of firewalls the smallest timeout`() {
+        let hour = KeepaliveRequest(firewallTimeout: Seconds(3600))
+        #expect(strictest(hour, KeepaliveRequest(firewallTimeout: Seconds(60))) == wanted(10, 1, 50))
+        #expect(strictest(hour, KeepaliveRequest(firewallTimeout: Seconds(4))) == wanted(1, 1, 3))
+        #expect(strictest(hour) == wanted(600, 60, 50))
+        #expect(KeepaliveRequest.strictest([]) == nil)
+    }
+
+    @Test func `of explicit values the smallest idle time and interval, the largest number`() {
+        let hour = KeepaliveRequest(firewallTimeout: Seconds(3600))
+        #expect(strictest(hour, KeepaliveRequest(idle: 30)) == wanted(30, 60, 60))
+        #expect(strictest(hour, KeepaliveRequest(idle: 900)) == wanted(600, 60, 50))
+        #expect(
+            strictest(
+                KeepaliveRequest(idle: 30, interval: 9, count: 3), KeepaliveRequest(idle: 40, interval: 5, count: 4))
+                == wanted(30, 5, 4))
+        #expect(strictest(hour, KeepaliveRequest(userTimeout: 7)) == wanted(600, 60, 50, userTimeout: 7))
+    }
+
+    @Test func `on beats off`() {
+        let off = KeepaliveRequest(enabled: false)
+        #expect(strictest(off, KeepaliveRequest(firewallTimeout: Seconds(60))) == wanted(10, 1, 50))
+        #expect(strictest(off, off)?.enabled == false)
+    }
+}
+
+@Suite struct RuleSetTests {
+    private func rule(
+        _ processes: ProcessSelection, ports: Set<UInt16>? = [5633], remote: String? = nil, timeout: Int = 3600
+    ) -> Rule {
+        let sockets = SocketSelection(ports: ports, remote: remote.flatMap { AddressRange($0) })
+        return Rule(
+            selection: Selection(processes: processes, sockets: sockets),
+            request: KeepaliveRequest(firewallTimeout: Seconds(timeout)))
+    }
+
+    private func socket(port: UInt16, holders: [Int32]) -> DiscoveredSocket {
+        let process = ProcessInfo(
+            pid: holders[0], name: ForeignText("x"), executable: nil, uid: 0, startTime: 1, networkNamespace: 1)
+        let here = Endpoint(address: IPAddress("198.51.100.1")!, port: 50000)
+        let there = Endpoint(address: IPAddress("192.0.2.1")!, port: port)
+        return DiscoveredSocket(
+            process: process, holders: holders.map { SocketHolder(pid: $0, fd: 3) },
+            row: SocketRow(
+                family: .ipv4, local: here, remote: there, state: .established, timer: .none, uid: 0, inode: 7))
+    }
+
+    @Test func `the union finds what each rule finds`() {
+        let one = rule(ProcessSelection(names: ["a"], uid: 3), ports: [1])
+        let two = rule(ProcessSelection(names: ["b"], pids: [7], uid: 3), ports: [2], remote: "10.0.0.0/8")
+        let union = RuleSet([one, two]).union
+        #expect(union.processes == ProcessSelection(names: ["a", "b"], pids: [7], uid: 3))
+        #expect(union.sockets == SocketSelection(ports: [1, 2]))
+        #expect(RuleSet([two]).union == two.selection)
+        let file = rule(ProcessSelection(executable: "/x"), ports: nil)
+        #expect(RuleSet([one, file]).union.processes == ProcessSelection(anyProcess: true))
+        #expect(RuleSet([one, file]).union.sockets.ports == nil)
+        #expect(RuleSet([file, file]).union.processes == file.selection.processes)
+        #expect(RuleSet([one, rule(ProcessSelection(anyProcess: true))]).union.processes.anyProcess)
+    }
+
+    @Test func `a socket gets the strictest of the rules that mean it, and of no other`() {
+        let (a, b) = (ProcessSelection(pids: [1]), ProcessSelection(pids: [2]))
+        let rules = RuleSet([
+            rule(a, ports: [5633], timeout: 3600), rule(b, ports: [5633], timeout: 60), rule(a, ports: [1], timeout: 4),
+        ])
+        func timeout(_ port: UInt16, _ holders: [Int32]) -> Int? {
+            rules.request(for: socket(port: port, holders: holders)) { $1.pids.contains($0) }?.firewallTimeout.count
+        }
+        #expect(timeout(5633, [1]) == 3600)
+        #expect(timeout(5633, [2]) == 60)
+        #expect(timeout(5633, [1, 2]) == 60)
+        #expect(timeout(1, [1]) == 4)
+        #expect(timeout(1, [2]) == nil)
+        #expect(timeout(5633, [3]) == nil)
+    }
+}
