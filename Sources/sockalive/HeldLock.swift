@@ -33,7 +33,7 @@ final class HeldLock {
         }
     }
 
-    private static var defaultPath: String? {
+    static var defaultPath: String? {
         if geteuid() == 0 { return "/run/sockalive.lock" }
         guard let folder = getenv("XDG_RUNTIME_DIR").map({ String(cString: $0) }), !folder.isEmpty else { return nil }
         return "\(folder)/sockalive.lock"

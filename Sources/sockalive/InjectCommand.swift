@@ -29,6 +29,7 @@ struct InjectCommand: ParsableCommand {
         let target = try config.target(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
+        let record = RunRecord(limits, reporter)
         target.warnIfTooSlow(reporter)
         // A dry run changes nothing, so it neither waits for nor stops a run that does.
         let lock = dryRun || limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
@@ -38,10 +39,11 @@ struct InjectCommand: ParsableCommand {
             target: target, output: output)
         let outcome = try journey.run(limit: limits.timeout)
         let results = outcome.results
+        let isKept = dryRun || record.keep(results)
         withExtendedLifetime(lock) {}
         guard outcome.isWritten else { throw RunStatus.someFailed }
         summarize(results, target, reporter)
-        throw RunStatus(results: results, require: limits.require)
+        throw RunStatus(results: results, require: limits.require).failed(unless: isKept)
     }
 
     private func summarize(_ results: [SocketResult], _ target: Target, _ reporter: Reporter) {

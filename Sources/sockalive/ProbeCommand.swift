@@ -18,17 +18,19 @@ struct ProbeCommand: ParsableCommand {
         let target = try config.target(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
+        let record = RunRecord(limits, reporter)
         let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
             command: "probe", work: .probe(waiting.time), target: target, output: output)
         let outcome = try journey.run(limit: limits.timeout)
         let results = outcome.results
+        let isKept = record.keep(results)
         withExtendedLifetime(lock) {}
         guard outcome.isWritten else { throw RunStatus.someFailed }
         limits.reportAbsence(results, target, output)
         if !results.isEmpty && !output.json {
             reporter.message("\(reporter.candidates(results)): \(reporter.answers(results))")
         }
-        throw RunStatus(results: results, require: limits.require)
+        throw RunStatus(results: results, require: limits.require).failed(unless: isKept)
     }
 }

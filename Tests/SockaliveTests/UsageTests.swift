@@ -26,7 +26,7 @@ import Testing
         + wrong("--source", ["", "x", "DIAG"])
 
     static let running: [[String]] =
-        wrong("--timeout", durations) + wrong("--lock", [""])
+        wrong("--timeout", durations) + wrong("--lock", [""]) + wrong("--metrics", [""])
         + [["--lock", "/run/x", "--no-lock"]]
 
     static let probing: [[String]] = wrong("--wait", durations + ["301s", "6m"])
@@ -48,7 +48,7 @@ import Testing
     }
 
     static let ofOneCommand = [
-        "list": [["--dry-run"], ["--wait", "5s"], ["--timeout", "5s"]],
+        "list": [["--dry-run"], ["--wait", "5s"], ["--timeout", "5s"], ["--syslog"]],
         "inject": running + probing.map { ["--probe"] + $0 } + [["--wait", "5s"], ["--dry-run", "--probe"]],
         "probe": running + probing + [["--dry-run"], ["--probe"], ["--check"]],
     ]

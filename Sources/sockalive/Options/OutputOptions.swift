@@ -35,6 +35,14 @@ struct RunOptions: ParsableArguments {
     @Flag(help: "Take no lock.")
     var noLock = false
 
+    @Flag(help: "Also log changes and failures to the system log.")
+    var syslog = false
+
+    @Option(
+        help: .init("Write metrics for Prometheus to this file.", valueName: "file"),
+        transform: ArgumentTransform.filePath)
+    var metrics: String?
+
     func validate() throws {
         if noLock && lock != nil { throw ValidationError("--lock and --no-lock exclude each other") }
     }

@@ -34,7 +34,7 @@ struct Reporter {
 
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
     func silence(_ results: [SocketResult]) {
-        let silent = results.filter { $0.probe?.answered == false && $0.failure == nil }
+        let silent = results.filter(\.isSilent)
         for result in silent.prefix(Self.mostNamed) {
             StandardStreams.error(
                 "\(Self.name(result.socket)): silent: no answer to a keepalive probe; "

@@ -74,12 +74,7 @@ struct SocketTable {
 
     private func keepalive(_ result: SocketResult) -> String {
         guard let before = result.before, let planned = result.planned else { return "?" }
-        let (was, becomes) = (text(before), text(planned))
-        return was == becomes ? was : "\(was) → \(becomes)"
-    }
-
-    private func text(_ settings: KeepaliveSettings) -> String {
-        settings.enabled ? "\(settings.idle)/\(settings.interval)/\(settings.count)" : "off"
+        return before.brief == planned.brief ? before.brief : "\(before.brief) → \(planned.brief)"
     }
 }
 

@@ -1,0 +1,79 @@
+import Glibc
+
+/// Remembers which failures have been told, so that the same one is told once and then hourly.
+///
+/// Times are seconds since boot: nobody sets that clock, and a time that lies ahead is from another boot.
+public struct FailureMemory: Equatable, Sendable {
+    /// A socket of a process, for good: a PID and an inode may come again, not with the same start.
+    struct Candidate: Hashable, Sendable {
+        let pid: Int32
+        let startTime: UInt64
+        let inode: UInt64
+
+        init(pid: Int32, startTime: UInt64, inode: UInt64) {
+            self.pid = pid
+            self.startTime = startTime
+            self.inode = inode
+        }
+
+        init(_ socket: DiscoveredSocket) {
+            self.init(pid: socket.process.pid, startTime: socket.process.startTime, inode: socket.inode)
+        }
+    }
+
+    struct Told: Equatable, Sendable {
+        let code: String
+        let time: Int
+    }
+
+    private(set) var told: [Candidate: Told] = [:]
+
+    public static let repeatAfter = 3600
+    /// Who failed no more for so long is forgotten.
+    static let forgetAfter = 2 * repeatAfter
+    static let capacity = 32_768
+
+    public init() {}
+
+    /// The results that are worth a line now: every change, and every failure that is new or was last told an hour ago.
+    public mutating func news(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
+        told = told.filter { (0..<Self.forgetAfter).contains(now - $0.value.time) }
+        return results.filter { isNews($0, now) }
+    }
+
+    private mutating func isNews(_ result: SocketResult, _ now: Int) -> Bool {
+        let candidate = Candidate(result.socket)
+        guard let code = result.failure?.code ?? (result.isSilent ? "SILENT" : nil) else {
+            told[candidate] = nil
+            return true
+        }
+        if let last = told[candidate], last.code == code, now - last.time < Self.repeatAfter { return false }
+        if told.count < Self.capacity { told[candidate] = Told(code: code, time: now) }
+        return true
+    }
+
+    public static var now: Int {
+        var time = timespec()
+        clock_gettime(CLOCK_BOOTTIME, &time)
+        return time.tv_sec
+    }
+}
+
+/// As a file: a line a failure, `time pid start inode code`. What is no such line is passed over.
+extension FailureMemory {
+    public init(_ text: some Sequence<UInt8>) {
+        for line in Array(text).split(separator: UInt8(ascii: "\n")).prefix(Self.capacity) {
+            let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
+            guard fields.count == 5, let time: Int = fields[0].decimal(), let pid: Int32 = fields[1].decimal(),
+                let startTime: UInt64 = fields[2].decimal(), let inode: UInt64 = fields[3].decimal(),
+                (1...32).contains(fields[4].count), fields[4].allSatisfy({ $0 > 0x20 && $0 < 0x7f })
+            else { continue }
+            told[Candidate(pid: pid, startTime: startTime, inode: inode)] = Told(
+                code: String(decoding: fields[4], as: UTF8.self), time: time)
+        }
+    }
+
+    public var text: String {
+        told.map { "\($1.time) \($0.pid) \($0.startTime) \($0.inode) \($1.code)\n" }.sorted().joined()
+    }
+}

@@ -1,0 +1,39 @@
+/// A run in numbers, in Prometheus's text format
+/// (https://prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4).
+public struct Metrics: Sendable {
+    private let summary: Summary
+    private let protected: Int
+    private let longestIdle: Double
+    /// Seconds since 1970.
+    private let time: Double
+    /// Seconds.
+    private let duration: Double
+
+    public init(_ results: [SocketResult], time: Double, duration: Double) {
+        summary = Summary(results)
+        protected = results.count { $0.verdict == .protected }
+        longestIdle = results.compactMap(\.idleSeconds).max() ?? 0
+        self.time = time
+        self.duration = duration
+    }
+
+    public var text: String {
+        [
+            gauge("candidates", "Sockets that the last run found.", summary.candidates),
+            gauge("protected", "Candidates that the firewall does not drop.", protected),
+            gauge("set", "Candidates whose keepalive the last run changed.", summary.set),
+            gauge("failed", "Candidates that could not be brought where they should be.", summary.failed),
+            gauge("answered", "Candidates whose peer answered a probe; 0 where none was sent.", summary.answered ?? 0),
+            gauge("silent", "Candidates whose peer answered no probe; 0 where none was sent.", summary.silent ?? 0),
+            gauge("longest_idle_seconds", "Idle time of the candidate that has been idle longest.", longestIdle),
+            gauge("last_run_timestamp_seconds", "When the last run ended, since 1970.", time),
+            gauge("last_run_duration_seconds", "How long the last run took.", duration),
+            gauge("build_info", "The version that ran last.", 1, labels: "{version=\"\(sockaliveVersion)\"}"),
+        ].joined()
+    }
+
+    private func gauge(_ name: String, _ help: String, _ value: some Numeric, labels: String = "") -> String {
+        let name = "sockalive_\(name)"
+        return "# HELP \(name) \(help)\n# TYPE \(name) gauge\n\(name)\(labels) \(value)\n"
+    }
+}

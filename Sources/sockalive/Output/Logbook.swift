@@ -1,0 +1,48 @@
+import SockaliveCore
+import SystemPackage
+
+/// Tells the system log what changed and what failed, the same failure once and then hourly.
+struct Logbook {
+    private let log = SystemLog()
+    private let reporter: Reporter
+    /// Where the failures that have been told are kept from run to run; nil where no folder is for that.
+    private let memoryFile: String?
+
+    /// nil if no log is wanted.
+    init?(_ limits: RunOptions, _ reporter: Reporter) {
+        guard limits.syslog else { return nil }
+        self.reporter = reporter
+        memoryFile = (limits.lock ?? HeldLock.defaultPath).map(Self.memoryFile)
+    }
+
+    /// Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.failures`.
+    private static func memoryFile(beside lock: String) -> String {
+        let suffix = ".lock"
+        return (lock.hasSuffix(suffix) ? String(lock.dropLast(suffix.count)) : lock) + ".failures"
+    }
+
+    func write(_ results: [SocketResult]) {
+        let remembered = memoryFile.map { FailureMemory(file: $0) } ?? FailureMemory()
+        var memory = remembered
+        memory.news(results).compactMap(LogLine.init).forEach(log.write)
+        if let error = log.error {
+            // What was not told is told by the next run.
+            reporter.message(Self.complaint(error))
+        } else if memory != remembered {
+            save(memory)
+        }
+    }
+
+    static func complaint(_ error: Errno) -> String {
+        "the system log takes no lines (\(error)): is a syslog daemon behind /dev/log?"
+    }
+
+    private func save(_ memory: FailureMemory) {
+        guard let memoryFile else { return }
+        do throws(Errno) {
+            try memory.save(to: memoryFile)
+        } catch {
+            reporter.step("\(ForeignText(memoryFile).escaped) cannot be written (\(error)): failures are logged again")
+        }
+    }
+}

@@ -1,0 +1,65 @@
+import Glibc
+import SockaliveCore
+import SystemPackage
+
+/// What a run leaves for those who were not there: the system log's lines and the metrics file.
+struct RunRecord {
+    private let limits: RunOptions
+    private let reporter: Reporter
+    private let start = ContinuousClock.now
+
+    init(_ limits: RunOptions, _ reporter: Reporter) {
+        self.limits = limits
+        self.reporter = reporter
+    }
+
+    /// False if the metrics could not be written.
+    func keep(_ results: [SocketResult]) -> Bool {
+        Logbook(limits, reporter)?.write(results)
+        do throws(Unwritten) {
+            try writeMetrics(results)
+            return true
+        } catch {
+            StandardStreams.error(error.line)
+            return false
+        }
+    }
+
+    struct Unwritten: Error {
+        let line: String
+    }
+
+    func writeMetrics(_ results: [SocketResult]) throws(Unwritten) {
+        guard let file = limits.metrics else { return }
+        do throws(Errno) {
+            try AtomicFile.write(metrics(results).text, to: file, mode: 0o644)
+        } catch {
+            throw Unwritten(
+                line: "the metrics file \(ForeignText(file).escaped) cannot be written: \(Self.remedy(for: error))")
+        }
+    }
+
+    private static func remedy(for error: Errno) -> String {
+        switch error {
+        case .fileExists: "that is no regular file; name another with --metrics"
+        case .noSuchFileOrDirectory: "its folder is missing; create it, or name another with --metrics"
+        case .noSpace: "\(error); make room, the file is as the last run left it"
+        default: "\(error); name another with --metrics"
+        }
+    }
+
+    private func metrics(_ results: [SocketResult]) -> Metrics {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        let time = Double(now.tv_sec) + Double(now.tv_nsec / 1_000_000) / 1000
+        let duration = start.duration(to: .now) / .seconds(1)
+        return Metrics(results, time: time, duration: duration)
+    }
+}
+
+extension RunStatus {
+    /// A run that did its work, and could not tell of it, has failed all the same.
+    func failed(unless isKept: Bool) -> RunStatus {
+        isKept || self != .done ? self : .someFailed
+    }
+}

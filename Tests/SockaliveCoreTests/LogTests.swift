@@ -1,0 +1,169 @@
+import Foundation
+import Glibc
+import Testing
+
+@testable import SockaliveCore
+
+private func socket(name: String = "beremote", inode: UInt64 = 7, pid: Int32 = 42) -> DiscoveredSocket {
+    let local = Endpoint(address: IPAddress("198.51.100.1")!, port: 52576)
+    let remote = Endpoint(address: IPAddress("192.0.2.1")!, port: 5633)
+    return DiscoveredSocket(
+        process: ProcessInfo(
+            pid: pid, name: ForeignText(name), executable: nil, uid: 0, startTime: 99, networkNamespace: 1),
+        holders: [SocketHolder(pid: pid, fd: 3)],
+        row: SocketRow(
+            family: .ipv4, local: local, remote: remote, state: .established, timer: .none, uid: 0, inode: inode))
+}
+
+private func failed(_ socket: DiscoveredSocket, _ code: SocketFailure) -> SocketResult {
+    SocketResult(socket: socket, failure: code, isFailedAction: true)
+}
+
+private let denied = SocketFailure(.permission, .notPermitted, "no permission to reach into PID 42", remedy: "be root")
+
+private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> SocketResult {
+    let off = KeepaliveSettings(enabled: false, idle: 7200, interval: 75, count: 9)
+    let on = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
+    return SocketResult(
+        socket: socket,
+        outcome: .init(before: off, after: on, planned: on, idleSeconds: 3, action: action),
+        method: .pidfd, pausedMicroseconds: 0)
+}
+
+@Suite struct LogLineTests {
+    @Test func `a change is one line of keys and values`() {
+        let line = LogLine(treated(socket(), .set))
+        #expect(
+            line?.text == "event=set pid=42 process=\"beremote\" fd=3 local=198.51.100.1:52576 "
+                + "remote=192.0.2.1:5633 before=off after=600/60/50 method=pidfd")
+        #expect(line?.severity == .info)
+    }
+
+    @Test func `a failure carries its code, its message and the remedy`() {
+        let line = LogLine(failed(socket(), denied))
+        #expect(line?.text.hasPrefix("event=failed pid=42 ") == true)
+        #expect(
+            line?.text.hasSuffix(" code=EPERM message=\"no permission to reach into PID 42\" remedy=\"be root\"")
+                == true)
+    }
+
+    @Test(arguments: [SocketAction.unchanged, .none, .wouldSet])
+    func `what changes nothing says nothing`(action: SocketAction) {
+        #expect(LogLine(treated(socket(), action)) == nil)
+    }
+
+    @Test(arguments: [
+        ("a\" pid=1 x=\"", #"process="a\" pid=1 x=\"""#), ("a\\", #"process="a\\""#), ("a\\\"b", #"process="a\\\"b""#),
+        ("", #"process="""#), ("x\ny", #"process="x\ny""#), ("pid=1", #"process="pid=1""#),
+        ("a\u{202e}b", #"process="a\u{202e}b""#),
+    ])
+    func `no name forges a key or ends its quotes`(name: String, shown: String) throws {
+        let line = try #require(LogLine(treated(socket(name: name), .set)))
+        #expect(line.text.contains(" \(shown) fd=3 "))
+        #expect(!line.text.contains("\n"))
+    }
+
+    @Test func `a datagram is what syslog of the C library sends`() {
+        let line = LogLine(failure: "no candidate")
+        // 2026-11-05 in whichever zone this is.
+        let text = SystemLog.datagram(line, at: 1_793_880_000)
+        #expect(
+            text.wholeMatch(
+                of: /<27>Nov  [56] \d\d:\d\d:\d\d sockalive\[\d+\]: event=failed message="no candidate"/) != nil)
+    }
+}
+
+@Suite struct FailureMemoryTests {
+    private func told(_ memory: inout FailureMemory, _ results: [SocketResult], at now: Int) -> Int {
+        memory.news(results, now: now).compactMap(LogLine.init).count
+    }
+
+    @Test func `the same failure is told once and then hourly`() {
+        var memory = FailureMemory()
+        let result = [failed(socket(), denied)]
+        let times = stride(from: 1000, through: 1000 + 2 * 3600, by: 300).filter { told(&memory, result, at: $0) > 0 }
+        #expect(times == [1000, 4600, 8200])
+    }
+
+    @Test func `another error, another socket and a relapse are told at once`() {
+        var memory = FailureMemory()
+        #expect(told(&memory, [failed(socket(), denied)], at: 10) == 1)
+        #expect(told(&memory, [failed(socket(), .fought)], at: 20) == 1)
+        #expect(told(&memory, [failed(socket(inode: 8), .fought)], at: 30) == 1)
+        #expect(told(&memory, [treated(socket(), .unchanged)], at: 40) == 0)
+        #expect(told(&memory, [failed(socket(), .fought)], at: 50) == 1)
+    }
+
+    @Test func `a run over other candidates forgets nothing, and time does`() {
+        var memory = FailureMemory()
+        #expect(told(&memory, [failed(socket(), denied)], at: 10) == 1)
+        #expect(told(&memory, [], at: 300) == 0)
+        #expect(told(&memory, [failed(socket(), denied)], at: 600) == 0)
+        _ = memory.news([], now: 10_000)
+        #expect(memory.told.isEmpty)
+    }
+
+    @Test func `a time from another boot is no time`() {
+        var memory = FailureMemory("90000 42 99 7 EPERM\n".utf8)
+        #expect(told(&memory, [failed(socket(), denied)], at: 10) == 1)
+    }
+
+    @Test func `it comes back from its file as it was`() {
+        var memory = FailureMemory()
+        _ = memory.news([failed(socket(), denied), failed(socket(inode: 9), .fought)], now: 5)
+        #expect(memory.told.count == 2)
+        #expect(FailureMemory(memory.text.utf8) == memory)
+    }
+
+    @Test(arguments: [
+        "x", "1 2 3 4", "1 2 3 4 ", "1 2 3 4 E P", "-1 2 3 4 EPERM", "1 99999999999 3 4 EPERM", "1 2 3 4 E\u{1b}[",
+        "\0\0\0", "1  2 3 4 E", "99999999999999999999999 1 1 1 E",
+    ])
+    func `a hostile line is passed over, and the others count`(line: String) {
+        let memory = FailureMemory("\(line)\n5 42 99 7 EPERM\n".utf8)
+        #expect(memory == FailureMemory("5 42 99 7 EPERM".utf8))
+        #expect(memory.told.count == 1)
+    }
+
+    @Test func `it grows to its capacity and no further`() {
+        let text = (0..<40_000).map { "5 1 1 \($0) EPERM\n" }.joined()
+        #expect(FailureMemory(text.utf8).told.count == FailureMemory.capacity)
+        var memory = FailureMemory()
+        _ = memory.news((0..<33_000).map { failed(socket(inode: $0), denied) }, now: 5)
+        #expect(memory.told.count == FailureMemory.capacity)
+    }
+}
+
+@Suite struct AtomicFileTests {
+    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("atomic-\(UUID().uuidString)")
+
+    private func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: folder.path) }
+
+    @Test func `a file is replaced whole, and nothing lies beside it`() throws {
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = folder.appendingPathComponent("file").path
+        try AtomicFile.write("one\n", to: file, mode: 0o644)
+        try AtomicFile.write("two\n", to: file, mode: 0o644)
+        #expect(try String(contentsOfFile: file, encoding: .utf8) == "two\n")
+        #expect(try names() == ["file"])
+        let mode = try FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int
+        #expect(mode == 0o644)
+    }
+
+    @Test func `what is no regular file is not replaced`() throws {
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let link = folder.appendingPathComponent("link").path
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "/dev/null")
+        // In place of a device: should the guard ever fail, root would replace a real one.
+        let pipe = folder.appendingPathComponent("pipe").path
+        #expect(mkfifo(pipe, 0o600) == 0)
+        let inner = folder.appendingPathComponent("folder")
+        try FileManager.default.createDirectory(at: inner, withIntermediateDirectories: true)
+        for path in [link, pipe, inner.path] {
+            #expect(throws: (any Error).self) { try AtomicFile.write("x", to: path, mode: 0o644) }
+        }
+        #expect(try names().sorted() == ["folder", "link", "pipe"])
+    }
+}
