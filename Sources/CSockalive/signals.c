@@ -5,13 +5,23 @@
 #include "CSockalive.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
+#include <time.h>
 
 static volatile sig_atomic_t received;
+static volatile sig_atomic_t hung_up;
 
 static void remember(int signal_number)
 {
     received = signal_number;
+}
+
+static void remember_hangup(int signal_number)
+{
+    (void)signal_number;
+    hung_up = 1;
 }
 
 int sockalive_install_stop_handlers(void)
@@ -20,11 +30,17 @@ int sockalive_install_stop_handlers(void)
     /* No SA_RESTART: a sleep between two rounds is to end at once. */
     struct sigaction action = {.sa_handler = remember};
 
+    sigset_t stops;
+
     sigemptyset(&action.sa_mask);
+    sigemptyset(&stops);
     for (unsigned i = 0; i < sizeof stop / sizeof *stop; i++) {
         if (sigaction(stop[i], &action, NULL) < 0)
             return -errno;
+        sigaddset(&stops, stop[i]);
     }
+    /* Whoever started this program may have blocked them, and a mask outlives execve(2). */
+    sigprocmask(SIG_UNBLOCK, &stops, NULL);
     action.sa_handler = SIG_IGN;
     return sigaction(SIGPIPE, &action, NULL) < 0 ? -errno : 0;
 }
@@ -32,4 +48,38 @@ int sockalive_install_stop_handlers(void)
 int sockalive_stop_signal(void)
 {
     return received;
+}
+
+int sockalive_hangup_wakes(void)
+{
+    struct sigaction action = {.sa_handler = remember_hangup};
+
+    sigemptyset(&action.sa_mask);
+    return sigaction(SIGHUP, &action, NULL) < 0 ? -errno : 0;
+}
+
+bool sockalive_is_hung_up(void)
+{
+    return hung_up;
+}
+
+void sockalive_take_hangup(void)
+{
+    hung_up = 0;
+}
+
+/* A signal between the look and the sleep would be lost: it is blocked there, and ppoll(2) lets it in. */
+void sockalive_rest(int64_t nanoseconds)
+{
+    struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    sigset_t watched, before;
+
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGINT);
+    sigaddset(&watched, SIGTERM);
+    sigaddset(&watched, SIGHUP);
+    sigprocmask(SIG_BLOCK, &watched, &before);
+    if (!received && !hung_up)
+        ppoll(NULL, 0, &time, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }

@@ -19,6 +19,15 @@ struct Journey {
     let target: Target
     let output: OutputOptions
 
+    /// What `watch` repeats: select, discover, apply; the telling is up to the caller.
+    static func round(
+        _ target: Target, _ control: RunControl, _ reporter: Reporter
+    ) throws(Hindrance) -> [SocketResult] {
+        let found = try Finding(target)
+        return KeepaliveRun(procfs: found.procfs, mode: .inject, rules: target.rules, choice: target.method)
+            .results(for: found.snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
+    }
+
     /// - Parameter limit: how long the whole run may take; nil is without end.
     func run(limit: Seconds?) throws -> Outcome {
         let reporter = Reporter(output: output)

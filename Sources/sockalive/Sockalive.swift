@@ -13,7 +13,7 @@ struct Sockalive: ParsableCommand {
             """,
         version: "sockalive \(sockaliveVersion)",
         subcommands: [
-            ListCommand.self, InjectCommand.self, ProbeCommand.self,
+            ListCommand.self, InjectCommand.self, ProbeCommand.self, WatchCommand.self,
             DoctorCommand.self, DoctorTarget.self,
             DemoCommand.self, DemoStage.self, DemoAgent.self, DemoServer.self,
         ]

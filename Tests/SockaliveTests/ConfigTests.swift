@@ -72,7 +72,7 @@ extension ProcessTests {
         func `a bad line names file, line and word, and nothing is touched`(line: String, word: String) throws {
             let victim = try Victim()
             let path = try file("# first\n\(rule(victim))\(line)\n")
-            for command in [["list"], ["inject", "--no-lock"], ["probe", "--no-lock"]] {
+            for command in [["list"], ["inject", "--no-lock"], ["probe", "--no-lock"], ["watch", "--no-lock"]] {
                 let program = try Program.sockalive(command + ["--config", path])
                 let comment = Comment(rawValue: program.errors)
                 #expect(program.status == 64, comment)
@@ -96,7 +96,7 @@ extension ProcessTests {
             #expect(try Program.sockalive(["list", "--config", sources]).errors.contains("line 3: --source"))
         }
 
-        @Test func `the file says where sockets are looked up`() throws {
+        @Test func `the file says where sockets are looked up, also for a watch`() throws {
             let victim = try Victim()
             let withoutDiag = Conditions.denying("socket=ENOSYS")
             for (source, status) in [("diag", Int32(69)), ("procfs", 0)] {
@@ -104,6 +104,9 @@ extension ProcessTests {
                 let list = try Program.sockalive(["list", "--config", path], launcher: withoutDiag)
                 #expect(list.status == status)
             }
+            let path = try file(rule(victim, "--source diag"))
+            let watch = try Program.sockalive(["watch", "--no-lock", "--config", path], launcher: withoutDiag)
+            #expect(watch.status == 69 && watch.errors.contains("tcp_diag"))
         }
 
         @Test func `where no rule finds anything, what each looked for is said, and no more`() throws {

@@ -173,4 +173,14 @@ int sockalive_install_stop_handlers(void);
 /* The first stop signal received, or 0. */
 int sockalive_stop_signal(void);
 
+/* From now on SIGHUP is no stop request, but ends a rest. 0, or -errno. */
+int sockalive_hangup_wakes(void);
+
+/* Whether SIGHUP came since it was last taken. */
+bool sockalive_is_hung_up(void);
+void sockalive_take_hangup(void);
+
+/* Sleeps for so long, or until one of the three signals comes or has come. */
+void sockalive_rest(int64_t nanoseconds);
+
 #endif

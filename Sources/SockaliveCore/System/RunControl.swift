@@ -27,4 +27,24 @@ public struct RunControl: Sendable {
     public static func catchSignals() {
         _ = sockalive_install_stop_handlers()
     }
+
+    /// From now on SIGHUP does not end a run, but a rest.
+    public static func letHangupWake() {
+        _ = sockalive_hangup_wakes()
+    }
+
+    /// Whether SIGHUP came since this was last asked.
+    public static func takeHangup() -> Bool {
+        guard isHangupPending else { return false }
+        sockalive_take_hangup()
+        return true
+    }
+
+    public static var isHangupPending: Bool { sockalive_is_hung_up() }
+
+    /// Sleeps for so long, or until a signal comes. None is lost between a look and the sleep.
+    public static func rest(_ duration: Duration) {
+        let (seconds, attoseconds) = duration.components
+        sockalive_rest(max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000))
+    }
 }

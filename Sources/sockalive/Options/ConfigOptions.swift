@@ -29,6 +29,9 @@ struct ConfigOptions: ParsableArguments {
         return try Self.target(of: config)
     }
 
+    /// The file's rules as they are by now; nil without a file.
+    func reread() throws -> Target? { try config.map(Self.target) }
+
     private static func target(of config: String) throws -> Target {
         do {
             let lines = try RuleFile.lines(try RuleFile.read(config))

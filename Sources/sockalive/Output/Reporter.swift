@@ -63,6 +63,12 @@ struct Reporter {
         if output.verbose { StandardStreams.error(line()) }
     }
 
+    /// One socket's change, as `watch` tells it.
+    func change(_ result: SocketResult) {
+        guard let before = result.before, let after = result.after else { return }
+        message("\(Self.name(result.socket)): keepalive \(before.brief) → \(after.brief)")
+    }
+
     /// One socket's outcome, for `--verbose`.
     func step(_ result: SocketResult) {
         guard output.verbose else { return }

@@ -1,0 +1,204 @@
+import Foundation
+import Glibc
+import Testing
+
+extension ProcessTests {
+    @Suite struct Watching {
+        private let folder: TemporaryFolder
+
+        init() throws {
+            folder = try TemporaryFolder()
+        }
+
+        /// A watch that stands: its first round is done, as the service manager heard.
+        private func start(
+            _ options: [String], launcher: [String] = [], environment: [String: String] = [:],
+            output: Child.Output = .pipe
+        ) throws -> (Child, ServiceManagerStandIn) {
+            let manager = try ServiceManagerStandIn()
+            let child = try Child(
+                launcher + [Program.path("sockalive"), "watch", "--lock", folder.path("w.lock")] + options,
+                environment: ["NOTIFY_SOCKET": manager.address].merging(environment) { $1 }, output: output)
+            #expect(manager.message(until: Deadline(.seconds(10)))?.hasPrefix("READY=1\nSTATUS=") == true)
+            return (child, manager)
+        }
+
+        private func stop(_ child: Child, _ signal: Int32 = SIGTERM) -> (status: Int32, lines: [String]) {
+            let start = ContinuousClock.now
+            kill(child.pid, signal)
+            var lines: [String] = []
+            while let line = child.errors.line(until: Deadline(.seconds(10))) { lines.append(line) }
+            let status = child.wait()
+            #expect(start.duration(to: .now) < .seconds(2))
+            return (status, lines)
+        }
+
+        private func waitForKeepalive(_ victim: Victim, _ limit: Duration) throws -> Bool {
+            let deadline = Deadline(limit)
+            while try victim.keepalive() != [.forOneHour] {
+                guard deadline.millisecondsLeft > 0 else { return false }
+            }
+            return true
+        }
+
+        @Test func `a new connection is protected within the time, and told of once`() throws {
+            // A name that no other process on this machine has.
+            let name = "w\(UInt32.random(in: 0...UInt32.max))"
+            let first = try Victim { $0.program = name }
+            let (child, _) = try start(["--process", name, "--any-port", "--every", "1"])
+            #expect(try first.keepalive() == [.forOneHour])
+            let late = try Victim { $0.program = name }
+            #expect(try waitForKeepalive(late, .seconds(4)))
+            let end = stop(child)
+            #expect(end.status == 0)
+            #expect(end.lines.count == 2 && end.lines.allSatisfy { $0.contains("keepalive off → 600/60/50") })
+            #expect(try late.echoes())
+        }
+
+        @Test(arguments: [SIGTERM, SIGINT]) func `a signal ends it at once with 0`(signal: Int32) throws {
+            let victim = try Victim()
+            let (child, manager) = try start(["--every", "1h", "--quiet"] + victim.selection)
+            let end = stop(child, signal)
+            #expect(end.status == 0 && end.lines.isEmpty)
+            #expect(manager.message(until: Deadline(.seconds(5)))?.hasPrefix("STOPPING=1") == true)
+        }
+
+        @Test func `SIGHUP reads the rules anew and runs at once, unless they are wrong`() throws {
+            let (one, two) = (try Victim(), try Victim())
+            let rules = folder.path("rules")
+            func write(_ text: String) throws { try text.write(toFile: rules, atomically: true, encoding: .utf8) }
+            try write(one.selection.joined(separator: " "))
+            let (child, manager) = try start(["--every", "1h", "--config", rules])
+            #expect(try two.keepalive() == [.untouched])
+
+            try write("--porrt 1")
+            kill(child.pid, SIGHUP)
+            #expect(child.errors.line(until: Deadline(.seconds(5)))?.contains("keepalive off") == true)
+            let complaint = child.errors.line(until: Deadline(.seconds(5)))
+            #expect(complaint?.contains("\(rules), line 1: ") == true)
+            while manager.message(until: Deadline(.milliseconds(500))) != nil {}
+
+            try write(two.selection.joined(separator: " "))
+            kill(child.pid, SIGHUP)
+            #expect(try waitForKeepalive(two, .seconds(5)))
+            #expect(stop(child).status == 0)
+        }
+
+        @Test func `it holds the lock for its whole life`() throws {
+            let victim = try Victim()
+            let (child, _) = try start(["--every", "1h"] + victim.selection)
+            let lock = ["--lock", folder.path("w.lock")]
+            #expect(try Program.sockalive(["inject"] + lock + victim.selection).status == 75)
+            #expect(try Program.sockalive(["watch"] + lock + victim.selection).status == 75)
+            #expect(stop(child).status == 0)
+            #expect(try Program.sockalive(["inject"] + lock + victim.selection).status == 0)
+        }
+
+        @Test func `the watchdog hears of it between two rounds`() throws {
+            let victim = try Victim()
+            let (child, manager) = try start(
+                ["--every", "1h"] + victim.selection, environment: ["WATCHDOG_USEC": "400000"])
+            for _ in 1...3 { #expect(manager.message(until: Deadline(.seconds(2)))?.hasPrefix("WATCHDOG=1") == true) }
+            #expect(stop(child).status == 0)
+        }
+
+        @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
+        func `a failure is told once, and nothing else in many rounds`() throws {
+            let victim = try Victim()
+            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
+            let (child, manager) = try start(
+                ["--every", "1", "--method", "ptrace", "--metrics", folder.path("none/x.prom")] + victim.selection)
+            for _ in 1...3 { _ = manager.message(until: Deadline(.seconds(5))) }
+            let end = stop(child)
+            #expect(end.status == 0)
+            #expect(end.lines.count == 2, "\(end.lines)")
+            #expect(end.lines.count { $0.contains("traced by") } == 1)
+            #expect(end.lines.count { $0.contains("metrics file") } == 1)
+        }
+
+        @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "a /dev/log of its own takes root"))
+        func `closed streams and an empty environment are enough, and the log has it`() throws {
+            let victim = try Victim()
+            let log = try PrivateLog()
+            let closed = log.launcher + ["sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"]
+            let metrics = folder.path("x.prom")
+            let (child, _) = try start(
+                ["--every", "1h", "--syslog", "--metrics", metrics] + victim.selection, launcher: closed)
+            #expect(try victim.keepalive() == [.forOneHour])
+            #expect(log.lines().count { $0.contains("event=set") } == 1)
+            #expect(try String(contentsOfFile: metrics, encoding: .utf8).contains("sockalive_protected 1\n"))
+            kill(child.pid, SIGTERM)
+            #expect(child.wait() == 0)
+        }
+
+        @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "a /dev/log of its own takes root"))
+        func `a logger that was started anew misses nothing, and one that is gone is told of once`() throws {
+            let name = "w\(UInt32.random(in: 0...UInt32.max))"
+            let first = try Victim { $0.program = name }
+            let log = try PrivateLog()
+            let (child, _) = try start(
+                ["--process", name, "--any-port", "--every", "1", "--syslog"], launcher: log.launcher)
+            #expect(log.lines().count == 1)
+            log.restart()
+            let second = try Victim { $0.program = name }
+            #expect(try waitForKeepalive(second, .seconds(4)))
+            let deadline = Deadline(.seconds(4))
+            var lines = log.lines()
+            while lines.isEmpty, deadline.millisecondsLeft > 0 { lines = log.lines() }
+            #expect(lines.count == 1 && lines.allSatisfy { $0.contains("pid=\(second.pid) ") })
+            log.stop()
+            let third = try Victim { $0.program = name }
+            #expect(try waitForKeepalive(third, .seconds(4)))
+            let end = stop(child)
+            #expect(end.status == 0)
+            #expect(end.lines.count { $0.contains("/dev/log") } == 1, "\(end.lines)")
+            _ = first
+        }
+
+        @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "another PID namespace takes root"))
+        func `where it cannot work at all, it says so and ends`() throws {
+            let program = try Program.sockalive(
+                ["watch", "--no-lock", "--pid", "2147483647"], launcher: ["unshare", "--pid", "--fork"])
+            #expect(program.status == 69)
+            #expect(program.errorLines.count == 1 && program.errors.contains("nsenter"))
+        }
+
+        @Test(arguments: [["--require"], ["--json"], ["--every", "0"], ["--every", "x"], ["--dry-run"]])
+        func `what a watch cannot do is refused`(options: [String]) throws {
+            #expect(try Program.sockalive(["watch", "--no-lock", "--pid", "2147483647"] + options).status == 64)
+        }
+    }
+}
+
+/// Who listens at NOTIFY_SOCKET: an abstract name, as systemd uses in containers.
+private final class ServiceManagerStandIn {
+    let address: String
+    private let descriptor: Int32
+
+    init() throws {
+        let name = "sockalive-test-\(UUID().uuidString)"
+        address = "@" + name
+        descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: [0] + Array(name.utf8)) }
+        let length = socklen_t(MemoryLayout<sockaddr_un>.offset(of: \.sun_path)! + 1 + name.utf8.count)
+        let status = withUnsafePointer(to: address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.bind(descriptor, $0, length) }
+        }
+        precondition(status == 0)
+    }
+
+    deinit {
+        close(descriptor)
+    }
+
+    func message(until deadline: Deadline) -> String? {
+        var polled = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        guard poll(&polled, 1, deadline.millisecondsLeft) == 1 else { return nil }
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = recv(descriptor, &bytes, bytes.count, 0)
+        return count < 0 ? nil : String(decoding: bytes[..<count], as: UTF8.self)
+    }
+}
