@@ -1,0 +1,99 @@
+#!/bin/bash
+# The systemd units: systemd-analyze finds nothing wrong, and under their restrictions the program does its work, on
+# processes of other users, in its own network namespace and in another. Leaving out a capability has to hurt.
+#
+#   units.sh [PROGRAM]
+#
+# No systemd is started: Tests/under-unit.py applies the restrictions in private namespaces.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=Tests/install.sh
+. Tests/install.sh
+
+fail() {
+    echo "units.sh: $*" >&2
+    exit 1
+}
+
+verify() {
+    local unit score
+    install_missing systemd python3 gcc libc6-dev iproute2 util-linux
+    for unit in sockalive.service sockalive-watch.service sockalive.timer; do
+        # The program need not be installed here.
+        sed 's|/usr/local/sbin/sockalive|/bin/true|' "cron/systemd/$unit" >"$work/$unit"
+    done
+    [ -z "$(cd "$work" && systemd-analyze verify --man=no ./*.service ./*.timer 2>&1 | tee /dev/stderr)" ] ||
+        fail "systemd-analyze verify is not content"
+    for unit in sockalive.service sockalive-watch.service; do
+        score=$(cd "$work" && systemd-analyze security --offline=true --threshold=30 "./$unit" | tail -1) ||
+            fail "$unit: the exposure is above 3.0"
+        echo "ok  $unit: ${score#*: }"
+    done
+}
+
+if [ -z "${UNITS_ROOM:-}" ]; then
+    [ "$(id -u)" = 0 ] || { echo "skipped: needs root, as the units do"; exit 0; }
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    trap 'rm -rf "$work"' EXIT
+    verify
+    program=${1:-}
+    if [ -z "$program" ]; then
+        swift build --product sockalive
+        program=$(swift build --show-bin-path)/sockalive
+    fi
+    cp "$program" "$work/sockalive"
+    for name in victim-echo echo-peer; do
+        cc -D_GNU_SOURCE -ITests/Targets/common -o "$work/$name" Tests/Targets/$name/*.[cS] -lpthread 2>/dev/null ||
+            cc -D_GNU_SOURCE -ITests/Targets/common -o "$work/$name" Tests/Targets/$name/*.c -lpthread
+    done
+    mv "$work/victim-echo" "$work/beremote"
+    UNITS_ROOM=$work unshare --mount --net --pid --fork --kill-child --mount-proc bash "$0"
+    exit
+fi
+
+# --- from here on in namespaces of its own ---
+
+# session NAME [COMMAND]…: a beremote of nobody's with one session, in the network where COMMAND leads
+session() {
+    local name=$1
+    shift
+    mkfifo "/run/to-$name"
+    "$@" bash -c "ip link set lo up; exec 3<>/run/to-$name
+        $UNITS_ROOM/echo-peer listen 127.0.0.1 5633 1 <&3 >/run/peer-$name &
+        until grep -qs listening /run/peer-$name; do sleep 0.05; done
+        exec setpriv --reuid 65534 --clear-groups $UNITS_ROOM/beremote connect 127.0.0.1 5633 1 >/run/agent-$name" &
+    until grep -qs ready "/run/agent-$name"; do sleep 0.05; done
+}
+
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+session here env
+session there unshare --net
+# ProtectSystem=strict
+mount -o remount,bind,ro /
+
+# attempt [OPTION OF under-unit.py]…: how many sockets were set to a value that none has yet
+echo 100 >/run/idle
+attempt() {
+    local idle
+    idle=$(($(cat /run/idle) + 1))
+    echo "$idle" >/run/idle
+    python3 Tests/under-unit.py "cron/systemd/$unit" "$@" -- "$UNITS_ROOM/sockalive" \
+        inject --idle "$idle" --method "$method" --json >/run/answer 2>/run/errors || true
+    python3 -c '
+import json
+answer = json.load(open("/run/answer"))
+print(sum(s["action"] == "set" for s in answer["sockets"]))' 2>>/run/errors || echo none
+}
+
+for unit in sockalive.service sockalive-watch.service; do
+    for method in pidfd ptrace; do
+        [ "$(attempt)" = 2 ] || fail "$unit, $method: $(cat /run/errors /run/answer)"
+        echo "ok  $unit, $method: both sockets set"
+        for capability in CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_SYS_ADMIN; do
+            count=$(attempt --without $capability)
+            echo "    without $capability: $count set; $(head -c 200 /run/errors | tr '\n' ' ')"
+        done
+    done
+done
