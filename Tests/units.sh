@@ -91,9 +91,11 @@ for unit in sockalive.service sockalive-watch.service; do
     for method in pidfd ptrace; do
         [ "$(attempt)" = 2 ] || fail "$unit, $method: $(cat /run/errors /run/answer)"
         echo "ok  $unit, $method: both sockets set"
-        for capability in CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_SYS_ADMIN; do
-            count=$(attempt --without $capability)
-            echo "    without $capability: $count set; $(head -c 200 /run/errors | tr '\n' ' ')"
+        for capability in CAP_SYS_PTRACE CAP_DAC_READ_SEARCH; do
+            [ "$(attempt --without $capability)" = 0 ] || fail "$unit, $method: $capability is not needed"
         done
+        echo "ok  $unit, $method: nothing without CAP_SYS_PTRACE, nothing without CAP_DAC_READ_SEARCH"
+        # Only sock_diag in another network namespace wants it; /proc answers as well, and more slowly.
+        echo "    without CAP_SYS_ADMIN: $(attempt --without CAP_SYS_ADMIN) of 2 set"
     done
 done
