@@ -1,0 +1,46 @@
+#!/bin/bash
+# The manual page: mandoc finds nothing wrong, and it has every option of every command, and no other.
+#
+#   manual.sh [PROGRAM]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=Tests/install.sh
+. Tests/install.sh
+install_missing mandoc
+page=Docs/sockalive.8
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    echo "manual.sh: $*" >&2
+    exit 1
+}
+
+# Other pages need not be installed here.
+complaints=$(mandoc -T lint -W style "$page" 2>&1 | grep -vE 'referenced manual not found|outdated mandoc.db' || true)
+[ -z "$complaints" ] || fail "$complaints"
+[ -z "$(awk 'length > 80' "$page")" ] || fail "longer than 80: $(awk 'length > 80' "$page")"
+
+program=${1:-}
+if [ -z "$program" ]; then
+    swift build --product sockalive >&2
+    program=$(swift build --show-bin-path)/sockalive
+fi
+
+options() {
+    grep -oE -- '--[a-z]+(-[a-z]+)*' | sort -u
+}
+
+commands=$("$program" --help | sed -n '/^SUBCOMMANDS:/,$s/^  \([a-z]\{1,\}\) .*/\1/p' | grep -v '^help$')
+[ -n "$commands" ] || fail "--help names no commands"
+for command in $commands; do
+    "$program" help "$command" | sed -n 's/^ \{2,8\}\(-.*\)/\1/p' | sed 's/   .*//' | options
+    grep -q "^\.It Cm $command\$" "$page" || fail "the page has no command $command"
+done | sort -u | grep -vxE -- '--(help|version)' >"$work/help"
+# Words in examples may stand for anything; entries of a list do not.
+sed -n 's/^\.It //p' "$page" | grep -oE 'Fl -[a-z-]+' | sed 's/^Fl /-/' | sort -u |
+    grep -vxE -- '--(help|version)' >"$work/page"
+difference=$(diff "$work/help" "$work/page") || true
+[ -z "$difference" ] || fail "help (<) and page (>) differ:
+$difference"
+echo "the page has every option of: ${commands//$'\n'/ }"
