@@ -143,6 +143,7 @@ install_all() {
     put file 644 "$work/zsh" "$zsh_folder/_sockalive"
     put file 644 "$work/fish" "$PREFIX/share/fish/vendor_completions.d/sockalive.fish"
     put file 644 "$here/../LICENSE" "$PREFIX/share/doc/sockalive/copyright"
+    put file 644 "$here/prometheus-rules.yml" "$PREFIX/share/doc/sockalive/prometheus-rules.yml"
 }
 
 # What an earlier install put there and this one does not: after a change from cron to systemd, say.
@@ -193,7 +194,7 @@ uninstall_all() {
         rm -f "$DESTDIR$path" "$DESTDIR$path.new" "$DESTDIR$path.tmp"
         say "removed $path"
     done
-    rm -f "$manifest" "$DESTDIR/run/sockalive.lock"
+    rm -f "$manifest" "$DESTDIR/run/sockalive.lock" "$DESTDIR/run/sockalive.failures"
     # Only what was made here, and only what nobody else has filled since; the deepest first.
     for ((i = ${#folders[@]} - 1; i >= 0; i--)); do
         rmdir "$DESTDIR${folders[i]}" 2>/dev/null || true
