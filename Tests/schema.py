@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""What the program prints with --json, on sockets made here, against Docs/sockalive-output.schema.json.
+
+    schema.py PROGRAM    needs the module jsonschema
+"""
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jsonschema
+
+program = sys.argv[1]
+schema = json.loads((pathlib.Path(__file__).parent.parent / "Docs/sockalive-output.schema.json").read_text())
+jsonschema.Draft202012Validator.check_schema(schema)
+validator = jsonschema.Draft202012Validator(schema)
+
+ends = []
+for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    listener = socket.create_server((address, 0), family=family)
+    client = socket.create_connection(listener.getsockname()[:2])
+    ends += [listener, client, listener.accept()[0]]
+
+me = ["--pid", str(os.getpid()), "--any-port"]
+gone = ["--pid", "4194304"]
+runs = [
+    ["list", *me], ["list", *me, "--listeners"], ["list", *gone],
+    ["inject", *me, "--dry-run"], ["inject", *me, "--no-lock"], ["inject", *me, "--no-lock", "--method", "ptrace"],
+    ["inject", *me, "--no-lock", "--user-timeout", "1h"], ["inject", *me, "--no-lock", "--off"], ["inject", *gone],
+]
+if "probe" in subprocess.run([program, "--help"], capture_output=True, text=True).stdout:
+    runs.append(["probe", *me, "--no-lock"])
+
+failures = 0
+for words in runs:
+    answer = subprocess.run([program, *words, "--json"], capture_output=True, text=True)
+    errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(json.loads(answer.stdout))]
+    failures += bool(errors)
+    print("WRONG" if errors else "ok   ", " ".join(words), *errors[:5], sep="  ")
+
+# A schema that lets everything through would have passed, too.
+broken = json.loads(subprocess.run([program, "list", *me, "--json"], capture_output=True, text=True).stdout)
+del broken["sockets"][0]["verdict"]
+failures += validator.is_valid(broken)
+sys.exit(1 if failures else 0)
