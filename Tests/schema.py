@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the program prints with --json, on sockets made here, against Docs/sockalive-output.schema.json.
 
-    schema.py PROGRAM    needs the module jsonschema
+    schema.py PROGRAM [FOLDER]    FOLDER: what the tests kept (SOCKALIVE_TESTS_KEEP_JSON); needs the module jsonschema
 """
 import json
 import os
@@ -9,6 +9,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 
 import jsonschema
 
@@ -30,8 +31,11 @@ runs = [
     ["inject", *me, "--dry-run"], ["inject", *me, "--no-lock"], ["inject", *me, "--no-lock", "--method", "ptrace"],
     ["inject", *me, "--no-lock", "--user-timeout", "1h"], ["inject", *me, "--no-lock", "--off"], ["inject", *gone],
 ]
-if "probe" in subprocess.run([program, "--help"], capture_output=True, text=True).stdout:
-    runs.append(["probe", *me, "--no-lock"])
+rules = tempfile.NamedTemporaryFile("w", suffix=".conf")
+rules.write(f"--pid {os.getpid()} --any-port\n--pid {os.getpid()} --any-port --firewall-timeout 10m\n")
+rules.write(f"--pid {os.getpid()} --port 1 --firewall-timeout 20m\n")
+rules.flush()
+runs += [["probe", *me, "--no-lock"], ["list", "--config", rules.name], ["doctor", *me], ["doctor", *gone]]
 
 failures = 0
 for words in runs:
@@ -39,6 +43,16 @@ for words in runs:
     errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(json.loads(answer.stdout))]
     failures += bool(errors)
     print("WRONG" if errors else "ok   ", " ".join(words), *errors[:5], sep="  ")
+
+kept = sorted(pathlib.Path(sys.argv[2]).iterdir()) if len(sys.argv) > 2 else []
+for file in kept:
+    errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(json.loads(file.read_text()))]
+    if errors:
+        failures += 1
+        print("WRONG", file, *errors[:5], sep="  ")
+if len(sys.argv) > 2:
+    print(f"{len(kept)} documents that the tests produced, {failures} wrong")
+    failures += len(kept) == 0
 
 # A schema that lets everything through would have passed, too.
 broken = json.loads(subprocess.run([program, "list", *me, "--json"], capture_output=True, text=True).stdout)

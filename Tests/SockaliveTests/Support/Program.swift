@@ -25,8 +25,18 @@ struct Program {
         _ arguments: [String], launcher: [String] = [], environment: [String: String]? = nil,
         output: Child.Output = .pipe, deadline: Duration = .seconds(30)
     ) throws -> Program {
-        try run(
+        let program = try run(
             launcher + [path("sockalive")] + arguments, environment: environment, output: output, deadline: deadline)
+        if arguments.contains("--json") { keep(program.output) }
+        return program
+    }
+
+    /// For `Tests/schema.py`, which holds every document against the schema.
+    private static func keep(_ document: String) {
+        guard document.hasPrefix("{"),
+            let folder = ProcessInfo.processInfo.environment["SOCKALIVE_TESTS_KEEP_JSON"]
+        else { return }
+        try? document.write(toFile: "\(folder)/\(UUID().uuidString)", atomically: false, encoding: .utf8)
     }
 
     /// Runs a command and collects what it says; past the deadline it is killed, and the test has failed.
