@@ -1,0 +1,54 @@
+#!/bin/bash
+# cron/ansible/sockalive.yml, run by ansible-core against a lab host over a local connection: the package and the
+# rules arrive, a second run changes nothing.
+#
+#   ansible.sh [PROGRAM]    PROGRAM: a static build; without it one is built
+#
+# The lab host is a namespace whose /etc, /usr and /var are copies.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "ansible.sh: $*" >&2
+    exit 1
+}
+
+if [ -z "${INSIDE:-}" ]; then
+    # shellcheck source=Tests/install.sh
+    . Tests/install.sh
+    install_missing python3 python3-apt python3-venv util-linux
+    [ "$(id -u)" = 0 ] || { echo "skipped: packages are installed by root"; exit 0; }
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    python3 -m venv "$work/ansible"
+    "$work/ansible/bin/pip" --quiet install ansible-core
+    cron/package.sh --output "$work/packages" ${1:+--program "$1"} deb >/dev/null
+    INSIDE=$work unshare --mount --pid --fork --kill-child --mount-proc bash Tests/ansible.sh
+    exit
+fi
+
+mount -t tmpfs tmpfs /run
+for folder in /etc /usr /var; do
+    mkdir -p "/run/upper$folder" "/run/work$folder"
+    mount -t overlay overlay "$folder" -o "lowerdir=$folder,upperdir=/run/upper$folder,workdir=/run/work$folder"
+done
+
+play() {
+    # The host's own Python: it is the one with python3-apt.
+    HOME=/run ANSIBLE_NOCOLOR=1 "$INSIDE/ansible/bin/ansible-playbook" --inventory lab, --connection local \
+        --extra-vars "sockalive_packages=$INSIDE/packages ansible_python_interpreter=/usr/bin/python3" \
+        cron/ansible/sockalive.yml >/run/said 2>&1 || { cat /run/said >&2; fail "the playbook failed"; }
+    grep -E '^lab +:' /run/said
+}
+
+first=$(play)
+echo "$first"
+[[ $first != *changed=0* ]] || fail "the first run changed nothing"
+[ "$(grep -vc '^#' /etc/sockalive.conf)" = 1 ] || fail "not one rule: $(cat /etc/sockalive.conf)"
+grep -q -- '^--process beremote --port 5633 --firewall-timeout 60m$' /etc/sockalive.conf || fail "not the rule"
+dpkg-query --show sockalive >/dev/null
+/usr/sbin/sockalive --version
+second=$(play)
+echo "$second"
+[[ $second == *changed=0* ]] || fail "the second run changed something: $(grep -B2 '^changed' /run/said)"
+echo "ansible: installed by the playbook, and a second run changes nothing"
