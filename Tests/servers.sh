@@ -6,6 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=Tests/install.sh
 . Tests/install.sh
+[ "$(id -u)" = 0 ] || { echo "skipped: sshd and PostgreSQL's user need root"; exit 0; }
 install_missing iproute2 openssh-client openssh-server postgresql redis-server redis-tools
 sockalive=$(realpath "${1:-$(swift build --show-bin-path)/sockalive}")
 folder=$(mktemp -d)
