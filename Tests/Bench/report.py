@@ -23,6 +23,9 @@ LABELS = {
 }
 # list against a tool: how many times its time it may take at most.
 LIMITS = {"ss": 1 / 12, "lsof": 1 / 25, "pgrep": 0.3}
+# What a target does while it is held, and seconds that its median pause may take.
+RESTS = {"recv": "sleeps in recv(2)", "poll": "sleeps in poll(2) with a timeout", "spin": "never sleeps"}
+PAUSES = {"recv": 250e-6, "spin": 1e-3}
 SERIES = {"inject": "sockalive inject", "c": "the same calls in C", "python": "Python script"}
 
 
@@ -89,12 +92,21 @@ def claims(results):
     for name in ("list", "inject"):
         peak = int(results.text(f"{name}.memory").split()[-1]) / 1024
         yield f"peak memory of `{name}` on this host", f"{peak:.1f} MiB", "20 MiB", peak <= 20
+    start = results.median("version") / results.median("true")
+    yield "`sockalive --version` against `/bin/true`", ratio(start), "4", start <= 4
+    size = int(results.text("size")) / 1e6
+    yield "the static program", f"{size:.1f} MB", "20 MB", size <= 20
     most = results.counts()[-1]
     share = results.median(f"inject@{most}") / results.median(f"c@{most}")
     yield f"`inject` against C, {most:,} sockets", ratio(share), "2", share <= 2
     if most // 10 in results.counts():
         growth = results.median(f"inject@{most}") / results.median(f"inject@{most // 10}")
         yield f"`inject`, {most:,} sockets against {most // 10:,}", ratio(growth), "13", growth <= 13
+    for rest, limit in PAUSES.items():
+        pauses = results.pauses()[f"64-{rest}"]
+        if pauses:
+            median = statistics.median(pauses) / 1e6
+            yield f"median pause by ptrace, {RESTS[rest]}", duration(median), duration(limit), median <= limit
 
 
 def host_rows(results):
@@ -110,14 +122,14 @@ def count_rows(results):
 
 
 def pause_rows(results):
-    rests = {"recv": "sleeps in recv(2)", "poll": "sleeps in poll(2) with a timeout", "spin": "never sleeps"}
     pauses = results.pauses()
     for bits in ("64", "32"):
-        for rest, label in rests.items():
+        for rest, label in RESTS.items():
             values = sorted(pauses[f"{bits}-{rest}"])
             if values:
                 worst = values[int(len(values) * 0.99)]
-                yield [f"{bits} bits, {label}", duration(statistics.median(values) / 1e6), duration(worst / 1e6)]
+                figures = [statistics.median(values), worst, values[-1]]
+                yield [f"{bits} bits, {label}", *(duration(value / 1e6) for value in figures)]
 
 
 def gap_rows(results):
@@ -167,7 +179,7 @@ def main(folder, docs):
         "host": table(["", "median", "middle half", "`list` takes, of that"], host_rows(results)),
         "watch": watching(results),
         "counts": table(["sockets", "`sockalive inject`", "C", "Python", "against C"], count_rows(results)),
-        "pauses": table(["target", "median", "99 of 100 below"], pause_rows(results)),
+        "pauses": table(["target", "median", "99 of 100 below", "the slowest"], pause_rows(results)),
         "gaps": table(["what was done meanwhile", "longest standstill", "against ptrace"], gap_rows(results)),
     }
     template = string.Template(pathlib.Path(__file__).with_name("performance.md").read_text())

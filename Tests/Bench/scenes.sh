@@ -34,6 +34,8 @@ busy() {
     local ports='( sport = :5633 or dport = :5633 )' round
     start "$BENCH/busy-host" host 10.9.0.2 "$1" "$2" "$3"
     for ((round = 0; round < ROUNDS; round++)); do
+        measure true 40 /bin/true
+        measure version 40 "$sockalive --version"
         measure list 20 "$sockalive list"
         measure ss 6 "ss -tnp state established '$ports'"
         measure lsof 4 "lsof -nP -iTCP:5633 -sTCP:ESTABLISHED"
@@ -43,6 +45,7 @@ busy() {
         measure python 6 --prepare "$BENCH/keepalive off" "$PYTHON $BENCH/keepalive.py"
         measure inject-unchanged 20 "$sockalive inject --quiet"
     done
+    stat --format %s "$sockalive" >"$RESULTS/size"
     memory list "$sockalive" list
     memory inject "$sockalive" inject --quiet
 }
