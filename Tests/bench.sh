@@ -76,6 +76,7 @@ if [ "$(uname -m)" = x86_64 ]; then
     for bit in "${bits[@]}"; do
         for rest in recv poll spin; do scene pause "$bit" "$rest" "$sockets"; done
     done
+    scene probe "$sockets"
     scene gap
 fi
 if "$BENCH/sockalive" --help | grep -q '^  watch '; then scene watch "$seconds" "${host[@]}"; fi

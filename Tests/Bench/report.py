@@ -102,6 +102,11 @@ def claims(results):
     if most // 10 in results.counts():
         growth = results.median(f"inject@{most}") / results.median(f"inject@{most // 10}")
         yield f"`inject`, {most:,} sockets against {most // 10:,}", ratio(growth), "13", growth <= 13
+    for name in sorted(name for name in results.times if name.startswith("probe-")):
+        method, count = name.removeprefix("probe-").split("@")
+        longest = max(results.times[name])
+        what = f"`probe --method {method}`, {int(count):,} sockets, the slowest run"
+        yield what, f"{longest:.2f} s", "2 s", longest <= 2
     for rest, limit in PAUSES.items():
         pauses = results.pauses()[f"64-{rest}"]
         if pauses:

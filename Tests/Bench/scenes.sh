@@ -4,6 +4,7 @@
 #   BENCH=FOLDER RESULTS=FOLDER ROUNDS=N scenes.sh busy PROCESSES CONNECTIONS TARGETS
 #                                                  one COUNT        all sockets in one process
 #                                                  pause BITS REST COUNT
+#                                                  probe COUNT
 #                                                  gap
 #                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
 #
@@ -68,6 +69,17 @@ pause() {
     for ((round = 0; round < ROUNDS; round++)); do
         "$BENCH/keepalive" off >"$RESULTS/log"
         "$sockalive" inject --method ptrace --timeout 60s --json >"$RESULTS/pause-$1-$2.$round.pauses"
+    done
+}
+
+# All of them have been idle for longer than the second that TCP_KEEPIDLE is at least.
+probe() {
+    local round method
+    start "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
+    for ((round = 0; round < ROUNDS; round++)); do
+        for method in pidfd ptrace; do
+            measure "probe-$method@$1" 1 --prepare 'sleep 1.5' "$sockalive probe --quiet --method $method"
+        done
     done
 }
 
