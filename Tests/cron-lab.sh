@@ -9,7 +9,7 @@ if [ -z "${LAB_INSIDE:-}" ]; then
     # shellcheck source=Tests/install.sh
     . Tests/install.sh
     install_missing_to_build cron iproute2 libcos4-dev libomniorb4-dev nftables omniorb-nameserver util-linux
-    swift build
+    swift build >&2
     LAB_PROGRAMS=$(swift build --show-bin-path)
     export LAB_PROGRAMS
 fi
