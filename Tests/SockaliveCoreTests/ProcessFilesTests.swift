@@ -1,3 +1,4 @@
+import SystemPackage
 import Testing
 
 @testable import SockaliveCore
@@ -15,6 +16,13 @@ private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 
         #expect(stat.name == ForeignText(name))
         #expect(stat.state == "S")
         #expect(stat.startTime == 4711)
+    }
+
+    /// A process decides how long its list of mappings is.
+    @Test func `a file that is longer than it may be is no file`() throws {
+        let procfs = try ProcFS()
+        #expect(throws: Errno.fileTooLarge) { try procfs.read("self/maps", limit: 100) { $0.count } }
+        #expect(try procfs.read("self/maps", limit: 1 << 20) { $0.count } > 100)
     }
 
     @Test func `a cut-off stat is none`() {

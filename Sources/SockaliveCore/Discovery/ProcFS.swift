@@ -25,15 +25,20 @@ public final class ProcFS {
 
     /// Hands over the whole content of a file; the bytes live in the shared buffer, so they are
     /// valid only within `body`, which must not read another file.
-    func read<Result>(_ path: String, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result) throws -> Result {
+    ///
+    /// - Parameter limit: how many bytes at most, where a process decides how long its file is.
+    /// - Throws: `Errno`; `fileTooLarge` beyond the limit.
+    func read<Result>(
+        _ path: String, limit: Int = .max, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result
+    ) throws -> Result {
         let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { throw Errno(rawValue: errno) }
         defer { close(file) }
-        let count = try fill(from: file)
+        let count = try fill(from: file, limit: limit)
         return try buffer.withUnsafeBufferPointer { try body(UnsafeBufferPointer(rebasing: $0[..<count])) }
     }
 
-    private func fill(from file: Int32) throws -> Int {
+    private func fill(from file: Int32, limit: Int) throws -> Int {
         var count = 0
         while true {
             if count == buffer.count {
@@ -46,6 +51,7 @@ public final class ProcFS {
             guard got >= 0 else { throw Errno(rawValue: errno) }
             if got == 0 { return count }
             count += got
+            if count > limit { throw Errno.fileTooLarge }
         }
     }
 

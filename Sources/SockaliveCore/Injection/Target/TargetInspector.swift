@@ -15,6 +15,8 @@ struct TargetInspector {
     /// Longer than any instruction sequence looked for.
     private static let chunkOverlap = 16
     private static let mostCode = 256 << 20
+    /// 65,530 mappings (vm.max_map_count) of usual length are 10 MB, and of the greatest length 270 MB.
+    private static let mostMapText = 32 << 20
 
     /// - Parameter known: the code of this process, where it was found before.
     /// - Throws: ``RemoteSocket/Refusal``.
@@ -22,7 +24,9 @@ struct TargetInspector {
         let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
         // Any thread first, for its view of the memory: the main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
-        let map = try preparing { try procfs.read("\(holder.pid)/task/\(any)/maps") { MemoryMap($0) } }
+        let map = try preparing {
+            try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.mostMapText) { MemoryMap($0) }
+        }
         let tid = try choosing { try choice.best(map) }
         let thread = "\(holder.pid)/task/\(tid)"
         let status = try preparing { try procfs.read("\(thread)/status") { ThreadStatus($0) } }
