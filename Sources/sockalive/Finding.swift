@@ -7,12 +7,12 @@ struct Finding {
     let discovery: Discovery
     let snapshot: Snapshot
 
-    init(_ target: Target) throws(Hindrance) {
+    init(_ target: Target, _ control: RunControl) throws(Hindrance) {
         do {
             procfs = try ProcFS()
             guard procfs.isOwn else { throw Hindrance.foreignNamespace }
             discovery = Discovery(procfs: procfs, source: target.source, method: target.method.resolved())
-            snapshot = try discovery.snapshot(of: target.rules.union)
+            snapshot = try discovery.snapshot(of: target.rules.union, mayGoOn: { control.stopReason })
         } catch {
             throw Hindrance(error)
         }
@@ -36,6 +36,7 @@ struct Hindrance: Error {
     fileprivate init(_ error: any Error) {
         switch error {
         case let hindrance as Hindrance: self = hindrance
+        case let reason as StopReason: self.init(line: reason.searchLine, status: .someFailed)
         case let failure as SourceFailure:
             self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)
         default:

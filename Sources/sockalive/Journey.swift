@@ -23,7 +23,7 @@ struct Journey {
     static func round(
         _ target: Target, _ control: RunControl, _ reporter: Reporter
     ) throws(Hindrance) -> [SocketResult] {
-        let found = try Finding(target)
+        let found = try Finding(target, control)
         return KeepaliveRun(procfs: found.procfs, mode: .inject, rules: target.rules, choice: target.method)
             .results(for: found.snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
     }
@@ -33,7 +33,7 @@ struct Journey {
         let reporter = Reporter(output: output)
         let control = RunControl(limit: limit)
         do throws(Hindrance) {
-            let found = try Finding(target)
+            let found = try Finding(target, control)
             let (processes, sockets) = (found.snapshot.processes.count, found.snapshot.sockets.count)
             reporter.step("\(processes) matching processes, \(sockets) sockets")
             let results = carryOut(on: found, control, reporter)

@@ -21,6 +21,17 @@ import Testing
         return byInode.compactMapValues(\.first)
     }
 
+    @Test(arguments: [SocketSource.auto, .procfs])
+    func `a search that may not go on ends, and says why`(source: SocketSource) throws {
+        let connections = try LiveConnections(each: 1)
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
+        let reason = StopReason.timeout(Seconds(1))
+        #expect(throws: reason) {
+            try Discovery(procfs: try ProcFS(), source: source).snapshot(of: selection, mayGoOn: { reason })
+        }
+    }
+
     private func expectSame(_ one: SocketRow, _ other: SocketRow) {
         #expect(one.family == other.family)
         #expect(one.local == other.local)

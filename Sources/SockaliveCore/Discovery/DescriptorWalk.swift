@@ -14,11 +14,16 @@ struct DescriptorWalk {
     /// Nobody has so many; a process that wants to be slow to look at might.
     private static let mostTables = 64
 
-    /// - Parameter wanted: only these sockets; nil is all of them.
-    init(procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: SocketRow]?) {
+    /// - Parameters:
+    ///   - wanted: only these sockets; nil is all of them.
+    ///   - mayGoOn: asked before each process and each of its threads.
+    init(
+        procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: SocketRow]?, mayGoOn: () -> StopReason?
+    ) throws(StopReason) {
         for process in members {
+            if let reason = mayGoOn() { throw reason }
             do {
-                var sockets = try sockets(of: process.pid, procfs)
+                var sockets = try sockets(of: process.pid, procfs, mayGoOn)
                 if let wanted { sockets.removeAll { wanted[$0.inode] == nil } }
                 guard !sockets.isEmpty else { continue }
                 holdings.append((process, sockets))
@@ -33,7 +38,9 @@ struct DescriptorWalk {
 
     /// As a rule all threads share one table, and the main thread's is read. One that has exited while others run
     /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
-    private mutating func sockets(of pid: Int32, _ procfs: ProcFS) throws -> [Holding] {
+    private mutating func sockets(
+        of pid: Int32, _ procfs: ProcFS, _ mayGoOn: () -> StopReason?
+    ) throws -> [Holding] {
         let main = try procfs.sockets(in: "\(pid)/fd")
         var holdings = main ?? []
         guard main == nil || procfs.threadCount(of: pid) > 1 else { return holdings }
@@ -41,6 +48,8 @@ struct DescriptorWalk {
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads) where thread != pid {
+            // Whoever asks next hears of it.
+            if mayGoOn() != nil { break }
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
             guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }
             let news = own.filter { known.insert($0).inserted }

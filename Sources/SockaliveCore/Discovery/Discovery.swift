@@ -23,28 +23,30 @@ public struct Discovery {
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
     }
 
-    /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot.
-    public func snapshot(of selection: Selection) throws -> Snapshot {
+    /// - Parameter mayGoOn: asked before each process: whoever likes can hold a million descriptors.
+    /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot;
+    ///   the ``StopReason`` where there is one.
+    public func snapshot(of selection: Selection, mayGoOn: () -> StopReason? = { nil }) throws -> Snapshot {
         let finder = ProcessFinder(procfs: procfs, selection: selection.processes)
         let processes = try finder.processes()
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
         var collector = SocketCollector(finder: finder)
         for (namespace, members) in Dictionary(grouping: processes, by: \.namespace) {
-            try collect(members, of: namespace, tables, into: &collector)
+            try collect(members, of: namespace, tables, mayGoOn, into: &collector)
         }
         return collector.snapshot(processes: processes.map(\.pid))
     }
 
     private func collect(
         _ members: [MatchedProcess], of namespace: NetworkNamespace, _ tables: SocketTables,
-        into collector: inout SocketCollector
-    ) throws(SourceFailure) {
+        _ mayGoOn: () -> StopReason?, into collector: inout SocketCollector
+    ) throws {
         var rows: [UInt64: SocketRow]?
         if members.count > Self.fewProcesses {
             rows = try tables.rows(of: namespace, seenBy: members, inodes: nil)
             if rows?.isEmpty == true { return }
         }
-        let walk = DescriptorWalk(procfs: procfs, members: members, wanted: rows)
+        let walk = try DescriptorWalk(procfs: procfs, members: members, wanted: rows, mayGoOn: mayGoOn)
         if walk.inodes.isEmpty && walk.denied.isEmpty { return }
         if rows == nil, mayBorrow, walk.denied.isEmpty, walk.inodes.count <= Self.fewSockets {
             rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: walk)

@@ -60,7 +60,7 @@ public struct KeepaliveRun {
 }
 
 /// Why a run ends before its last socket.
-public enum StopReason: Equatable, Sendable {
+public enum StopReason: Error, Equatable, Sendable {
     case timeout(Seconds)
     case signal(String)
 
@@ -72,6 +72,18 @@ public enum StopReason: Equatable, Sendable {
                 remedy: "give it more with --timeout")
         case .signal(let name):
             SocketFailure(.other, .canceled, "not reached: stopped by \(name)", remedy: "run again")
+        }
+    }
+}
+
+extension StopReason {
+    /// What to say where it came before all sockets were found: none of them was reached.
+    public var searchLine: String {
+        switch self {
+        case .timeout(let limit):
+            "the search for sockets was not over within the run's time limit of \(limit): "
+                + "name the processes more exactly with --user or --exe, or give it more with --timeout"
+        case .signal(let name): "stopped by \(name) while searching for sockets: run again"
         }
     }
 }

@@ -45,6 +45,8 @@ struct Watch {
             }
             manager.tell(isReady ? "WATCHDOG=1" : "READY=1", "STATUS=\(Self.status(results))")
         } catch {
+            // A signal may have ended the search: the watch is over, and nothing failed.
+            if isStopped { return }
             lines.append(error.line)
             // The first round says whether this machine lets it work at all.
             guard isReady else {
@@ -55,6 +57,8 @@ struct Watch {
         troubles.news(lines).forEach(complain)
         isReady = true
     }
+
+    private var isStopped: Bool { RunControl(limit: nil).stopReason != nil }
 
     private static func status(_ results: [SocketResult]) -> String {
         let summary = Summary(results)
@@ -67,7 +71,6 @@ struct Watch {
     /// - Returns: what stood in the way of that.
     private mutating func tell(_ results: [SocketResult]) -> [String] {
         // What a signal kept from being reached is no failure: the watch is over.
-        let isStopped = RunControl(limit: nil).stopReason != nil
         let news = memory.news(isStopped ? results.filter { $0.failure == nil } : results)
         for result in news where result.failure == nil && result.action == .set { reporter.change(result) }
         reporter.failures(news)
