@@ -67,7 +67,7 @@ extension ProcessTests {
             ("--porrt 5", "--porrt"), ("--port 70000", "70000"), ("--process 'a", "a"), ("surplus", "surplus"),
             ("--process beremote --port", "--port"), ("--any-port --port 5", "--any-port"), ("--help", "--help"),
             ("--quiet", "--quiet"), ("--config x", "--config"), ("--method gdb", "gdb"), ("--idle 0", "0"),
-            ("--process \u{1b}[31m/", "\\x1b[31m/"), ("--version", "--version"),
+            ("--process \u{1b}[31m/", "\\x1b[31m/"), ("--version", "--version"), ("--process a -h", "-h"),
         ])
         func `a bad line names file, line and word, and nothing is touched`(line: String, word: String) throws {
             let victim = try Victim()

@@ -74,11 +74,22 @@ struct ConfigOptions: ParsableArguments {
         do {
             return try RuleOptions.parse(line.words)
         } catch {
-            // Help is an answer on the command line; here it was a wrong word.
-            let isAnswer = RuleOptions.exitCode(for: error) == .success
-            let reason = isAnswer ? "Unknown option '\(line.words[0])'" : RuleOptions.message(for: error)
+            let reason = asksForHelp(line.words) ?? RuleOptions.message(for: error)
             throw ValidationError(place(file, line.number) + reason)
         }
+    }
+
+    /// Help is an answer on the command line; here it was a wrong word.
+    private static func asksForHelp(_ words: [String]) -> String? {
+        let asking = words.first { word in
+            do {
+                _ = try RuleOptions.parse([word])
+                return false
+            } catch {
+                return RuleOptions.exitCode(for: error) == .success
+            }
+        }
+        return asking.map { "Unknown option '\($0)'" }
     }
 }
 
