@@ -8,6 +8,7 @@ struct Finding {
     let snapshot: Snapshot
 
     init(_ target: Target, _ control: RunControl) throws(Hindrance) {
+        OpenFiles.raiseLimit()
         do {
             procfs = try ProcFS()
             guard procfs.isOwn else { throw Hindrance.foreignNamespace }
@@ -39,6 +40,11 @@ struct Hindrance: Error {
         case let reason as StopReason: self.init(line: reason.searchLine, status: .someFailed)
         case let failure as SourceFailure:
             self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)
+        case Errno.tooManyOpenFiles:
+            self.init(
+                line: "more processes match than this one may open files: raise the limit (ulimit -Hn), "
+                    + "or name the processes more exactly with --user or --pid",
+                status: .someFailed)
         default:
             self.init(
                 line: "/proc cannot be read (\(error)): mount it, or run where it is mounted", status: .unsupported)

@@ -25,6 +25,18 @@ extension ProcessTests {
             #expect(try count(["--process", "work"] + port, of: victim) == 0)
         }
 
+        @Test func `with few files to open, the limit is raised, or it is an error`() throws {
+            let victim = try Victim()
+            let every = ["list", "--any-process", "--port", "\(victim.port)"]
+            func limited(_ option: String) throws -> Program {
+                try Program.sockalive(every, launcher: ["sh", "-c", "ulimit \(option) 34; exec \"$@\"", "sh"])
+            }
+            #expect(try limited("-Sn").output.contains("\(victim.pid)"))
+            let program = try limited("-n")
+            #expect(program.status == 1 && program.output == "")
+            #expect(program.errorLines.count == 1 && program.errors.contains("--user"))
+        }
+
         @Test func `a name longer than the kernel keeps is found whole`() throws {
             let victim = try Victim { $0.program = "backup-exec-remote-agent" }
             let port = ["--port", "\(victim.port)"]

@@ -31,12 +31,13 @@ struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
 
+    /// - Throws: `tooManyOpenFiles` rather than to leave out a process that cannot be held.
     func processes() throws -> [MatchedProcess] {
         let namespaces = NetworkNamespaces(procfs: procfs)
         return try pids().compactMap { pid in
-            guard let handle = ProcessHandle(pid: pid, procfs: procfs), isMeant(pid),
-                let namespace = namespaces.namespace(of: pid)
-            else { return nil }
+            guard let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
+            if let descriptor = handle.descriptor, OpenFiles.areUsedUp(at: descriptor) { throw Errno.tooManyOpenFiles }
+            guard isMeant(pid), let namespace = namespaces.namespace(of: pid) else { return nil }
             return MatchedProcess(handle: handle, namespace: namespace)
         }
     }
