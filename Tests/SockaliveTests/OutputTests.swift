@@ -108,6 +108,17 @@ extension ProcessTests {
             #expect(program.errorLines.count == 1)
         }
 
+        @Test func `of many failures the first are told and the rest are counted`() throws {
+            let victims = try (1...22).map { _ in try Victim { $0.sessions = 2 } }
+            let program = try Program.sockalive(
+                ["inject", "--quiet", "--no-lock", "--any-port", "--method", "pidfd"]
+                    + victims.flatMap { ["--pid", "\($0.pid)"] },
+                launcher: Conditions.denying("pidfd_getfd=EPERM"))
+            #expect(program.status == 77)
+            #expect(program.errorLines.count == 21, "\(program.errors)")
+            #expect(program.errorLines.last?.contains("and 4 more failed") == true, "\(program.errors)")
+        }
+
         @Test func `nothing found: it says what was looked for, and what is there instead`() throws {
             let victim = try Victim { $0.program = "somebody" }
             let idle = try Program.sockalive(["list", "--process", "somebody", "--port", "1"])

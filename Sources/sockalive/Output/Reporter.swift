@@ -16,7 +16,7 @@ struct Reporter {
         return StandardStreams.output(SocketTable(style: style).render(results))
     }
 
-    /// One line for each distinct failure, with the connections it hit.
+    /// One line for each distinct failure, with the connections it hit; the rest are counted, for cron mails every line.
     func failures(_ results: [SocketResult]) {
         var order: [String] = []
         var sockets: [String: [DiscoveredSocket]] = [:]
@@ -25,11 +25,14 @@ struct Reporter {
             if sockets[line] == nil { order.append(line) }
             sockets[line, default: []].append(result.socket)
         }
-        for line in order {
+        for line in order.prefix(Self.mostNamed) {
             let hit = sockets[line] ?? []
             let more = hit.count > 1 ? " and \(hit.count - 1) more" : ""
             StandardStreams.error("\(hit.first.map(Self.name) ?? "")\(more): \(line)")
         }
+        guard order.count > Self.mostNamed else { return }
+        let rest = order.dropFirst(Self.mostNamed).reduce(0) { $0 + (sockets[$1]?.count ?? 0) }
+        StandardStreams.error("and \(rest) more failed: --json tells of each")
     }
 
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
