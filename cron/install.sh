@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
     --both) schedule=both ;;
     --uninstall) action=uninstall ;;
     --program)
-        [ -x "${2:-}" ] || die "--program needs a program"
+        [[ -f ${2:-} && -x ${2:-} ]] || die "--program needs a program"
         program=$2
         shift
         ;;
@@ -124,7 +124,8 @@ build() {
 install_all() {
     local shell unit
     [ -n "$program" ] || build
-    strip -o "$work/sockalive" "$program"
+    # Stripped already, perhaps, on a machine that cannot strip.
+    strip -o "$work/sockalive" "$program" 2>/dev/null || cp "$program" "$work/sockalive"
     for shell in bash zsh fish; do
         "$work/sockalive" --generate-completion-script "$shell" >"$work/$shell"
     done

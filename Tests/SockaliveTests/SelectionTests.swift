@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 extension ProcessTests {
@@ -50,6 +51,18 @@ extension ProcessTests {
             #expect(try count(["--exe", victim.executable] + port, of: victim) == 1)
             #expect(try count(["--exe", victim.executable + "2"] + port, of: victim) == 0)
             #expect(try count(["--exe", "/usr/bin/true", "--pid", "\(victim.pid)"] + port, of: victim) == 0)
+        }
+
+        /// In a mount namespace of their own anybody may make a path of that name, start it, and delete it.
+        @Test(.enabled(if: Machine.makesNamespaces, "no namespaces may be made here"))
+        func `a deleted executable is believed only where its path was ours`() throws {
+            for (launcher, found) in [([], 1), (["unshare"] + Machine.privateUser + ["--mount"], 0)] {
+                let victim = try Victim { $0.launcher = launcher }
+                let selection = ["--exe", victim.executable, "--port", "\(victim.port)"]
+                #expect(try count(selection, of: victim) == 1)
+                try FileManager.default.removeItem(atPath: victim.executable)
+                #expect(try count(selection, of: victim) == found)
+            }
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may start a process of another user"))

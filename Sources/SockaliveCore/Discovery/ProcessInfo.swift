@@ -93,8 +93,14 @@ struct ProcessFinder {
             return procfs.identity("\(pid)/exe")
                 == FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
         }
-        // Replaced by an update while it runs.
-        return link.withoutDeletedMark.elementsEqual(wanted.utf8)
+        // Replaced by an update while it runs. Which file it was cannot be told any more; where anybody may make
+        // a path of that name, in a mount namespace of their own, it is not believed.
+        return link.withoutDeletedMark.elementsEqual(wanted.utf8) && sharesMounts(pid)
+    }
+
+    private func sharesMounts(_ pid: Int32) -> Bool {
+        guard let own = try? procfs.link("self/ns/mnt") else { return false }
+        return own == (try? procfs.link("\(pid)/ns/mnt"))
     }
 
     private func executable(_ pid: Int32) -> ForeignText? {
