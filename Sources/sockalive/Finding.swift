@@ -20,7 +20,7 @@ struct Finding {
     }
 }
 
-/// Why no socket can be looked for at all, with what to do about it.
+/// Why a run cannot do its work at all, with what to do about it.
 struct Hindrance: Error {
     let line: String
     let status: RunStatus
@@ -29,9 +29,15 @@ struct Hindrance: Error {
         line: "/proc shows another PID namespace: mount this one's, or join that one (nsenter -p)",
         status: .unsupported)
 
-    private init(line: String, status: RunStatus) {
+    init(line: String, status: RunStatus) {
         self.line = line
         self.status = status
+    }
+
+    /// Prints why, for a run that ends by it.
+    func printed() -> RunStatus {
+        StandardStreams.error(line)
+        return status
     }
 
     fileprivate init(_ error: any Error) {

@@ -10,8 +10,17 @@ final class HeldLock {
         self.lock = lock
     }
 
-    /// - Parameter path: nil takes the default, and goes on without a lock where its folder is missing.
+    /// For a run that ends where it does not get the lock.
     static func take(_ path: String?, _ reporter: Reporter) throws -> HeldLock? {
+        do throws(Hindrance) {
+            return try attempt(path, reporter)
+        } catch {
+            throw error.printed()
+        }
+    }
+
+    /// - Parameter path: nil takes the default, and goes on without a lock where its folder is missing.
+    static func attempt(_ path: String?, _ reporter: Reporter) throws(Hindrance) -> HeldLock? {
         guard let file = path ?? defaultPath else {
             reporter.step("no lock: XDG_RUNTIME_DIR is not set")
             return nil
@@ -19,17 +28,17 @@ final class HeldLock {
         do throws(Errno) {
             return HeldLock(try RunLock(path: file))
         } catch .wouldBlock {
-            StandardStreams.error("another run holds the lock \(ForeignText(file).escaped): wait for it to end")
-            throw RunStatus.locked
+            throw Hindrance(
+                line: "another run holds the lock \(ForeignText(file).escaped): wait for it to end", status: .locked)
         } catch {
             if path == nil && error == .noSuchFileOrDirectory {
                 reporter.step("no lock: \(file) cannot be created")
                 return nil
             }
-            StandardStreams.error(
-                "the lock file \(ForeignText(file).escaped) cannot be opened (\(error)): "
-                    + "name another with --lock, or use --no-lock")
-            throw RunStatus.usage
+            throw Hindrance(
+                line: "the lock file \(ForeignText(file).escaped) cannot be opened (\(error)): "
+                    + "name another with --lock, or use --no-lock",
+                status: .usage)
         }
     }
 

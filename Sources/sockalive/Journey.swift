@@ -39,8 +39,7 @@ struct Journey {
             let results = carryOut(on: found, control, reporter)
             return Outcome(results: results, isWritten: report(results, found, reporter))
         } catch {
-            StandardStreams.error(error.line)
-            throw error.status
+            throw error.printed()
         }
     }
 

@@ -2,6 +2,8 @@ import Foundation
 import Glibc
 import Testing
 
+@testable import sockalive
+
 extension ProcessTests {
     @Suite struct Watching {
         private let folder: TemporaryFolder
@@ -84,14 +86,64 @@ extension ProcessTests {
             #expect(stop(child).status == 0)
         }
 
-        @Test func `it holds the lock for its whole life`() throws {
+        @Test func `between two rounds another run gets the lock`() throws {
             let victim = try Victim()
             let (child, _) = try start(["--every", "1h"] + victim.selection)
-            let lock = ["--lock", folder.path("w.lock")]
-            #expect(try Program.sockalive(["inject"] + lock + victim.selection).status == 75)
-            #expect(try Program.sockalive(["watch"] + lock + victim.selection).status == 75)
+            let inject = ["inject", "--lock", folder.path("w.lock")] + victim.selection
+            #expect(try Program.sockalive(inject).status == 0)
             #expect(stop(child).status == 0)
-            #expect(try Program.sockalive(["inject"] + lock + victim.selection).status == 0)
+        }
+
+        @Test func `while another run holds the lock, it changes nothing and says nothing; then it does`() throws {
+            let victim = try Victim()
+            let holder = try holdLock()
+            let (child, manager) = try start(["--every", "1"] + victim.selection)
+            var skipped = manager.message(until: Deadline(.seconds(5)))
+            if skipped == "WATCHDOG=1" { skipped = manager.message(until: Deadline(.seconds(5))) }
+            #expect(skipped == "WATCHDOG=1\nSTATUS=another run holds the lock")
+            #expect(try victim.keepalive() == [.untouched])
+            close(holder)
+            #expect(try waitForKeepalive(victim, .seconds(4)))
+            let end = stop(child)
+            #expect(end.status == 0)
+            #expect(end.lines.count == 1 && end.lines.allSatisfy { $0.contains("keepalive off → 600/60/50") })
+        }
+
+        @Test func `a round holds the lock against others`() throws {
+            let victim = try Victim()
+            let lock = ["--lock", folder.path("w.lock")] + victim.selection
+            // Its standard error is full, so that the round stands still where it tells of the change.
+            let full = ["sh", "-c", "head -c 65536 /dev/zero >&2; exec \"$@\"", "sh"]
+            let child = try Child(full + [Program.path("sockalive"), "watch", "--every", "1h"] + lock)
+            #expect(try waitForKeepalive(victim, .seconds(10)))
+            let inject = try Program.sockalive(["inject"] + lock)
+            #expect(inject.status == 75)
+            #expect(inject.errorLines.count == 1)
+            #expect(stop(child).status == 0)
+        }
+
+        private func holdLock() throws -> Int32 {
+            let file = open(folder.path("w.lock"), O_RDONLY | O_CREAT | O_CLOEXEC, 0o600)
+            try #require(file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0)
+            return file
+        }
+
+        @Test func `a lock file that cannot be opened ends it at once`() throws {
+            let link = folder.path("link")
+            try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: folder.path("elsewhere"))
+            let program = try Program.sockalive(["watch", "--lock", link, "--pid", "2147483647"])
+            #expect(program.status == 64)
+            #expect(program.errorLines.count == 1 && program.errors.contains("cannot be opened"))
+        }
+
+        @Test func `what lasts is told after a while and then hourly, and its return anew`() {
+            var troubles = Troubles(patience: 60)
+            let rounds = stride(from: 100, through: 100 + 2 * 3600, by: 5)
+            let times = rounds.filter { !troubles.news(["x"], now: $0).isEmpty }
+            #expect(times == [160, 3760])
+            #expect(troubles.news([], now: 8000).isEmpty)
+            #expect(troubles.news(["x"], now: 8001).isEmpty)
+            #expect(troubles.news(["x"], now: 8061) == ["x"])
         }
 
         @Test func `the watchdog hears of it between two rounds`() throws {

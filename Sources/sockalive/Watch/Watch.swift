@@ -11,7 +11,11 @@ struct Watch {
     private let log: SystemLog?
     private var memory = FailureMemory()
     private var troubles = Troubles()
+    /// Another run may well take some rounds.
+    private var skips = Troubles(patience: 60)
+    /// The service manager has been told so.
     private var isReady = false
+    private var hasWorked = false
 
     init(target: Target, config: ConfigOptions, limits: RunOptions, reporter: Reporter) {
         self.target = target
@@ -33,28 +37,44 @@ struct Watch {
     }
 
     private mutating func round() throws {
-        let record = RunRecord(limits, reporter)
-        var lines: [String] = []
         do throws(Hindrance) {
-            let results = try Journey.round(target, RunControl(limit: limits.timeout), reporter)
-            lines += tell(results)
-            do throws(RunRecord.Unwritten) {
-                try record.writeMetrics(results)
-            } catch {
-                lines.append(error.line)
-            }
-            manager.tell(isReady ? "WATCHDOG=1" : "READY=1", "STATUS=\(Self.status(results))")
+            // Let go in the rests, for whoever runs by hand or before a backup.
+            let lock = limits.noLock ? nil : try HeldLock.attempt(limits.lock, reporter)
+            defer { withExtendedLifetime(lock) {} }
+            try work()
         } catch {
             // A signal may have ended the search: the watch is over, and nothing failed.
             if isStopped { return }
-            lines.append(error.line)
+            if error.status == .locked { return skip(error) }
             // The first round says whether this machine lets it work at all.
-            guard isReady else {
-                StandardStreams.error(error.line)
-                throw error.status
-            }
+            guard hasWorked else { throw error.printed() }
+            troubles.news([error.line]).forEach(complain)
         }
+    }
+
+    private mutating func work() throws(Hindrance) {
+        let record = RunRecord(limits, reporter)
+        let results = try Journey.round(target, RunControl(limit: limits.timeout), reporter)
+        var lines = tell(results)
+        do throws(RunRecord.Unwritten) {
+            try record.writeMetrics(results)
+        } catch {
+            lines.append(error.line)
+        }
+        hasWorked = true
+        _ = skips.news([])
+        report(Self.status(results))
         troubles.news(lines).forEach(complain)
+    }
+
+    /// Another run is at work; the next round comes soon.
+    private mutating func skip(_ locked: Hindrance) {
+        report("another run holds the lock")
+        skips.news(["\(locked.line); until then no new connection is protected by this watch"]).forEach(complain)
+    }
+
+    private mutating func report(_ status: String) {
+        manager.tell(isReady ? "WATCHDOG=1" : "READY=1", "STATUS=\(status)")
         isReady = true
     }
 
@@ -100,17 +120,6 @@ struct Watch {
             RunControl.rest(min(left, manager.watchdogInterval ?? left))
             if control.stopReason == nil { manager.tell("WATCHDOG=1") }
         }
-    }
-}
-
-/// What goes wrong beside the sockets, told when it begins and then hourly.
-private struct Troubles {
-    private var told: [String: Int] = [:]
-
-    /// Those of a round's lines that are to be told.
-    mutating func news(_ lines: [String], now: Int = FailureMemory.now) -> [String] {
-        told = told.filter { lines.contains($0.key) && now - $0.value < FailureMemory.repeatAfter }
-        return lines.filter { told.updateValue(told[$0] ?? now, forKey: $0) == nil }
     }
 }
 

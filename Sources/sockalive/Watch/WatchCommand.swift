@@ -28,8 +28,6 @@ struct WatchCommand: ParsableCommand {
         RunControl.letHangupWake()
         let reporter = Reporter(output: output)
         target.warnIfTooSlow(reporter)
-        let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
-        defer { withExtendedLifetime(lock) {} }
         var watch = Watch(target: target, config: config, limits: limits, reporter: reporter)
         try watch.run(every: every)
     }
