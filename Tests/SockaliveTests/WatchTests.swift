@@ -208,6 +208,27 @@ extension ProcessTests {
             _ = first
         }
 
+        @Test(.enabled(if: Machine.injectsByPtrace && Machine.isRoot && Machine.makesNamespaces, "x86-64, and root"))
+        func `a failure that no logger took is logged when one is there, and printed once all the same`() throws {
+            let victim = try Victim()
+            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
+            let log = try PrivateLog()
+            log.stop()
+            let (child, manager) = try start(
+                ["--every", "1", "--syslog", "--method", "ptrace"] + victim.selection, launcher: log.launcher)
+            log.restart()
+            let deadline = Deadline(.seconds(4))
+            var lines = log.lines()
+            while lines.isEmpty, deadline.millisecondsLeft > 0 { lines = log.lines() }
+            for _ in 1...4 { _ = manager.message(until: Deadline(.seconds(5))) }
+            lines += log.lines()
+            #expect(lines.count == 1 && lines.allSatisfy { $0.contains("event=failed pid=\(victim.pid) ") })
+            let end = stop(child)
+            #expect(end.status == 0)
+            #expect(end.lines.count { $0.contains("traced by") } == 1)
+        }
+
         @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "another PID namespace takes root"))
         func `where it cannot work at all, it says so and ends`() throws {
             let program = try Program.sockalive(

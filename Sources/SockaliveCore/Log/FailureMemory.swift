@@ -52,6 +52,11 @@ public struct FailureMemory: Equatable, Sendable {
         return true
     }
 
+    /// It was not told after all, so it stays news.
+    public mutating func forget(_ result: SocketResult) {
+        told[Candidate(result.socket)] = nil
+    }
+
     public static var now: Int {
         var time = timespec()
         clock_gettime(CLOCK_BOOTTIME, &time)

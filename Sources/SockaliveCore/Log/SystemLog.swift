@@ -22,6 +22,15 @@ public final class SystemLog {
         }
     }
 
+    /// Writes what is news; what the logger does not take, is news again next time.
+    public func write(_ results: [SocketResult], _ memory: inout FailureMemory) {
+        for result in memory.news(results) {
+            guard let line = LogLine(result) else { continue }
+            write(line)
+            if error != nil { memory.forget(result) }
+        }
+    }
+
     private func send(_ datagram: String) throws(Errno) {
         if let socket {
             do throws(Errno) {

@@ -24,13 +24,9 @@ struct Logbook {
     func write(_ results: [SocketResult]) {
         let remembered = memoryFile.map { FailureMemory(file: $0) } ?? FailureMemory()
         var memory = remembered
-        memory.news(results).compactMap(LogLine.init).forEach(log.write)
-        if let error = log.error {
-            // What was not told is told by the next run.
-            reporter.message(Self.complaint(error))
-        } else if memory != remembered {
-            save(memory)
-        }
+        log.write(results, &memory)
+        if let error = log.error { reporter.message(Self.complaint(error)) }
+        if memory != remembered { save(memory) }
     }
 
     static func complaint(_ error: Errno) -> String {

@@ -9,7 +9,8 @@ struct Watch {
     private let reporter: Reporter
     private let manager = ServiceManager.ofEnvironment
     private let log: SystemLog?
-    private var memory = FailureMemory()
+    private var printed = FailureMemory()
+    private var logged = FailureMemory()
     private var troubles = Troubles()
     /// Another run may well take some rounds.
     private var skips = Troubles(patience: 60)
@@ -91,11 +92,12 @@ struct Watch {
     /// - Returns: what stood in the way of that.
     private mutating func tell(_ results: [SocketResult]) -> [String] {
         // What a signal kept from being reached is no failure: the watch is over.
-        let news = memory.news(isStopped ? results.filter { $0.failure == nil } : results)
+        let reached = isStopped ? results.filter { $0.failure == nil } : results
+        let news = printed.news(reached)
         for result in news where result.failure == nil && result.action == .set { reporter.change(result) }
         reporter.failures(news)
         log?.forgetError()
-        for line in news.compactMap(LogLine.init) { log?.write(line) }
+        log?.write(reached, &logged)
         return log?.error.map { [Logbook.complaint($0)] } ?? []
     }
 
