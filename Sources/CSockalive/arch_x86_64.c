@@ -6,6 +6,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -197,6 +198,7 @@ int arch_result(pid_t tid, bool is_32_bit, int64_t *result)
 #define X86_XSTATE 0x202     /* NT_X86_XSTATE */
 #define LEGACY_SIZE 512      /* FXSAVE area, in front of the XSAVE header */
 #define HEADER_SIZE 64
+#define FEATURES 63          /* bits of XCR0 (CPUID leaf 0xd) */
 #define SOFTWARE_BYTES 464   /* struct _fpx_sw_bytes, the area's last 48 bytes */
 #define MAGIC_1 0x46505853u
 #define MAGIC_2 0x46505845u
@@ -210,23 +212,31 @@ struct software_bytes {
     uint32_t size, padding[7];
 };
 
-void arch_measure_floating(struct arch_floating *where)
+/* Where each feature's part of an XSAVE area ends: the processor's, the same for every target. */
+static uint32_t feature_ends[FEATURES];
+
+static void measure(void)
 {
-    /* CPUID is slow where a hypervisor answers it: not while anybody is held. */
-    for (unsigned i = 2; i < 63; i++) {
+    for (unsigned i = 2; i < FEATURES; i++) {
         unsigned size, offset, flags, unused;
         if (__get_cpuid_count(0xd, i, &size, &offset, &flags, &unused))
-            where->ends[i] = offset + size;
+            feature_ends[i] = offset + size;
     }
 }
 
+void arch_measure_floating(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, measure);
+}
+
 /* The XSAVE area's size with these features, in the standard format. */
-static size_t xsave_size(const struct arch_floating *where, uint64_t features)
+static size_t xsave_size(uint64_t features)
 {
     size_t end = LEGACY_SIZE + HEADER_SIZE;
-    for (unsigned i = 2; i < 63; i++) {
-        if (features >> i & 1 && where->ends[i] > end)
-            end = where->ends[i];
+    for (unsigned i = 2; i < FEATURES; i++) {
+        if (features >> i & 1 && feature_ends[i] > end)
+            end = feature_ends[i];
     }
     return end;
 }
@@ -241,7 +251,7 @@ int arch_read_floating(pid_t tid, bool is_32_bit, uint8_t copy[ARCH_FLOATING_MAX
     memcpy(&features, area + SOFTWARE_BYTES, sizeof features); /* ptrace puts XCR0 here */
     memcpy(&present, area + LEGACY_SIZE, sizeof present);      /* XSTATE_BV */
     features &= ~DYNAMIC_FEATURES | present;
-    size_t size = xsave_size(where, features);
+    size_t size = xsave_size(features);
     if (size > all.iov_len)
         return -EOVERFLOW;
     where->start = is_32_bit ? XSAVE_AT - FSAVE_SIZE : XSAVE_AT;

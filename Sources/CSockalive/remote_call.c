@@ -119,7 +119,7 @@ int sockalive_hold(const struct sockalive_target *target, int timeout_ms, struct
     tracee->target = *target;
     tracee->descriptor = target->fd;
     tracee->timeout_ms = timeout_ms;
-    arch_measure_floating(&tracee->floating);
+    arch_measure_floating();
 
     /* Killed from here on, before the parachute: the kernel detaches, and the thread runs on as it was. */
     info->stage = SOCKALIVE_STAGE_SEIZE;

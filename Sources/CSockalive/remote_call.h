@@ -27,7 +27,6 @@ struct arch_registers {
 struct arch_floating {
     size_t start, end; /* of what a frame points to */
     size_t full;       /* of what ptrace gave, and takes back */
-    uint32_t ends[63]; /* of each feature's part of an XSAVE area (CPUID leaf 0xd) */
 };
 
 #define ARCH_FRAME_SIZE 320 /* a signal frame with what stands before it, rounded up */
@@ -37,7 +36,10 @@ enum arch_call { ARCH_GETSOCKOPT, ARCH_SETSOCKOPT, ARCH_FCNTL, ARCH_CLOSE, ARCH_
 /* Reads and writes the registers of a stopped thread: 0 or -errno; -EOPNOTSUPP: in a mode that cannot be served. */
 int arch_read(pid_t tid, bool is_32_bit, struct arch_registers *registers);
 int arch_write(pid_t tid, const struct arch_registers *registers);
-void arch_measure_floating(struct arch_floating *where);
+
+/* Once, and while nobody is held: CPUID takes some 10 us where a hypervisor answers it, 61 times. */
+void arch_measure_floating(void);
+
 int arch_read_floating(pid_t tid, bool is_32_bit, uint8_t copy[ARCH_FLOATING_MAX], struct arch_floating *where);
 int arch_write_floating(pid_t tid, uint8_t copy[ARCH_FLOATING_MAX], const struct arch_floating *where);
 
