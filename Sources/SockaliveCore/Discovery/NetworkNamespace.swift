@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// The network namespace of a process, as far as it can be told.
@@ -34,6 +35,27 @@ struct NetworkNamespaces {
         if let linked = Self.linked(folder, procfs) { return linked }
         guard let files = procfs.identity("\(folder)/net/tcp") else { return nil }
         return files == ownFiles ? own : .files(files)
+    }
+
+    /// A socket in the namespace: this process's own, or made by a thread that enters it.
+    ///
+    /// - Parameter members: processes that were in it; who is elsewhere by now, or another process, is passed over.
+    func diagSocket(in namespace: NetworkNamespace, seenBy members: [Int32]) throws(Errno) -> SockDiagSocket {
+        if namespace == own { return try SockDiagSocket() }
+        var lastError = Errno.noSuchProcess
+        for pid in members {
+            let file = openat(
+                procfs.root.rawValue, "\(procfs.networkFolder(of: pid))/ns/net", O_RDONLY | O_CLOEXEC)
+            guard file >= 0 else {
+                lastError = Errno(rawValue: errno)
+                continue
+            }
+            defer { close(file) }
+            var status = stat()
+            guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
+            return try SockDiagSocket(namespace: file)
+        }
+        throw lastError
     }
 
     private static func linked(_ process: String, _ procfs: ProcFS) -> NetworkNamespace? {

@@ -1,4 +1,3 @@
-import Glibc
 import SystemPackage
 
 /// Where the socket table is read.
@@ -67,23 +66,8 @@ struct SocketTables {
         return rows
     }
 
-    /// A socket in the namespace: this process's own, or made by a thread that enters it.
     func diagSocket(in namespace: NetworkNamespace, seenBy members: [MatchedProcess]) throws(Errno) -> SockDiagSocket {
-        if namespace == NetworkNamespaces(procfs: procfs).own { return try SockDiagSocket() }
-        var lastError = Errno.noSuchProcess
-        for member in members {
-            let file = openat(
-                procfs.root.rawValue, "\(procfs.networkFolder(of: member.pid))/ns/net", O_RDONLY | O_CLOEXEC)
-            guard file >= 0 else {
-                lastError = Errno(rawValue: errno)
-                continue
-            }
-            defer { close(file) }
-            var status = stat()
-            guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
-            return try SockDiagSocket(namespace: file)
-        }
-        throw lastError
+        try NetworkNamespaces(procfs: procfs).diagSocket(in: namespace, seenBy: members.map(\.pid))
     }
 
     /// A missing file means that this kernel lacks the address family, or that the process is gone.

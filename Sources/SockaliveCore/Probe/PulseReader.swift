@@ -1,20 +1,15 @@
-import Glibc
-import SystemPackage
-
 /// Looks at connections while they are asked: through the kernel's sock_diag, which touches neither process nor
 /// socket. Where that is not to be had, through the owner again, as the settings are.
 final class PulseReader {
-    private let procfs: ProcFS
     private let reach: SocketReach
-    private let ownNamespace: NetworkNamespace?
+    private let namespaces: NetworkNamespaces
     /// One for each network namespace, by its inode; nil where there is none to be had.
     private var windows: [UInt64?: Window?] = [:]
     private var hasTouched = false
 
     init(procfs: ProcFS, reach: SocketReach) {
-        self.procfs = procfs
         self.reach = reach
-        ownNamespace = NetworkNamespaces(procfs: procfs).own
+        namespaces = NetworkNamespaces(procfs: procfs)
     }
 
     func pulse(of socket: DiscoveredSocket) throws(SocketFailure) -> SocketReach.Reached<Pulse> {
@@ -34,21 +29,11 @@ final class PulseReader {
     private func window(to process: ProcessInfo) -> Window? {
         let namespace = process.networkNamespace
         if let known = windows[namespace] { return known }
-        let window = try? Window(diagSocket(of: process))
+        let window = namespace.flatMap {
+            try? Window(namespaces.diagSocket(in: .inode($0), seenBy: [process.pid]))
+        }
         windows.updateValue(window, forKey: namespace)
         return window
-    }
-
-    private func diagSocket(of process: ProcessInfo) throws -> SockDiagSocket {
-        guard let namespace = process.networkNamespace else { throw Errno.noSuchProcess }
-        if ownNamespace == .inode(namespace) { return try SockDiagSocket() }
-        let file = openat(procfs.root.rawValue, "\(process.pid)/ns/net", O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw Errno(rawValue: errno) }
-        defer { close(file) }
-        // The number may be another process's by now.
-        var status = stat()
-        guard fstat(file, &status) == 0, UInt64(status.st_ino) == namespace else { throw Errno.noSuchProcess }
-        return try SockDiagSocket(namespace: file)
     }
 
     private final class Window {
