@@ -10,24 +10,12 @@ set -eu
 . "$(dirname "$0")/lab.sh"
 lab_enter "$@"
 
-timeout=5 idle=9 after=0
-while [ $# -gt 0 ]; do
-    case $1 in
-    --timeout) timeout=$2 ;;
-    --idle) idle=$2 ;;
-    --after) after=$2 ;;
-    --)
-        shift
-        break
-        ;;
-    *) lab_fail "unknown option $1" ;;
-    esac
-    shift 2
-done
+lab_times "$@"
+shift "$lab_words"
 
-lab_build "$timeout"
+lab_build "$lab_timeout"
 lab_connect 1
-lab_idle "$after"
+lab_idle "$lab_after"
 [ $# = 0 ] || lab_sockalive "$@" >&2
-lab_idle $((idle - after))
+lab_idle $((lab_total - lab_after))
 lab_verdict

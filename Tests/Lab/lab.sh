@@ -31,6 +31,27 @@ lab_enter() {
     LAB_INSIDE=1 exec "${lab_unshare[@]}" bash "$0" "$@"
 }
 
+# lab_times [--timeout SECONDS] [--idle SECONDS] [--after SECONDS] [-- …]: sets lab_timeout (5), lab_total (9), lab_after
+# (0), and lab_words to the number of words up to and with the --
+# shellcheck disable=SC2034 # for the scripts that source this
+lab_times() {
+    lab_timeout=5 lab_total=9 lab_after=0 lab_words=0
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --timeout) lab_timeout=$2 ;;
+        --idle) lab_total=$2 ;;
+        --after) lab_after=$2 ;;
+        --)
+            lab_words=$((lab_words + 1))
+            return
+            ;;
+        *) lab_fail "unknown option $1" ;;
+        esac
+        lab_words=$((lab_words + 2))
+        shift 2
+    done
+}
+
 # Whether this machine lets a laboratory be built; says what is missing.
 lab_possible() {
     local tool

@@ -13,30 +13,18 @@ lab_enter "$@"
 # shellcheck source=Tests/Lab/corba/corba.sh
 . "$here/corba.sh"
 
-timeout=5 idle=9 after=0
-while [ $# -gt 0 ]; do
-    case $1 in
-    --timeout) timeout=$2 ;;
-    --idle) idle=$2 ;;
-    --after) after=$2 ;;
-    --)
-        shift
-        break
-        ;;
-    *) lab_fail "unknown option $1" ;;
-    esac
-    shift 2
-done
+lab_times "$@"
+shift "$lab_words"
 
 corba_build
-lab_build "$timeout"
+lab_build "$lab_timeout"
 corba_install
 corba_connect
-lab_idle "$after"
+lab_idle "$lab_after"
 if [ $# -gt 0 ]; then
     code=0
     "$@" >&2 || code=$?
     echo "exit $code"
 fi
-lab_idle $((idle - after))
+lab_idle $((lab_total - lab_after))
 corba_verdict
