@@ -15,7 +15,7 @@ struct BorrowedRows {
             for holding in holdings where rows[holding.inode] == nil {
                 do {
                     let socket = try BorrowedSocket(pidfd: owner, fd: holding.fd, inode: holding.inode)
-                    guard let row = socket.row(), accepts(row) else { continue }
+                    guard let row = socket.row(), tables.selection.accepts(wholly: row) else { continue }
                     rows[row.inode] = row
                 } catch Errno.staleNFSFileHandle, Errno.badFileDescriptor, Errno.noSuchProcess {
                     // Closed since.
@@ -25,11 +25,6 @@ struct BorrowedRows {
             }
         }
         return withTimers(rows, seenBy: walk.holdings.map(\.process))
-    }
-
-    private func accepts(_ row: SocketRow) -> Bool {
-        tables.selection.accepts(state: row.state, localPort: row.local.port, remotePort: row.remote.port)
-            && tables.selection.accepts(row)
     }
 
     private func withTimers(_ rows: [UInt64: SocketRow], seenBy members: [MatchedProcess]) -> [UInt64: SocketRow] {

@@ -49,6 +49,11 @@ public struct SocketSelection: Equatable, Sendable {
         guard let remote, row.state == .established else { return true }
         return remote.contains(row.remote.address)
     }
+
+    /// Everything that the row alone can answer.
+    func accepts(wholly row: SocketRow) -> Bool {
+        accepts(state: row.state, localPort: row.local.port, remotePort: row.remote.port) && accepts(row)
+    }
 }
 
 /// Everything that discovery is asked for.

@@ -30,9 +30,4 @@ extension SocketSelection {
         union.listeners = listeners || other.listeners
         return union
     }
-
-    /// Everything that the row alone can answer.
-    func accepts(wholly row: SocketRow) -> Bool {
-        accepts(state: row.state, localPort: row.local.port, remotePort: row.remote.port) && accepts(row)
-    }
 }
