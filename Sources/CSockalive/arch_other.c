@@ -36,10 +36,4 @@ ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t s
     (void)tid, (void)address, (void)bytes, (void)size;
     return -ENOSYS;
 }
-
-int sockalive_on_own_thread(void (*body)(void *context), void *context)
-{
-    body(context);
-    return 0;
-}
 #endif

@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,25 +236,5 @@ int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_o
             options[i].value = slot->value[0];
     }
     return chained == -EAGAIN ? 0 : finish(chained, info);
-}
-
-struct body {
-    void (*run)(void *context);
-    void *context;
-};
-
-static void *run_body(void *argument)
-{
-    const struct body *body = argument;
-    body->run(body->context);
-    return NULL;
-}
-
-int sockalive_on_own_thread(void (*body)(void *context), void *context)
-{
-    struct body argument = {body, context};
-    pthread_t thread;
-    int error = pthread_create(&thread, NULL, run_body, &argument);
-    return error ? -error : -pthread_join(thread, NULL);
 }
 #endif

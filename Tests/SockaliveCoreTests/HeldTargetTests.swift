@@ -57,7 +57,7 @@ extension BidirectionalCollection<UInt8> {
 #if arch(x86_64)
     @Suite struct HeldTargetTests {
         private func enabled(_ target: RemoteTarget) throws -> Int32 {
-            try RemoteSocket.onOwnThread {
+            try onOwnThread {
                 var socket = try RemoteSocket(target)
                 let value = try socket.keepalive().enabled
                 _ = socket.release()

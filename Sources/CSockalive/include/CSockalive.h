@@ -32,11 +32,14 @@ ssize_t sockalive_getdents(int folder, void *entries, size_t size);
 
 /* ---- netlink.c: sock_diag ---------------------------------------------------- */
 
+/* setns(2): this thread moves into the network namespace that a descriptor refers to. 0, or -errno (EPERM). */
+int sockalive_enter_network(int netns);
+
 /*
- * A NETLINK_SOCK_DIAG socket of the network namespace that the descriptor netns refers to; -1: the
- * caller's own. A close-on-exec descriptor, or -errno (EPERM: setns(2) needs CAP_SYS_ADMIN).
+ * A NETLINK_SOCK_DIAG socket of this thread's network namespace, in which it stays, whoever uses it
+ * (netlink(7)). A close-on-exec descriptor, or -errno.
  */
-int sockalive_diag_socket(int netns);
+int sockalive_diag_socket(void);
 
 /* ---- remote_call.c: ptrace (x86-64; elsewhere every call answers -ENOSYS) -- */
 
@@ -136,13 +139,6 @@ struct sockalive_option {
 #define SOCKALIVE_OPTIONS_MAX 5
 int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_option *options, size_t count,
                              struct sockalive_hold *info);
-
-/*
- * Runs body(context) on a thread of its own and waits for its end. A tracee that never stops
- * (D state) cannot be detached; the kernel lets it go when the thread that seized it ends.
- * So hold, calls and release of one socket belong into one such body.
- */
-int sockalive_on_own_thread(void (*body)(void *context), void *context);
 
 /* ---- namespaces.c: a private world for the demo ---------------------------- */
 

@@ -15,8 +15,7 @@ struct SockDiagSocket: ~Copyable {
 
     /// - Parameter namespace: a descriptor of `/proc/PID/ns/net`; nil is this process's own namespace.
     init(namespace: Int32? = nil) throws(Errno) {
-        let descriptor = sockalive_diag_socket(namespace ?? -1)
-        guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
+        let descriptor = try Self.open(in: namespace)
         var patience = Self.patience
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         self.descriptor = descriptor
@@ -24,6 +23,22 @@ struct SockDiagSocket: ~Copyable {
 
     deinit {
         close(descriptor)
+    }
+
+    /// It stays in the namespace where it was made, whoever uses it (netlink(7)); so a thread enters that, and ends.
+    private static func open(in namespace: Int32?) throws(Errno) -> Int32 {
+        let descriptor: Int32? =
+            if let namespace {
+                try? onOwnThread {
+                    let status = sockalive_enter_network(namespace)
+                    return status < 0 ? status : sockalive_diag_socket()
+                }
+            } else {
+                sockalive_diag_socket()
+            }
+        guard let descriptor else { throw .resourceTemporarilyUnavailable }
+        guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
+        return descriptor
     }
 
     /// Walks the whole table; again from the start where the kernel says that it changed underneath.

@@ -98,7 +98,7 @@ struct Trial {
             _ = try treatment.run(on: &borrowed)
             return 0
         case .ptrace:
-            return try RemoteSocket.onOwnThread {
+            return try onOwnThread {
                 let inspector = TargetInspector(procfs: procfs, holder: holder, inode: socket.inode)
                 var remote = try RemoteSocket(inspector.target(known: nil))
                 _ = try treatment.run(on: &remote)

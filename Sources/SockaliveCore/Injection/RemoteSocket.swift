@@ -79,22 +79,3 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         throw Refusal(stage: hold.stage, errno: Errno(rawValue: -status))
     }
 }
-
-extension RemoteSocket {
-    /// Runs `body` on a thread of its own and waits for it. A tracee that never stops (D state) cannot be
-    /// detached, but the kernel lets it go when the thread that seized it ends (exit_ptrace).
-    static func onOwnThread<Value>(_ body: () throws -> Value) throws -> Value {
-        var result: Result<Value, any Error>?
-        func run() {
-            result = Result(catching: body)
-        }
-        let status = withoutActuallyEscaping(run) { escapingRun in
-            var work = escapingRun
-            return withUnsafeMutablePointer(to: &work) { pointer in
-                sockalive_on_own_thread({ $0!.assumingMemoryBound(to: (() -> Void).self).pointee() }, pointer)
-            }
-        }
-        guard status == 0, let result else { throw Errno(rawValue: -status) }
-        return try result.get()
-    }
-}

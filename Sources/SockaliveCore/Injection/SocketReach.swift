@@ -89,7 +89,7 @@ final class SocketReach {
     private func hold<Treatment: SocketTreatment>(
         _ target: RemoteTarget, _ treatment: Treatment
     ) throws -> Reached<Treatment.Outcome> {
-        try RemoteSocket.onOwnThread {
+        try onOwnThread {
             var remote = try RemoteSocket(target)
             let outcome = try treatment.run(on: &remote)
             let isCrashSafe = remote.isCrashSafe
