@@ -2,8 +2,8 @@
  * The whole C face of sockalive.
  *
  * Something stands here only if Swift cannot say it: a system call without a
- * glibc wrapper, a macro or a variadic function that the importer skips, or the
- * injection itself (ptrace belongs to one thread and to exact register layouts).
+ * glibc wrapper, a GNU extension, a macro or a variadic function that the importer
+ * skips, a signal handler, a processor's own instruction.
  *
  * Every function answers a non-negative number, or -errno. None of them prints,
  * allocates global state or touches errno's value for the caller.
@@ -41,104 +41,30 @@ int sockalive_enter_network(int netns);
  */
 int sockalive_diag_socket(void);
 
-/* ---- remote_call.c: ptrace (x86-64; elsewhere every call answers -ENOSYS) -- */
+/* ---- tracing.c: one thread of another process -------------------------------- */
 
-/* A process of which one thread is held still. It belongs to the thread that held it. */
-struct sockalive_tracee;
-
-/* How far a call came; says what an errno means. */
-enum sockalive_stage {
-    SOCKALIVE_STAGE_NONE = 0,
-    SOCKALIVE_STAGE_UNSUPPORTED,   /* this architecture, or this kind of target (x32 ...) */
-    SOCKALIVE_STAGE_CHOOSE_THREAD, /* no thread to hold: -ESRCH gone or zombie, -EBUSY D state */
-    SOCKALIVE_STAGE_SEIZE,         /* PTRACE_SEIZE was refused: permission, or already traced */
-    SOCKALIVE_STAGE_STOP,          /* the thread did not stop in time */
-    SOCKALIVE_STAGE_PREPARE,       /* registers, instruction or scratch memory were not to be had */
-    SOCKALIVE_STAGE_DESCRIPTOR,    /* -ESTALE: fd is no longer that socket; nothing was called on it */
-    SOCKALIVE_STAGE_CALL,          /* the remote call did not come to its end */
-    SOCKALIVE_STAGE_GONE,          /* the target exited while it was held */
-    SOCKALIVE_STAGE_SECCOMP,       /* a seccomp filter that could not be suspended */
+/* The general registers as PTRACE_GETREGS gives them on x86-64, of a 32-bit thread too (struct user_regs_struct). */
+struct sockalive_registers {
+    uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags, rsp,
+        ss, fs_base, gs_base, ds, es, fs, gs;
 };
 
-struct sockalive_hold {
-    enum sockalive_stage stage; /* where it failed; NONE if it did not */
-    pid_t tid;                  /* the thread that was (to be) held */
-    bool crash_safe;            /* the target recovers by itself should this process be killed */
-    int64_t paused_ns;          /* from the stop to the release; filled in by release */
-};
+/* ptrace(2), which is variadic, for requests that answer nothing but success. 0, or -errno. */
+int sockalive_ptrace(int request, pid_t tid, uintptr_t address, uintptr_t data);
 
-/* Instructions of the target's own: where they stand, and the bytes that were seen there. length 0: none. */
-struct sockalive_code {
-    uint64_t address;
-    uint8_t length, bytes[15];
-};
+/*
+ * waitid(2) for a thread that is traced: its status as in si_status, 0 if it has not stopped, -ESRCH if it
+ * has ended. WNOWAIT leaves the stop's signal with the kernel: were it consumed and then this process
+ * killed, a signal about to be delivered would be lost (ptrace_stop returns exit_code).
+ */
+int sockalive_stop_status(pid_t tid);
 
-/* [start, end) in the target's memory, which may be a thread's stack. */
-struct sockalive_stack {
-    uint64_t start, end;
-    bool main; /* the main thread's, as the kernel made it */
-};
-
-/* What was found out about a target before it is stopped. */
-struct sockalive_target {
-    pid_t pid, tid;                /* tid: the thread to hold */
-    int fd;                        /* which must still be socket:[inode] */
-    uint64_t inode;
-    bool is_32_bit;
-    struct sockalive_code call;    /* the system call instruction, with a way to `ret` behind it if there is one */
-    bool returns;                  /* there is */
-    unsigned skipped;              /* words that the way to `ret` takes off the stack */
-    struct sockalive_code sigreturn; /* loads rt_sigreturn's number and calls */
-    bool seccomp, shadow_stack;
-    pid_t own_tid;                 /* tid in the target's own PID namespace; 0: unknown */
-    uint64_t handled;              /* signals blocked or caught: bit n - 1 is signal n */
-    int spare;                     /* a descriptor number far from those in use */
-    const struct sockalive_stack *stacks; /* used by hold only */
-    size_t stack_count;
-};
-
-/* process_vm_readv(2): how many bytes of the target's memory it read, or -errno. */
+/* process_vm_readv(2), process_vm_writev(2): how many bytes of the thread's memory were copied, or -errno. */
 ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t size);
+ssize_t sockalive_write_memory(pid_t tid, uint64_t address, const void *bytes, size_t size);
 
-/*
- * Holds one thread of a process still by PTRACE_SEIZE and PTRACE_INTERRUPT and makes it ready for remote
- * calls on its descriptor. The other threads run on.
- *
- * timeout_ms bounds every single wait (a thread in D state never stops).
- * 0 and *out, or -errno with info->stage saying where; then nothing is held.
- */
-int sockalive_hold(const struct sockalive_target *target, int timeout_ms, struct sockalive_tracee **out,
-                   struct sockalive_hold *info);
-
-/* Puts everything back, lets the thread go, frees the handle. Never fails towards the target. */
-void sockalive_release(struct sockalive_tracee *tracee, struct sockalive_hold *info);
-
-/*
- * getsockopt(2), or setsockopt(2), inside the held process, on the descriptor given to hold.
- * The answer is the call's own (0, or the -errno that the target's kernel gave),
- * or -ESRCH (target gone) or -EIO (the call did not come to its end); info->stage tells
- * the two kinds apart: NONE means that the remote call itself was made.
- * length is at most SOCKALIVE_OPTION_MAX bytes.
- */
-#define SOCKALIVE_OPTION_MAX 256
-int sockalive_remote_option(struct sockalive_tracee *tracee, bool set, int level, int name, void *value,
-                            uint32_t *length, struct sockalive_hold *info);
-
-/* One integer option, to be read, or to be set and then read. */
-struct sockalive_option {
-    int level, name;
-    bool set;
-    int32_t value; /* in, with set: the new one; out: what was read */
-    bool done;     /* false: make it alone, which says why it fails */
-};
-
-/*
- * All these options in their order, with a single stop of the target where that is possible: a stop
- * costs several times what a call does. 0, or -ESRCH or -EIO as above.
- */
-#define SOCKALIVE_OPTIONS_MAX 5
-int sockalive_remote_options(struct sockalive_tracee *tracee, struct sockalive_option *options, size_t count,
-                             struct sockalive_hold *info);
+/* CPUID leaf 0xd: where a feature's part of an XSAVE area ends, in bytes; 0: this processor has no such feature. */
+uint32_t sockalive_xsave_end(unsigned feature);
 
 /* ---- namespaces.c: a private world for the demo ---------------------------- */
 
@@ -155,11 +81,6 @@ int sockalive_unshare(int namespaces);
 
 /* The kernel kills this process when the thread that started it ends. 0, or -errno. */
 int sockalive_die_with_parent(void);
-
-/* ---- self_test.c ------------------------------------------------------------ */
-
-/* process_vm_readv(2) and process_vm_writev(2) on this very process: 0, or -errno. */
-int sockalive_try_process_vm(void);
 
 /* ---- stop requests: SIGINT, SIGTERM, SIGHUP ------------------------------- */
 

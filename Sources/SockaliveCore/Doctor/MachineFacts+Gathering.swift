@@ -12,7 +12,7 @@ extension MachineFacts {
             architecture: .here,
             pidfdOpenError: pidfdOpenError(),
             pidfdGetfdError: MethodChoice.borrowError(),
-            processMemoryError: error(sockalive_try_process_vm()),
+            processMemoryError: processMemoryError(),
             uid: geteuid(),
             capabilities: Capabilities(status: status ?? []),
             seccomp: status.flatMap { ProcessStatus($0)?.seccomp } ?? 0,
@@ -28,6 +28,17 @@ extension MachineFacts {
         let pidfd = sockalive_pidfd_open(getpid())
         if pidfd >= 0 { close(pidfd) }
         return error(pidfd)
+    }
+
+    /// What a kernel and its filters allow can only be tried, and on oneself it needs no rights.
+    private static func processMemoryError() -> Errno? {
+        var byte: UInt64 = 1
+        return withUnsafeMutableBytes(of: &byte) { bytes in
+            let address = UInt64(UInt(bitPattern: bytes.baseAddress))
+            let read = sockalive_read_memory(getpid(), address, bytes.baseAddress, bytes.count)
+            let written = sockalive_write_memory(getpid(), address, bytes.baseAddress, bytes.count)
+            return error(Int32(min(read, written)))
+        }
     }
 
     private static func error(_ status: Int32) -> Errno? {

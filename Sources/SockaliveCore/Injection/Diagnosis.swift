@@ -1,4 +1,3 @@
-import CSockalive
 import Glibc
 import SystemPackage
 
@@ -51,28 +50,28 @@ struct Diagnosis {
         let error = refusal.errno
         let pid = holder.pid
         switch refusal.stage {
-        case SOCKALIVE_STAGE_UNSUPPORTED:
+        case .unsupported:
             return SocketFailure(
                 .unsupported, error, "ptrace injection into PID \(pid) is not possible: \(unsupportedReason)",
                 remedy: "--method pidfd works on every architecture from Linux 5.6 on")
-        case SOCKALIVE_STAGE_SEIZE where error.isPermission:
+        case .seize where error.isPermission:
             return denied(error, pid)
-        case SOCKALIVE_STAGE_SEIZE where error == .noFunction:
+        case .seize where error == .noFunction:
             return SocketFailure(
                 .unsupported, error, "this kernel (\(kernelRelease)) has no ptrace, or a filter hides it",
                 remedy: "run it outside the container or the sandbox that filters system calls")
-        case SOCKALIVE_STAGE_DESCRIPTOR: return changed(error, holder)
-        case SOCKALIVE_STAGE_GONE: return gone(error, pid)
+        case .descriptor: return changed(error, holder)
+        case .gone: return gone(error, pid)
         case _ where error == .noSuchProcess: return gone(error, pid)
-        case SOCKALIVE_STAGE_STOP, SOCKALIVE_STAGE_CHOOSE_THREAD:
+        case .stop, .chooseThread:
             return SocketFailure(
                 .other, error, "PID \(pid) could not be stopped: no thread of it runs or sleeps interruptibly",
                 remedy: "it hangs in the kernel (state D) or is frozen; nothing was changed, run again later")
-        case SOCKALIVE_STAGE_SECCOMP:
+        case .seccomp:
             return SocketFailure(
                 .permission, error, "PID \(pid) has a seccomp filter that may kill it for a foreign call",
                 remedy: "run as root with CAP_SYS_ADMIN, which may suspend the filter, or use --method pidfd")
-        case SOCKALIVE_STAGE_PREPARE:
+        case .prepare:
             return SocketFailure(
                 .other, error, "PID \(pid) offers no safe place to call from (\(error)); nothing was changed",
                 remedy: "use --method pidfd (Linux 5.6)")

@@ -1,4 +1,3 @@
-import CSockalive
 import SystemPackage
 
 /// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
@@ -126,7 +125,7 @@ extension SocketFailure {
 extension RemoteSocket.Refusal {
     /// Before anything was called in the target.
     fileprivate var mayBeOfOldCode: Bool {
-        stage == SOCKALIVE_STAGE_PREPARE || stage == SOCKALIVE_STAGE_UNSUPPORTED
+        stage == .prepare || stage == .unsupported
     }
 }
 

@@ -1,7 +1,6 @@
-import CSockalive
-
 /// A process that was looked at, ready to be held.
 struct RemoteTarget {
+    let procfs: ProcFS
     let holder: SocketHolder
     let inode: UInt64
     let tid: Int32
@@ -10,40 +9,12 @@ struct RemoteTarget {
     let stacks: [MemoryMap.Stack]
     let spareDescriptor: Int32
 
-    /// In the words of C.
-    func withDescription<Result>(_ body: (UnsafePointer<sockalive_target>) -> Result) -> Result {
-        let spans = stacks.map {
-            sockalive_stack(start: $0.span.lowerBound, end: $0.span.upperBound, main: $0.isMain)
-        }
-        return spans.withUnsafeBufferPointer { spans in
-            var target = sockalive_target()
-            target.pid = holder.pid
-            target.tid = tid
-            target.fd = holder.fd
-            target.inode = inode
-            target.is_32_bit = code.is32Bit
-            target.call = sockalive_code(code.call)
-            target.returns = code.returns
-            target.skipped = code.skipped
-            target.sigreturn = sockalive_code(code.sigreturn)
-            target.seccomp = status.seccomp != 0
-            target.shadow_stack = status.hasShadowStack
-            target.own_tid = status.ownNumber ?? 0
-            target.handled = status.handledSignals
-            target.spare = spareDescriptor
-            target.stacks = spans.baseAddress
-            target.stack_count = spans.count
-            return withUnsafePointer(to: target, body)
-        }
+    /// Whether a descriptor of the thread to hold is the socket.
+    func isSocket(_ descriptor: Int32) -> Bool {
+        let link = try? procfs.link("\(holder.pid)/task/\(tid)/fd/\(descriptor)")
+        return link?.inode(ofKind: "socket") == inode
     }
-}
 
-extension sockalive_code {
-    fileprivate init(_ site: MachineCode.Site?) {
-        self.init()
-        guard let site else { return }
-        address = site.address
-        length = UInt8(site.bytes.count)
-        withUnsafeMutableBytes(of: &bytes) { $0.copyBytes(from: site.bytes) }
-    }
+    /// Nobody touches the process's descriptors while that one is held.
+    var hasOneThread: Bool { procfs.threadCount(of: holder.pid) == 1 }
 }

@@ -32,7 +32,7 @@ struct TargetInspector {
         let status = try preparing { try procfs.read("\(thread)/status") { ThreadStatus($0) } }
         let code = if let known { known } else { try findCode(thread: thread, tid: tid, map) }
         return RemoteTarget(
-            holder: holder, inode: inode, tid: tid, code: code, status: status, stacks: map.stacks,
+            procfs: procfs, holder: holder, inode: inode, tid: tid, code: code, status: status, stacks: map.stacks,
             spareDescriptor: spareDescriptor(thread, status.descriptorTableSize))
     }
 
@@ -42,7 +42,7 @@ struct TargetInspector {
         } catch {
             let error = error as? Errno ?? .ioError
             throw RemoteSocket.Refusal(
-                stage: error == .staleNFSFileHandle ? SOCKALIVE_STAGE_DESCRIPTOR : SOCKALIVE_STAGE_CHOOSE_THREAD,
+                stage: error == .staleNFSFileHandle ? .descriptor : .chooseThread,
                 errno: error == .noSuchFileOrDirectory ? .noSuchProcess : error)
         }
     }
@@ -54,7 +54,7 @@ struct TargetInspector {
             let error = error as? Errno ?? .ioError
             let isGone = error == .noSuchFileOrDirectory || error == .noSuchProcess
             throw RemoteSocket.Refusal(
-                stage: isGone ? SOCKALIVE_STAGE_CHOOSE_THREAD : SOCKALIVE_STAGE_PREPARE,
+                stage: isGone ? .chooseThread : .prepare,
                 errno: isGone ? .noSuchProcess : error)
         }
     }
@@ -63,7 +63,7 @@ struct TargetInspector {
         let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
         let program = TargetFacts.Program(header: header)
         guard program == .amd64 || program == .i386 else {
-            throw RemoteSocket.Refusal(stage: SOCKALIVE_STAGE_UNSUPPORTED, errno: .notSupported)
+            throw RemoteSocket.Refusal(stage: .unsupported, errno: .notSupported)
         }
         var code = MachineCode(is32Bit: program == .i386)
         var budget = Self.mostCode
@@ -72,7 +72,7 @@ struct TargetInspector {
             search(span, of: tid, &code, &budget)
         }
         guard code.call != nil else {
-            throw RemoteSocket.Refusal(stage: SOCKALIVE_STAGE_PREPARE, errno: Errno(rawValue: ENOEXEC))
+            throw RemoteSocket.Refusal(stage: .prepare, errno: .execFormatError)
         }
         return code
     }

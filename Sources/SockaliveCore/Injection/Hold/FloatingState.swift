@@ -1,0 +1,84 @@
+import CSockalive
+import SystemPackage
+
+/// The floating-point and vector registers of a stopped thread, in the shape that rt_sigreturn takes
+/// (asm/sigcontext.h; arch/x86/kernel/fpu/signal.c).
+///
+/// They are kept in memory of ``capacity`` bytes, aligned to 64: the XSAVE area, and in front of it room for the
+/// old 387 layout of a 32-bit frame.
+struct FloatingState {
+    /// Of the bytes, what a frame points to.
+    let span: Range<Int>
+    /// Of the XSAVE area, what ptrace gave, and takes back.
+    private let whole: Int
+
+    static let capacity = 16384
+
+    private static let area = 128
+    private static let oldLayout = 112  // struct _fpstate_32 puts it in front
+    private static let oldRegisters = 108
+    private static let legacySize = 512  // FXSAVE area, in front of the XSAVE header
+    private static let headerSize = 64
+    private static let softwareBytes = 464  // struct _fpx_sw_bytes, the FXSAVE area's last 48 bytes
+    private static let magic: (first: UInt32, second: UInt32) = (0x4650_5853, 0x4650_5845)
+    /// AMX tile data: there is room for it only after arch_prctl(2) allowed it.
+    private static let dynamicFeatures: UInt64 = 1 << 18
+    private static let registerSets: (xsave: UInt, old: UInt) = (0x202, 2)  // NT_X86_XSTATE, NT_PRFPREG
+
+    /// Where each feature's part of an XSAVE area ends: the processor's, the same for every target. CPUID takes some
+    /// 10 us where a hypervisor answers it: this is asked once, and while nobody is held.
+    static let featureEnds: [Int] = (0..<63).map { $0 < 2 ? 0 : Int(sockalive_xsave_end($0)) }
+
+    /// Reads them, and completes what rt_sigreturn looks for.
+    ///
+    /// - Throws: `Errno`; EOVERFLOW where the area is larger than what ptrace gave.
+    init(of tracee: Tracee, is32Bit: Bool, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
+        let area = UnsafeMutableRawBufferPointer(rebasing: bytes[Self.area...])
+        // Without room for the second magic word; the size has to be a multiple of 8 (ptrace_regset).
+        let readable = UnsafeMutableRawBufferPointer(rebasing: area.dropLast(8))
+        whole = try tracee.registerSet(Self.registerSets.xsave, into: readable)
+        let granted = area.loadUnaligned(fromByteOffset: Self.softwareBytes, as: UInt64.self)  // XCR0
+        let present = area.loadUnaligned(fromByteOffset: Self.legacySize, as: UInt64.self)  // XSTATE_BV
+        let features = granted & (~Self.dynamicFeatures | present)
+        let size = Self.xsaveSize(features)
+        guard size <= whole else { throw .overflow }
+        let end = Self.area + size + MemoryLayout<UInt32>.size
+        span = (is32Bit ? Self.area - Self.oldLayout : Self.area)..<end
+        Self.mark(area, features: features, size: size, extendedSize: span.count)
+        if is32Bit { try Self.readOldLayout(of: tracee, bytes) }
+    }
+
+    /// Puts them back as they were read.
+    func restore(to tracee: Tracee, from bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
+        let area = UnsafeMutableRawBufferPointer(rebasing: bytes[Self.area..<(Self.area + whole)])
+        try tracee.setRegisterSet(Self.registerSets.xsave, from: area)
+    }
+
+    /// The XSAVE area's size with these features, in the standard format.
+    private static func xsaveSize(_ features: UInt64) -> Int {
+        featureEnds.indices.reduce(legacySize + headerSize) { end, feature in
+            features >> UInt64(feature) & 1 == 1 ? max(end, featureEnds[feature]) : end
+        }
+    }
+
+    /// struct _fpx_sw_bytes. A size beyond what the thread was granted, or a missing second magic word, and all but
+    /// the FXSAVE part is dropped: the upper halves of the vector registers (check_xstate_in_sigframe).
+    private static func mark(_ area: UnsafeMutableRawBufferPointer, features: UInt64, size: Int, extendedSize: Int) {
+        let words: [UInt32] = [
+            magic.first, UInt32(extendedSize), UInt32(truncatingIfNeeded: features),
+            UInt32(truncatingIfNeeded: features >> 32), UInt32(size), 0, 0, 0, 0, 0, 0, 0,
+        ]
+        words.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: area[softwareBytes...]).copyMemory(from: $0) }
+        area.storeBytes(of: magic.second, toByteOffset: size, as: UInt32.self)
+    }
+
+    /// A 32-bit frame's x87 registers come from the old layout, with status and magic (0: FXSAVE follows) behind.
+    private static func readOldLayout(of tracee: Tracee, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
+        let start = area - oldLayout
+        let old = UnsafeMutableRawBufferPointer(rebasing: bytes[start..<(start + oldRegisters)])
+        _ = try tracee.registerSet(registerSets.old, into: old)
+        let status = old.loadUnaligned(fromByteOffset: 4, as: UInt16.self)
+        bytes.storeBytes(of: status, toByteOffset: area - 4, as: UInt16.self)
+        bytes.storeBytes(of: 0, toByteOffset: area - 2, as: UInt16.self)
+    }
+}

@@ -1,0 +1,72 @@
+import SystemPackage
+
+extension HeldThread {
+    /// One system call over the parachute: what it returned.
+    ///
+    /// - Throws: why it did not come to its end.
+    func call(_ call: RemoteCall) throws(Errno) -> CallResult {
+        try self.call(call, stack: pad.place(of: Pad.close), array: pad.place(of: Pad.words))
+    }
+
+    /// - Parameters:
+    ///   - stack: the stack pointer during the call.
+    ///   - array: where its first arguments lie as 32-bit numbers, for the kind that wants them so.
+    func call(_ call: RemoteCall, stack: UInt64, array: UInt64) throws(Errno) -> CallResult {
+        do {
+            try tracee.set(registers(for: call, stack: stack, array: array))
+            for _ in 0..<2 {  // its entry, then its exit
+                try tracee.resume(.toSystemCall)
+                try tracee.run(.toSystemCall, to: .systemCall)
+            }
+        } catch {
+            try recover(from: error)
+        }
+        return try tracee.registers().result(is32Bit: target.code.is32Bit)
+    }
+
+    /// Frozen, perhaps: back to a stop from which it can be let go.
+    func recover(from error: Errno) throws(Errno) -> Never {
+        if error == .timedOut { try? tracee.interrupt(isStopped: false) }
+        throw error
+    }
+}
+
+/// getsockopt(2) or setsockopt(2) on the descriptor that is held.
+struct OptionCall {
+    let isSet: Bool
+    let level: Int32
+    let name: Int32
+}
+
+extension HeldThread {
+    /// - Parameters:
+    ///   - value: in for setsockopt, out for getsockopt; ``Pad/valueSize`` bytes at most.
+    ///   - length: of the value; out: how much of it the target's kernel filled.
+    /// - Returns: what the call returned.
+    func make(
+        _ option: OptionCall, _ value: UnsafeMutableRawBufferPointer, length: inout UInt32
+    ) throws(Errno) -> CallResult {
+        let call = remoteCall(option, value: Pad.value, length: Pad.length, size: length)
+        let slot = pad.bytes(from: Pad.words, count: Pad.step(0))
+        let place = UnsafeMutableRawBufferPointer(rebasing: slot[Pad.value...].prefix(value.count))
+        place.copyMemory(from: UnsafeRawBufferPointer(value))
+        slot.storeBytes(of: length, toByteOffset: Pad.length, as: UInt32.self)
+        pad.store(call.words, at: Pad.words)
+        try tracee.write(UnsafeRawBufferPointer(slot), to: pad.place(of: Pad.words))
+        let result = try self.call(call)
+        guard !option.isSet else { return result }
+        try tracee.read(pad.place(of: Pad.words), into: slot)
+        length = min(length, slot.loadUnaligned(fromByteOffset: Pad.length, as: UInt32.self))
+        value.copyMemory(from: UnsafeRawBufferPointer(place))
+        return result
+    }
+
+    /// - Parameters:
+    ///   - value: the part of the pad for the value.
+    ///   - length: the part for its length, which getsockopt(2) wants in memory.
+    func remoteCall(_ option: OptionCall, value: Int, length: Int, size: UInt32) -> RemoteCall {
+        RemoteCall(
+            option.isSet ? .setsockopt : .getsockopt, on: descriptor, UInt64(option.level), UInt64(option.name),
+            pad.place(of: value), option.isSet ? UInt64(size) : pad.place(of: length))
+    }
+}

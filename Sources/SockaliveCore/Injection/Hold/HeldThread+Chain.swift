@@ -1,0 +1,79 @@
+import Glibc
+import SystemPackage
+
+// Several calls with one stop: each returns into the frame that makes the next; at the end the thread sends itself a
+// signal that stops it. Killed meanwhile, it runs along the chain into the parachute. (5 readings, 4 settings,
+// 4 readings, the whole hold: 135 us with chains, 300 to 370 us call by call on a sleeping target; 150 to 200 us and
+// 760 us on a spinning one.)
+extension HeldThread {
+    /// A setsockopt for each option that is to be set, and a getsockopt behind it.
+    ///
+    /// - Returns: for each option what was read; nil where it has to be made alone, which says why it fails.
+    func chain(_ options: [OptionExchange]) throws(Errno) -> [Int32?] {
+        guard mayChain, !options.isEmpty, options.count <= Pad.mostSteps, let signal = harmlessSignal else {
+            return [Int32?](repeating: nil, count: options.count)
+        }
+        let calls = options.indices.flatMap { chainedCalls(options[$0], step: Pad.step($0)) }
+        let first = layChain(calls, endingWith: signal)
+        let steps = pad.bytes(from: Pad.step(0), count: Pad.chain(calls.count) - Pad.step(0))
+        try tracee.write(UnsafeRawBufferPointer(steps), to: pad.place(of: Pad.step(0)))
+        try runChain(from: first, to: signal)
+        let answers = pad.bytes(from: Pad.step(0), count: Pad.chain(0) - Pad.step(0))
+        try tracee.read(pad.place(of: Pad.step(0)), into: answers)
+        return options.indices.map { pad.outcome(ofStep: Pad.step($0), wanted: options[$0].newValue) }
+    }
+
+    private struct ChainedCall {
+        let call: RemoteCall
+        /// Where its first arguments lie as 32-bit numbers.
+        let words: UInt64
+    }
+
+    private func chainedCalls(_ option: OptionExchange, step: Int) -> [ChainedCall] {
+        pad.prepareStep(step, given: option.newValue ?? 0)
+        return [true, false].filter { !$0 || option.newValue != nil }.map { isSet in
+            let call = remoteCall(
+                OptionCall(isSet: isSet, level: option.level, name: option.name),
+                value: step + (isSet ? Pad.Step.given : Pad.Step.value), length: step + Pad.Step.length, size: 4)
+            let words = step + (isSet ? Pad.Step.wordsOfSet : Pad.Step.wordsOfGet)
+            pad.store(call.words, at: words)
+            return ChainedCall(call: call, words: pad.place(of: words))
+        }
+    }
+
+    /// Writes the frames into our copy of the pad.
+    ///
+    /// - Returns: the registers of the first call.
+    private func layChain(_ calls: [ChainedCall], endingWith signal: Int32) -> Registers {
+        let own = UInt64(UInt32(bitPattern: target.status.ownNumber ?? 0))
+        let stop = RemoteCall(.tkill, own, UInt64(UInt32(bitPattern: signal)))
+        for index in calls.indices.dropFirst() {
+            frame(registers(for: calls[index], at: index), mask: Self.everySignal, at: Pad.chain(index - 1))
+        }
+        let last = registers(for: stop, stack: pad.place(of: Pad.close), array: 0)
+        frame(last, mask: Self.everySignal & ~(1 << UInt64(signal - 1)), at: Pad.chain(calls.count - 1))
+        return registers(for: calls[0], at: 0)
+    }
+
+    private func registers(for chained: ChainedCall, at index: Int) -> Registers {
+        registers(for: chained.call, stack: pad.place(of: Pad.chain(index)), array: chained.words)
+    }
+
+    private func runChain(from first: Registers, to signal: Int32) throws(Errno) {
+        do {
+            try tracee.set(first)
+            hasChained = true
+            try tracee.resume(.toAnyStop)
+            try tracee.run(.toAnyStop, to: .signal(signal))
+        } catch {
+            try recover(from: error)
+        }
+    }
+
+    /// A signal that the target neither blocks nor handles and whose default is to be ignored: it stops a traced
+    /// thread (sig_ignored), and does nothing to one whose tracer is gone.
+    private var harmlessSignal: Int32? {
+        let taken = target.status.handledSignals | mask
+        return [SIGURG, SIGWINCH, SIGCHLD].first { taken >> UInt64($0 - 1) & 1 == 0 }
+    }
+}

@@ -1,0 +1,104 @@
+import SystemPackage
+
+// What the target holds while it is held (Pad), so that it needs nobody to go on: should this process be killed at
+// any instant, the kernel lets the target run, the call returns, its `ret` lands in rt_sigreturn, and the kernel
+// itself loads what the thread had. That holds in system-call and event stops, and in the stop of an ignored signal;
+// not in the one that a single step would make: a tracer's death there delivers the SIGTRAP.
+extension HeldThread {
+    static let everySignal = UInt64.max
+
+    /// Places and writes the pad, and hangs the stopped thread on it. Until its last step the thread would run on as
+    /// found.
+    func spreadParachute() throws(Errno) {
+        let interrupted = takeUpAgain()
+        readFloating()
+        isChanged = true
+        try placePad()
+        let returns = floating != nil
+        mayChain = returns && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
+        isCrashSafe = returns && pad.mappedSize == nil && target.status.seccomp == 0
+        frame(interrupted.byHand, mask: mask, at: Pad.restore)
+        try tracee.write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
+        try closeAtTheEnd(-1)
+        // Killed before this, the thread runs on as it was; after it, along the frames.
+        try tracee.set(closing(-1))
+        // A blocked signal stays pending, in its queue and its order, until the mask is put back.
+        try tracee.setSignalMask(Self.everySignal)
+    }
+
+    /// Leaves in `found` what the kernel is to take up again.
+    private func takeUpAgain() -> InterruptedCall {
+        var instruction: (UInt8, UInt8) = (0, 0)
+        if found.isInCall {
+            instruction = tracee.value(at: found.user.rip &- 2, like: instruction) ?? (0, 0)
+        } else if let sequence = restartableSequence() {
+            found.abort(sequence)  // system calls are not allowed in one
+        }
+        let interrupted = InterruptedCall(found: found, instruction: [instruction.0, instruction.1])
+        found = interrupted.byKernel
+        return interrupted
+    }
+
+    /// A thread interrupted in a restartable sequence (rseq(2)) goes on at the sequence's abort address. The kernel
+    /// sees to that on the way back to the thread's code; on the way to ours it would see that the sequence is left,
+    /// and forget it (rseq_ip_fixup).
+    private func restartableSequence() -> RestartableSequence? {
+        // struct rseq: the section's address after two words; struct rseq_cs: version and flags, then three words.
+        guard let area = tracee.restartableSequenceArea(),
+            let address = tracee.value(at: area &+ 8, like: UInt64(0)), address != 0,
+            let words = tracee.value(at: address, like: (UInt64(0), UInt64(0), UInt64(0), UInt64(0)))
+        else { return nil }
+        return RestartableSequence(start: words.1, size: words.2, abort: words.3)
+    }
+
+    /// Where the target can return through a frame.
+    private func readFloating() {
+        if target.code.isComplete && !target.status.hasShadowStack {
+            let bytes = pad.bytes(from: Pad.floating, count: FloatingState.capacity)
+            floating = try? FloatingState(of: tracee, is32Bit: target.code.is32Bit, into: bytes)
+        }
+        pad.size = Pad.floating + (floating?.span.upperBound ?? 0)
+    }
+
+    /// Makes the close frame close this descriptor.
+    func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
+        frame(closing(descriptor), mask: Self.everySignal, at: Pad.close)
+        let bytes = pad.bytes(from: Pad.close, count: SignalFrame.room)
+        try tracee.write(UnsafeRawBufferPointer(bytes), to: pad.place(of: Pad.close))
+    }
+
+    /// The registers of a call of close that returns into the frame that restores.
+    private func closing(_ descriptor: Int32) -> Registers {
+        registers(for: RemoteCall(.close, on: descriptor), stack: pad.place(of: Pad.restore), array: 0)
+    }
+
+    /// A frame in our copy of the pad.
+    func frame(_ registers: Registers, mask: UInt64, at part: Int) {
+        let frame = SignalFrame(
+            registers: registers, mask: mask, floating: pad.place(of: Pad.floating + (floating?.span.lowerBound ?? 0)))
+        frame.write(to: pad.bytes(from: part, count: SignalFrame.room), for: target.code)
+    }
+
+    func registers(for call: RemoteCall, stack: UInt64, array: UInt64) -> Registers {
+        var registers = found
+        registers.prepare(
+            call, at: target.code.call?.address ?? 0, is32Bit: target.code.is32Bit, stack: stack, array: array)
+        return registers
+    }
+
+    /// Back to what was found. Whatever fails here, the parachute or the kernel's own restart remains.
+    func foldParachute() {
+        unmapPad()
+        if !tracee.isInSignalHandling {
+            guard (try? tracee.interrupt(isStopped: true)) != nil else { return }
+        }
+        if hasChained {
+            // rt_sigreturn has loaded it already; the kernel's own way is the surer one.
+            try? floating?.restore(to: tracee, from: pad.bytes(from: Pad.floating, count: FloatingState.capacity))
+        }
+        try? tracee.setSignalMask(mask)
+        // Until here the parachute serves; from here on the kernel itself takes the interrupted call up again.
+        guard (try? tracee.set(found)) != nil, let address = pad.address, pad.mappedSize == nil else { return }
+        try? tracee.write(UnsafeRawBufferPointer(rebasing: pad.saved[..<pad.size]), to: address)
+    }
+}

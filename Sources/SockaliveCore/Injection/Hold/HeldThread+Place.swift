@@ -1,0 +1,70 @@
+import Glibc
+import SystemPackage
+
+// Where the pad may lie: memory below a stack pointer is free only if it is stack.
+extension HeldThread {
+    func placePad() throws(Errno) {
+        if let address = target.placeOnStack(below: found, size: pad.size), takePlace(address) { return }
+        if let address = target.placeAtBottom(besides: found, size: pad.size), takePlace(address) {
+            // Where it never got so deep, the kernel's zeros still lie.
+            if pad.saved[..<pad.size].allSatisfy({ $0 == 0 }) { return }
+            pad.address = nil
+        }
+        try mapPad()
+    }
+
+    /// Notes what lies there.
+    private func takePlace(_ address: UInt64) -> Bool {
+        let saved = UnsafeMutableRawBufferPointer(rebasing: pad.saved[..<pad.size])
+        guard (try? tracee.read(address, into: saved)) != nil else { return false }
+        pad.address = address
+        return true
+    }
+
+    /// A mapping made by a call that needs no memory. Killed during that call, or during the one that takes the
+    /// mapping away, the target is lost: this does not count as crash-safe.
+    private func mapPad() throws(Errno) {
+        let size = (UInt64(pad.size) + 4095) & ~4095
+        try tracee.setSignalMask(Self.everySignal)
+        let result = try call(
+            RemoteCall(
+                .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0),
+            stack: found.stackPointer, array: 0)
+        pad.address = try result.get()
+        pad.mappedSize = size
+    }
+
+    func unmapPad() {
+        guard let address = pad.address, let size = pad.mappedSize else { return }
+        _ = try? call(RemoteCall(.munmap, address, size), stack: found.stackPointer, array: 0)
+    }
+}
+
+extension RemoteTarget {
+    /// glibc and musl put the thread's own block at the very end of the stack that they allocate.
+    private static let mostThreadBlock: UInt64 = 8192
+    private static let alignment: UInt64 = 64
+
+    /// Below the thread's own stack pointer, if the memory there is certainly its own and large enough. Pure.
+    func placeOnStack(below registers: Registers, size: Int) -> UInt64? {
+        let is32Bit = code.is32Bit
+        let top = registers.freeStack(is32Bit: is32Bit)
+        let thread = registers.threadPointer(is32Bit: is32Bit)
+        guard let stack = stacks.first(where: { $0.span.lowerBound < top && top <= $0.span.upperBound }) else {
+            return nil
+        }
+        let isOwn = stack.isMain || (thread >= top && stack.span.upperBound &- thread <= Self.mostThreadBlock)
+        guard isOwn, top - stack.span.lowerBound >= UInt64(size) + Self.alignment else { return nil }
+        return (top - UInt64(size)) & ~(Self.alignment - 1)
+    }
+
+    /// In the lowest part of the main thread's stack, where that is the thread held and stands elsewhere, on a
+    /// coroutine's stack: the kernel gives every program 128 KB to begin with. Pure.
+    func placeAtBottom(besides registers: Registers, size: Int) -> UInt64? {
+        guard tid == holder.pid, let stack = stacks.first(where: \.isMain)?.span,
+            !(stack.lowerBound...stack.upperBound).contains(registers.stackPointer),
+            stack.upperBound - stack.lowerBound >= 2 * UInt64(size)
+        else { return nil }
+        return (stack.lowerBound &+ (Self.alignment - 1)) & ~(Self.alignment - 1)
+    }
+}

@@ -1,0 +1,113 @@
+import Glibc
+
+/// How a thread that was stopped, perhaps in a system call, goes on as if it had not been. Pure.
+struct InterruptedCall {
+    /// Registers with which the kernel's signal handling takes the call up again.
+    private(set) var byKernel: Registers
+    /// Registers with which the thread simply makes it again.
+    private(set) var byHand: Registers
+
+    private let instruction: Instruction?
+
+    /// - Parameters:
+    ///   - found: as a stop inside the kernel's signal handling shows them.
+    ///   - instruction: the two bytes before the program counter.
+    init(found: Registers, instruction: [UInt8]) {
+        byKernel = found
+        byHand = found
+        self.instruction = Instruction(instruction)
+        // -1: as rt_sigreturn leaves it; not in a call.
+        byHand.user.orig_rax = .max
+        guard found.isInCall else { return }
+        // "Start again unless a handler runs; then EINTR": what the call would have said of a real signal.
+        if (result == -EINTR && isRepeatable) || (sleepsByBlock && sleepsAbsolutely) {
+            byKernel.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
+        }
+        switch result {
+        // rt_sigreturn drops the restart block: that sleep begins anew, late but right.
+        case Restart.system, Restart.noInterruption, Restart.noHandler, Restart.block:
+            byHand.user.rax = found.user.orig_rax
+            byHand.user.rip &-= 2
+        default: break
+        }
+    }
+
+    /// The interrupted call goes on from the thread's restart block, which rt_sigreturn would drop.
+    var sleepsByBlock: Bool { byKernel.isInCall && result == Restart.block }
+
+    private var result: Int32 { Int32(truncatingIfNeeded: byKernel.user.rax) }
+
+    /// Results that the kernel keeps to itself while a call is interrupted (include/linux/errno.h).
+    private enum Restart {
+        static let system: Int32 = -512
+        static let noInterruption: Int32 = -513
+        static let noHandler: Int32 = -514
+        static let block: Int32 = -516
+    }
+
+    /// By which a call was made. sysenter counts as the second: the vDSO has `int $0x80` where an interrupted call
+    /// is to be made again.
+    private enum Instruction {
+        case bits64, bits32
+
+        init?(_ bytes: [UInt8]) {
+            switch bytes {
+            case [0x0f, 0x05]: self = .bits64
+            case [0xcd, 0x80]: self = .bits32
+            default: return nil
+            }
+        }
+    }
+
+    /// Calls that answer EINTR merely because they were stopped, and have then done nothing yet, so that they can be
+    /// made again: signal(7), "Interruption of system calls ... by stop signals", and sockets with a timeout
+    /// (sock_intr_errno). Not close, which has closed.
+    private var isRepeatable: Bool {
+        switch instruction {
+        case .bits64: Self.repeatable64.contains(byKernel.user.orig_rax)
+        case .bits32: Self.repeatable32.contains(byKernel.user.orig_rax)
+        case nil: false
+        }
+    }
+
+    private static let repeatable64: [UInt64] = [
+        0, 1, 19, 20,  // read, write, readv, writev
+        45, 47, 299, 44, 46, 307,  // recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg
+        40, 275,  // sendfile, splice
+        43, 288, 42,  // accept, accept4, connect
+        65, 220, 128,  // semop, semtimedop, rt_sigtimedwait
+        232, 281, 441,  // epoll_wait, epoll_pwait, epoll_pwait2
+        208, 333, 426,  // io_getevents, io_pgetevents, io_uring_enter
+    ]
+
+    private static let repeatable32: [UInt64] = [
+        3, 4, 145, 146,  // read, write, readv, writev
+        102, 117,  // socketcall, ipc
+        371, 372, 337, 417, 369, 370, 345,  // recvfrom, recvmsg, recvmmsg (twice), sendto, sendmsg, sendmmsg
+        187, 239, 313,  // sendfile, sendfile64, splice
+        364, 362,  // accept4, connect
+        420, 177, 421,  // semtimedop, rt_sigtimedwait (twice)
+        256, 319, 441,  // epoll_wait, epoll_pwait, epoll_pwait2
+        247, 385, 416, 426,  // io_getevents, io_pgetevents (twice), io_uring_enter
+    ]
+
+    /// Calls with a restart block that come to the same when made again: no timeout, or one that names the hour.
+    private var sleepsAbsolutely: Bool {
+        let user = byKernel.user
+        switch (instruction, user.orig_rax) {
+        case (.bits64, 7), (.bits32, 168):  // poll
+            return Int32(truncatingIfNeeded: user.rdx) < 0
+        case (.bits64, 202):  // futex
+            return Self.isBitsetWait(user.rsi)
+        case (.bits32, 240), (.bits32, 422):  // futex, futex_time64
+            return Self.isBitsetWait(user.rcx)
+        default:
+            return false
+        }
+    }
+
+    /// FUTEX_WAIT_BITSET, whatever its flags (linux/futex.h, FUTEX_CMD_MASK).
+    private static func isBitsetWait(_ operation: UInt64) -> Bool {
+        Int32(truncatingIfNeeded: operation) & ~0x180 == 9
+    }
+}

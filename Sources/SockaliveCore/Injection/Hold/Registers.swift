@@ -1,0 +1,75 @@
+import CSockalive
+
+/// The general registers of a stopped thread on x86-64, in 64-bit and in 32-bit mode. Pure.
+///
+/// What stands in them is the target's choice: all arithmetic on it wraps.
+struct Registers {
+    var user = sockalive_registers()
+
+    /// `__USER_CS` and `__USER32_CS`; another code segment (an LDT's) is a mode of its own.
+    private static let codeSegments: (bits64: UInt64, bits32: UInt64) = (0x33, 0x23)
+    private static let x32Call: UInt64 = 0x4000_0000
+    /// System V ABI: the 128 bytes below rsp belong to the function that runs; not in i386.
+    private static let redZone: UInt64 = 128
+    /// A single step would turn a call into a SIGTRAP.
+    private static let trapFlag: UInt64 = 0x100
+    private static let directionFlag: UInt64 = 0x400
+
+    /// A mode in which remote calls can be made.
+    func isServed(is32Bit: Bool) -> Bool {
+        guard user.cs == (is32Bit ? Self.codeSegments.bits32 : Self.codeSegments.bits64) else { return false }
+        return !isInCall || user.orig_rax & Self.x32Call == 0
+    }
+
+    /// The thread was stopped in a system call: its number is not negative.
+    var isInCall: Bool { Int32(truncatingIfNeeded: user.orig_rax) >= 0 }
+
+    var stackPointer: UInt64 { user.rsp }
+
+    /// The thread's own block; 0: none.
+    func threadPointer(is32Bit: Bool) -> UInt64 { is32Bit ? user.gs_base : user.fs_base }
+
+    /// The highest address below the stack pointer at which the thread itself keeps nothing, aligned to 64.
+    func freeStack(is32Bit: Bool) -> UInt64 {
+        (user.rsp &- (is32Bit ? 0 : Self.redZone)) & ~63
+    }
+
+    /// Where the kernel would have aborted a restartable sequence there the thread goes on.
+    mutating func abort(_ sequence: RestartableSequence) {
+        if user.rip &- sequence.start < sequence.size { user.rip = sequence.abort }
+    }
+
+    /// Those of one system call at the instruction itself.
+    mutating func prepare(_ call: RemoteCall, at instruction: UInt64, is32Bit: Bool, stack: UInt64, array: UInt64) {
+        if is32Bit { load32(call, array: array) } else { load64(call) }
+        user.rip = instruction
+        user.rsp = stack
+        // Or the kernel takes rax for an interrupted call's result and backs rip up.
+        user.orig_rax = .max
+        user.eflags &= ~(Self.trapFlag | Self.directionFlag)
+    }
+
+    private mutating func load64(_ call: RemoteCall) {
+        user.rax = call.kind.number64
+        (user.rdi, user.rsi, user.rdx) = (call[0], call[1], call[2])
+        (user.r10, user.r8, user.r9) = (call[3], call[4], call[5])
+    }
+
+    private mutating func load32(_ call: RemoteCall, array: UInt64) {
+        let (number, sub) = call.kind.number32
+        func word(_ index: Int) -> UInt64 { UInt64(UInt32(truncatingIfNeeded: call[index])) }
+        user.rax = number
+        (user.rbx, user.rcx) = sub.map { ($0, array) } ?? (word(0), word(1))
+        (user.rdx, user.rsi, user.rdi, user.rbp) = (word(2), word(3), word(4), word(5))
+    }
+
+    /// What a system call returned that has just ended; in 32-bit mode eax alone counts.
+    func result(is32Bit: Bool) -> CallResult {
+        CallResult(is32Bit ? UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: user.rax))) : user.rax)
+    }
+}
+
+/// A critical section of rseq(2) (linux/rseq.h, struct rseq_cs).
+struct RestartableSequence {
+    let start, size, abort: UInt64
+}

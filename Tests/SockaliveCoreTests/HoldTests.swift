@@ -1,0 +1,231 @@
+import Glibc
+import SystemPackage
+import Testing
+
+@testable import SockaliveCore
+
+private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x5000) -> Registers {
+    var registers = Registers()
+    registers.user.orig_rax = UInt64(bitPattern: number)
+    registers.user.rax = UInt64(bitPattern: result)
+    registers.user.rip = site
+    return registers
+}
+
+@Suite struct InterruptedCallTests {
+    private static let syscall: [UInt8] = [0x0f, 0x05]
+    private static let interrupt: [UInt8] = [0xcd, 0x80]
+
+    @Test func `a thread that was in no call goes on where it stood`() {
+        let found = registers(call: -1, result: -512)
+        let call = InterruptedCall(found: found, instruction: Self.syscall)
+        #expect(call.byKernel.user.rax == found.user.rax && call.byHand.user.rax == found.user.rax)
+        #expect(call.byHand.user.rip == 0x5000 && !call.sleepsByBlock)
+    }
+
+    @Test(arguments: [-512, -513, -514, -516] as [Int64])
+    func `a call that the kernel would restart is made again, by either road`(code: Int64) {
+        let call = InterruptedCall(found: registers(call: 45, result: code), instruction: Self.syscall)
+        #expect(call.byKernel.user.rax == UInt64(bitPattern: code) && call.byKernel.user.rip == 0x5000)
+        #expect(call.byKernel.user.orig_rax == 45)
+        #expect(call.byHand.user.rax == 45 && call.byHand.user.rip == 0x4ffe)
+        #expect(call.byHand.user.orig_rax == .max)
+        #expect(call.sleepsByBlock == (code == -516))
+    }
+
+    /// epoll_wait answers EINTR because it was stopped; close has closed, and may not be made twice.
+    @Test(arguments: [(232, true), (45, true), (3, false), (35, false)] as [(Int64, Bool)])
+    func `EINTR is taken back only where the call has done nothing`(number: Int64, isRepeated: Bool) {
+        let call = InterruptedCall(
+            found: registers(call: number, result: Int64(-EINTR)), instruction: Self.syscall)
+        #expect(call.byKernel.user.rax == UInt64(bitPattern: isRepeated ? -514 : Int64(-EINTR)))
+        #expect(call.byHand.user.rip == (isRepeated ? 0x4ffe : 0x5000))
+    }
+
+    /// 45 is recvfrom for one, brk for the other.
+    @Test func `a number means what the instruction says`() {
+        let found = registers(call: 45, result: Int64(-EINTR))
+        let repeated = UInt64(bitPattern: -514)
+        #expect(InterruptedCall(found: found, instruction: Self.syscall).byKernel.user.rax == repeated)
+        #expect(InterruptedCall(found: found, instruction: Self.interrupt).byKernel.user.rax == found.user.rax)
+        #expect(InterruptedCall(found: found, instruction: [0x90, 0x90]).byKernel.user.rax == found.user.rax)
+        let socketcall = registers(call: 102, result: Int64(UInt32(bitPattern: -EINTR)))
+        #expect(InterruptedCall(found: socketcall, instruction: Self.interrupt).byKernel.user.rax == repeated)
+    }
+
+    @Test func `a sleep without an end needs no restart block`() {
+        var poll = registers(call: 7, result: -516)
+        poll.user.rdx = 5000
+        #expect(InterruptedCall(found: poll, instruction: Self.syscall).sleepsByBlock)
+        poll.user.rdx = UInt64(UInt32.max)
+        #expect(!InterruptedCall(found: poll, instruction: Self.syscall).sleepsByBlock)
+        var futex = registers(call: 202, result: -516)
+        futex.user.rsi = 0x80 | 9  // FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG
+        #expect(!InterruptedCall(found: futex, instruction: Self.syscall).sleepsByBlock)
+        futex.user.rsi = 0x80
+        #expect(InterruptedCall(found: futex, instruction: Self.syscall).sleepsByBlock)
+    }
+
+    /// An mmap that has just ended, say, at the address 0x80000000.
+    @Test(arguments: [0x8000_0000, Int64.min, .max, 0])
+    func `whatever a register holds is only a number`(result: Int64) {
+        let call = InterruptedCall(found: registers(call: 9, result: result, at: 1), instruction: Self.syscall)
+        #expect(call.byKernel.user.rax == UInt64(bitPattern: result) && call.byHand.user.rip == 1)
+    }
+}
+
+@Suite struct RegistersTests {
+    @Test func `modes that nobody has described are not served`() {
+        var registers = registers(call: -1, result: 0)
+        registers.user.cs = 0x33
+        #expect(registers.isServed(is32Bit: false) && !registers.isServed(is32Bit: true))
+        registers.user.orig_rax = 0x4000_0000 | 45  // x32
+        #expect(!registers.isServed(is32Bit: false))
+        registers = SockaliveCoreTests.registers(call: 3, result: 0)
+        registers.user.cs = 0x23
+        #expect(!registers.isServed(is32Bit: false) && registers.isServed(is32Bit: true))
+        registers.user.cs = 0x07
+        #expect(!registers.isServed(is32Bit: false) && !registers.isServed(is32Bit: true))
+    }
+
+    @Test func `a restartable sequence is aborted only from inside`() {
+        let sequence = RestartableSequence(start: 0x1000, size: 16, abort: 0x9000)
+        for (place, isInside) in [(0x1000, true), (0x100f, true), (0x1010, false), (0xfff, false)] {
+            var registers = registers(call: -1, result: 0, at: UInt64(place))
+            registers.abort(sequence)
+            #expect(registers.user.rip == (isInside ? 0x9000 : UInt64(place)))
+        }
+        var wild = registers(call: -1, result: 0, at: 0)
+        wild.abort(RestartableSequence(start: .max, size: .max, abort: 1))
+        #expect(wild.user.rip == 1)
+    }
+
+    @Test func `a socket call of a 32-bit program reads its arguments from memory`() {
+        let call = RemoteCall(.setsockopt, on: 5, 1, 9, 0x1234_5678, 4)
+        var registers = registers(call: 3, result: -512)
+        registers.user.eflags = 0x746
+        registers.prepare(call, at: 0x7000, is32Bit: true, stack: 0x8000, array: 0x8800)
+        #expect(registers.user.rax == 102 && registers.user.rbx == 14 && registers.user.rcx == 0x8800)
+        #expect(registers.user.rip == 0x7000 && registers.user.rsp == 0x8000 && registers.user.orig_rax == .max)
+        #expect(registers.user.eflags == 0x246)  // neither single steps nor strings read backwards
+        #expect(call.words == [5, 1, 9, 0x1234_5678, 4])
+        registers.prepare(RemoteCall(.close, on: -1), at: 0x7000, is32Bit: true, stack: 0x8000, array: 0)
+        #expect(registers.user.rax == 6 && registers.user.rbx == 0xffff_ffff && registers.user.rcx == 0)
+    }
+
+    @Test func `results are told from errors in both modes`() {
+        var registers = Registers()
+        registers.user.rax = 0xffff_fff7
+        #expect(registers.result(is32Bit: true) == .error(.badFileDescriptor))
+        #expect(registers.result(is32Bit: false) == .value(0xffff_fff7))
+        registers.user.rax = UInt64(bitPattern: -9)
+        #expect(registers.result(is32Bit: false) == .error(.badFileDescriptor))
+        registers.user.rax = UInt64(bitPattern: -4096)
+        #expect(registers.result(is32Bit: false) == .value(UInt64(bitPattern: -4096)))
+    }
+}
+
+@Suite struct SignalFrameTests {
+    private func code(is32Bit: Bool) -> MachineCode {
+        var code = MachineCode(is32Bit: is32Bit)
+        let bytes: [UInt8] =
+            is32Bit
+            ? [0xcd, 0x80, 0x5d, 0x5a, 0x59, 0xc3, 0xb8, 0xad, 0, 0, 0, 0xcd, 0x80]
+            : [0x0f, 0x05, 0xc3, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]
+        bytes.withUnsafeBytes { code.search($0, at: 0x1000) }
+        return code
+    }
+
+    private func frame(is32Bit: Bool) -> [UInt8] {
+        var registers = registers(call: -1, result: 0x77, at: 0x6000)
+        (registers.user.cs, registers.user.ss, registers.user.rsp) = (0x33, 0x2b, 0x8080)
+        let frame = SignalFrame(registers: registers, mask: 0x1122_3344_5566_7788, floating: 0x9000)
+        var bytes = [UInt8](repeating: 0xff, count: SignalFrame.room)
+        bytes.withUnsafeMutableBytes { frame.write(to: $0, for: code(is32Bit: is32Bit)) }
+        return bytes
+    }
+
+    /// Behind the way back a ucontext: five words, the general registers in glibc's order (REG_RAX is 13).
+    @Test func `a 64-bit frame is a ucontext with the way back in front`() {
+        let frame = frame(is32Bit: false)
+        frame.withUnsafeBytes { bytes in
+            func word(_ offset: Int) -> UInt64 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) }
+            func register(_ index: Int) -> UInt64 { word(8 + 40 + 8 * index) }
+            #expect(word(0) == 0x1003)
+            #expect(register(13) == 0x77 && register(15) == 0x8080 && register(16) == 0x6000)
+            #expect(register(18) == 0x002b_0000_0000_0033)
+            #expect(register(23) == 0x9000)
+            #expect(word(8 + 296) == 0x1122_3344_5566_7788)
+        }
+    }
+
+    @Test func `a 32-bit frame leaves room for what the way to the ret takes off the stack`() {
+        let frame = frame(is32Bit: true)
+        frame.withUnsafeBytes { bytes in
+            func word(_ offset: Int) -> UInt32 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }
+            #expect([word(0), word(4), word(8), word(12)] == [0, 0, 0, 0x1006])
+            let context = 12 + 4 * 4 + 128 + 20  // way back, three words, siginfo, the ucontext's head
+            #expect(word(context + 44) == 0x77 && word(context + 56) == 0x6000 && word(context + 28) == 0x8080)
+            #expect(word(context + 76) == 0x9000)
+            #expect(word(context + 88) == 0x5566_7788 && word(context + 92) == 0x1122_3344)
+        }
+    }
+}
+
+@Suite struct PlaceTests {
+    private static let main: Range<UInt64> = 0x7ffd_1000_0000..<0x7ffd_1002_1000
+    private static let thread: Range<UInt64> = 0x7f10_a080_1000..<0x7f10_a100_1000
+
+    private func target(tid: Int32 = 7, is32Bit: Bool = false) throws -> RemoteTarget {
+        RemoteTarget(
+            procfs: try ProcFS(), holder: SocketHolder(pid: 7, fd: 5), inode: 1, tid: tid,
+            code: MachineCode(is32Bit: is32Bit), status: [].withUnsafeBufferPointer { ThreadStatus($0) },
+            stacks: [
+                MemoryMap.Stack(span: Self.thread, isMain: false), MemoryMap.Stack(span: Self.main, isMain: true),
+            ], spareDescriptor: 100)
+    }
+
+    private func registers(stack: UInt64, thread: UInt64 = 0) -> Registers {
+        var registers = Registers()
+        (registers.user.rsp, registers.user.fs_base) = (stack, thread)
+        return registers
+    }
+
+    @Test func `the red zone is left alone, and 32-bit programs have none`() throws {
+        let top = Self.main.upperBound - 0x1000
+        #expect(try target().placeOnStack(below: registers(stack: top), size: 0x1000) == top - 0x1000 - 128)
+        #expect(try target(is32Bit: true).placeOnStack(below: registers(stack: top), size: 0x1000) == top - 0x1000)
+        let odd = try #require(try target().placeOnStack(below: registers(stack: top - 7), size: 1000))
+        #expect(odd % 64 == 0 && odd + 1000 <= top - 7 - 128)
+    }
+
+    @Test func `a thread's stack is its own only if its block lies at the end`() throws {
+        let end = Self.thread.upperBound
+        let stack = registers(stack: end - 0x10000, thread: end - 0x900)
+        #expect(try target().placeOnStack(below: stack, size: 0x1000) != nil)
+        for block in [end - 0x2001, end + 1, 0, end - 0x20000, .max] {
+            let stranger = registers(stack: end - 0x10000, thread: block)
+            #expect(try target().placeOnStack(below: stranger, size: 0x1000) == nil)
+        }
+        let beyond = registers(stack: end - 0x100, thread: end - 0x1000)
+        #expect(try target().placeOnStack(below: beyond, size: 0x1000) == nil)
+    }
+
+    @Test func `without room, or beside every stack, there is no place`() throws {
+        let start = Self.main.lowerBound
+        #expect(try target().placeOnStack(below: registers(stack: start + 0x1000 + 128), size: 0x1000) == nil)
+        #expect(try target().placeOnStack(below: registers(stack: start + 0x1000 + 192), size: 0x1000) == start + 64)
+        for pointer in [0, 1, 127, 128, start, .max, Self.thread.upperBound + 0x1000] {
+            #expect(try target().placeOnStack(below: registers(stack: pointer), size: 0x1000) == nil)
+        }
+    }
+
+    @Test func `the main stack's bottom is lent only by its own thread, and only while that stands elsewhere`() throws {
+        let elsewhere = registers(stack: 0x55d0_0000_0000)
+        #expect(try target().placeAtBottom(besides: elsewhere, size: 0x1000) == Self.main.lowerBound)
+        #expect(try target(tid: 8).placeAtBottom(besides: elsewhere, size: 0x1000) == nil)
+        #expect(try target().placeAtBottom(besides: registers(stack: Self.main.lowerBound), size: 0x1000) == nil)
+        #expect(try target().placeAtBottom(besides: registers(stack: Self.main.upperBound), size: 0x1000) == nil)
+        #expect(try target().placeAtBottom(besides: elsewhere, size: 0x10801) == nil)
+    }
+}
