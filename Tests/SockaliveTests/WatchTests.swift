@@ -57,6 +57,17 @@ extension ProcessTests {
             #expect(try late.echoes())
         }
 
+        /// The next file opened would get the number, and what is told would be written into it.
+        @Test func `a stream that the caller has closed is given to no file`() throws {
+            let launcher = ["/bin/sh", "-c", #"exec "$@" <&- >&- 2>&-"#, "sh"]
+            let (child, _) = try start(["--process", "nobody-is-called-so"], launcher: launcher)
+            for stream in 0...2 {
+                let file = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(child.pid)/fd/\(stream)")
+                #expect(file == "/")
+            }
+            #expect(stop(child).status == 0)
+        }
+
         @Test(arguments: [SIGTERM, SIGINT]) func `a signal ends it at once with 0`(signal: Int32) throws {
             let victim = try Victim()
             let (child, manager) = try start(["--every", "1h", "--quiet"] + victim.selection)
