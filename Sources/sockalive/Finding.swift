@@ -29,6 +29,8 @@ struct Hindrance: Error {
         line: "/proc shows another PID namespace: mount this one's, or join that one (nsenter -p)",
         status: .unsupported)
 
+    static let noProc = Hindrance(Errno.noSuchFileOrDirectory)
+
     init(line: String, status: RunStatus) {
         self.line = line
         self.status = status

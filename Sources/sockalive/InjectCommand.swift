@@ -37,7 +37,7 @@ struct InjectCommand: ParsableCommand {
             command: "inject",
             work: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
             target: target, output: output)
-        let outcome = try journey.run(limit: limits.timeout)
+        let outcome = try journey.run(limit: limits.timeout, record: dryRun ? nil : record)
         let results = outcome.results
         let isKept = dryRun || record.keep(results)
         withExtendedLifetime(lock) {}

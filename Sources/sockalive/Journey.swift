@@ -28,8 +28,10 @@ struct Journey {
             .results(for: found.snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
     }
 
-    /// - Parameter limit: how long the whole run may take; nil is without end.
-    func run(limit: Seconds?) throws -> Outcome {
+    /// - Parameters:
+    ///   - limit: how long the whole run may take; nil is without end.
+    ///   - record: where it is kept why the run cannot do its work at all, if anywhere.
+    func run(limit: Seconds?, record: RunRecord? = nil) throws -> Outcome {
         let reporter = Reporter(output: output)
         let control = RunControl(limit: limit)
         do throws(Hindrance) {
@@ -39,6 +41,7 @@ struct Journey {
             let results = carryOut(on: found, control, reporter)
             return Outcome(results: results, isWritten: report(results, found, reporter))
         } catch {
+            record?.keep(error)
             throw error.printed()
         }
     }

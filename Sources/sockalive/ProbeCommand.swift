@@ -22,7 +22,7 @@ struct ProbeCommand: ParsableCommand {
         let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
             command: "probe", work: .probe(waiting.time), target: target, output: output)
-        let outcome = try journey.run(limit: limits.timeout)
+        let outcome = try journey.run(limit: limits.timeout, record: record)
         let results = outcome.results
         let isKept = record.keep(results)
         withExtendedLifetime(lock) {}

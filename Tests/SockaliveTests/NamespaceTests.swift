@@ -62,6 +62,16 @@ extension ProcessTests {
             #expect(socket.exe == victim.executable)
         }
 
+        /// Swift's runtime finds no command line there.
+        @Test(arguments: ["list", "inject", "doctor", "--version"])
+        func `without /proc nothing is done, and that is said`(command: String) throws {
+            let hidden = ["unshare", "--mount", "sh", "-c", #"mount -t tmpfs none /proc && exec "$@""#, "sh"]
+            let program = try Program.sockalive([command], launcher: hidden)
+            #expect(program.status == 69 && program.output == "")
+            #expect(program.errors.hasPrefix("sockalive: /proc cannot be read"))
+            #expect(program.errors.split(separator: "\n").count == 1)
+        }
+
         @Test func `a process list of another PID namespace is refused`() throws {
             // A new PID namespace under the old /proc: its numbers mean other processes.
             let program = try Program.sockalive(["list"], launcher: ["unshare", "--pid", "--fork"])

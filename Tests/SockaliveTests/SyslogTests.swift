@@ -50,6 +50,29 @@ extension ProcessTests {
             #expect(keys == ["event", "pid", "process", "fd", "local", "remote", "before", "after", "method"])
         }
 
+        @Test(arguments: ["inject", "probe"])
+        func `a run that cannot do its work is logged once, until one could`(command: String) throws {
+            let victim = try Victim()
+            // A PID namespace of its own, with the /proc of ours.
+            func run(lost: Bool, _ options: [String] = []) throws -> Int32 {
+                try Program.sockalive(
+                    [command, "--syslog", "--quiet", "--lock", log.path("test.lock")] + options + victim.selection,
+                    launcher: log.launcher + (lost ? ["unshare", "--pid", "--fork"] : [])
+                ).status
+            }
+            if command == "inject" { #expect(try run(lost: true, ["--dry-run"]) == 69) }
+            #expect(log.lines().isEmpty)
+            #expect(try run(lost: true) == 69)
+            let lines = log.lines()
+            #expect(lines.count == 1 && lines[0].contains(#"event=failed message="/proc shows another PID namespace"#))
+            #expect(try run(lost: true) == 69)
+            #expect(log.lines().isEmpty)
+            _ = try run(lost: false)
+            _ = log.lines()
+            #expect(try run(lost: true) == 69)
+            #expect(log.lines().count == 1)
+        }
+
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
         func `the same failure is logged once, and its end makes the next one news`() throws {
             let victim = try Victim()

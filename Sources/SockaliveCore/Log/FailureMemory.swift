@@ -26,6 +26,9 @@ public struct FailureMemory: Equatable, Sendable {
         let time: Int
     }
 
+    /// The run itself, where it fails before it comes to a socket.
+    private static let run = Candidate(pid: 0, startTime: 0, inode: 0)
+
     private(set) var told: [Candidate: Told] = [:]
 
     public static let repeatAfter = 3600
@@ -38,6 +41,7 @@ public struct FailureMemory: Equatable, Sendable {
     /// The results that are worth a line now: every change, and every failure that is new or was last told an hour ago.
     public mutating func news(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
         told = told.filter { (0..<Self.forgetAfter).contains(now - $0.value.time) }
+        told[Self.run] = nil
         return results.filter { isNews($0, now) }
     }
 
@@ -47,6 +51,15 @@ public struct FailureMemory: Equatable, Sendable {
             told[candidate] = nil
             return true
         }
+        return isNews(code, of: candidate, now)
+    }
+
+    /// Whether a whole run's failure is worth a line now.
+    public mutating func isNews(runFailure code: String, now: Int = Self.now) -> Bool {
+        isNews(code, of: Self.run, now)
+    }
+
+    private mutating func isNews(_ code: String, of candidate: Candidate, _ now: Int) -> Bool {
         if let last = told[candidate], last.code == code, now - last.time < Self.repeatAfter { return false }
         if told.count < Self.capacity { told[candidate] = Told(code: code, time: now) }
         return true
@@ -55,6 +68,10 @@ public struct FailureMemory: Equatable, Sendable {
     /// It was not told after all, so it stays news.
     public mutating func forget(_ result: SocketResult) {
         told[Candidate(result.socket)] = nil
+    }
+
+    public mutating func forgetRun() {
+        told[Self.run] = nil
     }
 
     public static var now: Int {

@@ -22,9 +22,22 @@ struct Logbook {
     }
 
     func write(_ results: [SocketResult]) {
+        remembering { log.write(results, &$0) }
+    }
+
+    /// Why a run could not do its work at all.
+    func write(_ hindrance: Hindrance) {
+        remembering { memory in
+            guard memory.isNews(runFailure: "EXIT\(hindrance.status.rawValue)") else { return }
+            log.write(LogLine(failure: hindrance.line))
+            if log.error != nil { memory.forgetRun() }
+        }
+    }
+
+    private func remembering(_ body: (inout FailureMemory) -> Void) {
         let remembered = memoryFile.map { FailureMemory(file: $0) } ?? FailureMemory()
         var memory = remembered
-        log.write(results, &memory)
+        body(&memory)
         if let error = log.error { reporter.message(Self.complaint(error)) }
         if memory != remembered { save(memory) }
     }

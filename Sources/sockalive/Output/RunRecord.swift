@@ -25,6 +25,11 @@ struct RunRecord {
         }
     }
 
+    /// Why it could not do its work at all. The metrics stay those of the last run that could.
+    func keep(_ hindrance: Hindrance) {
+        Logbook(limits, reporter)?.write(hindrance)
+    }
+
     struct Unwritten: Error {
         let line: String
     }
