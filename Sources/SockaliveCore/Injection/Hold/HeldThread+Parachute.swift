@@ -89,6 +89,8 @@ extension HeldThread {
     /// Back to what was found. Whatever fails here, the parachute or the kernel's own restart remains.
     func foldParachute() {
         unmapPad()
+        // Linux 6.18 leads a thread there as well that is let go at the exit of a call (__ptrace_unlink wakes it as if
+        // by a signal), but not one at an entry; no manual promises either.
         if !tracee.isInSignalHandling {
             guard (try? tracee.interrupt(isStopped: true)) != nil else { return }
         }

@@ -101,7 +101,7 @@ struct Tracee {
 // MARK: - stops
 
 extension Tracee {
-    mutating func resume(_ how: Resumption, deliver signal: Int32 = 0) throws(Errno) {
+    func resume(_ how: Resumption, deliver signal: Int32 = 0) throws(Errno) {
         try request(how == .toAnyStop ? .resume : .resumeToSystemCall, data: UInt(signal))
     }
 
