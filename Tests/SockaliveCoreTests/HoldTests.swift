@@ -118,6 +118,8 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
         registers.user.rax = 0xffff_fff7
         #expect(registers.result(is32Bit: true) == .error(.badFileDescriptor))
         #expect(registers.result(is32Bit: false) == .value(0xffff_fff7))
+        registers.user.rax = 0xf7d0_0000
+        #expect(registers.result(is32Bit: true) == .value(0xf7d0_0000))
         registers.user.rax = UInt64(bitPattern: -9)
         #expect(registers.result(is32Bit: false) == .error(.badFileDescriptor))
         registers.user.rax = UInt64(bitPattern: -4096)

@@ -61,6 +61,19 @@ extension ProcessTests {
             let target = try Echoer([BuiltVictims.path("victim-odd", kind), "plain"])
             #expect(try Report.of(["inject", "--method", "pidfd"] + target.selection).socket.crashSafe == nil)
         }
+
+        /// On a coroutine's stack, which is somebody's heap, nothing can be put down. The main thread's own serves
+        /// where it never got so deep; else a mapping is made, and taken away.
+        @Test(arguments: BuiltVictims.kinds, [("one-coroutine", true), ("deep", false)])
+        func `what has to be mapped is taken away again`(kind: BuiltVictims.Kind, how: (String, isSafe: Bool)) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), how.0])
+            #expect(target.echoes())
+            let map = try String(contentsOfFile: "/proc/\(target.pid)/maps", encoding: .utf8)
+            let socket = try Report.of(["inject", "--method", "ptrace"] + target.selection).socket
+            #expect(socket.action == "set" && socket.crashSafe == how.isSafe)
+            #expect(target.echoes())
+            #expect(try String(contentsOfFile: "/proc/\(target.pid)/maps", encoding: .utf8) == map)
+        }
     }
 }
 

@@ -10,6 +10,7 @@
  *   vfork          the parent waits uninterruptibly for a child that echoes
  *   coroutine      the stack pointer stands in memory from malloc, right above data that others use
  *   one-coroutine  the same without other threads
+ *   deep           the same, and the main thread's own stack has been used to its lowest part
  *   seccomp        a filter kills the process for getsockopt, setsockopt, fcntl and mmap
  *   swap           puts another file under FD, and the connection back, without pause
  *   rseq           spins in restartable sequences
@@ -120,6 +121,14 @@ static void *check_always(void *unused)
     for (;;)
         check_block();
     return unused;
+}
+
+/* The kernel gives a program 128 KB of stack to begin with, and more as it is used (mm/mmap.c, expand_stack). */
+static void use_stack(void)
+{
+    volatile char deep[256 * 1024];
+    for (size_t i = 0; i < sizeof deep; i++)
+        deep[i] = 0x77;
 }
 
 static void run_coroutine(int alone)
@@ -251,6 +260,9 @@ int main(int argc, char **argv)
     } else if (strcmp(how, "coroutine") == 0) {
         run_coroutine(0);
     } else if (strcmp(how, "one-coroutine") == 0) {
+        run_coroutine(1);
+    } else if (strcmp(how, "deep") == 0) {
+        use_stack();
         run_coroutine(1);
     } else if (strcmp(how, "seccomp") == 0) {
         run_seccomp();

@@ -63,9 +63,9 @@ struct Registers {
         (user.rdx, user.rsi, user.rdi, user.rbp) = (word(2), word(3), word(4), word(5))
     }
 
-    /// What a system call returned that has just ended; in 32-bit mode eax alone counts.
+    /// What a system call returned that has just ended; in 32-bit mode eax alone counts, and it may be an address.
     func result(is32Bit: Bool) -> CallResult {
-        CallResult(is32Bit ? UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: user.rax))) : user.rax)
+        is32Bit ? CallResult(UInt32(truncatingIfNeeded: user.rax)) : CallResult(user.rax)
     }
 }
 

@@ -62,9 +62,9 @@ enum CallResult: Equatable {
     case error(Errno)
 
     /// The last 4,095 numbers are errors (include/linux/err.h).
-    init(_ word: UInt64) {
-        let mostErrors: UInt64 = 4095
-        self = word > .max - mostErrors ? .error(Errno(rawValue: Int32(0 &- word))) : .value(word)
+    init<Word: FixedWidthInteger & UnsignedInteger>(_ word: Word) {
+        let mostErrors: Word = 4095
+        self = word > .max - mostErrors ? .error(Errno(rawValue: Int32(0 &- word))) : .value(UInt64(word))
     }
 
     func get() throws(Errno) -> UInt64 {
