@@ -5,11 +5,21 @@ import Testing
 
 /// A process that sleeps, with one TCP connection of this process as its descriptor 5.
 private final class Sleeper {
+    enum Kind: String {
+        /// In clock_nanosleep, which goes on from a restart block: there several calls take as many stops.
+        case sleep
+        /// In read: several calls go in one chain.
+        case cat
+    }
+
     let pid: Int32
     let inode: UInt64
     private let connections: LiveConnections
+    private let program: String
+    private let input = Pipe()
 
-    init() throws {
+    init(_ kind: Kind = .sleep) throws {
+        program = kind.rawValue
         connections = try LiveConnections(each: 1, kinds: [.ipv4])
         let client = connections.pairs[0].client
         inode = LiveConnections.inode(of: client)
@@ -17,10 +27,20 @@ private final class Sleeper {
         posix_spawn_file_actions_init(&actions)
         posix_spawn_file_actions_adddup2(&actions, client, 5)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sleep"), strdup("600"), nil]
+        posix_spawn_file_actions_adddup2(&actions, input.reading, 0)
+        let words = kind == .sleep ? ["sleep", "600"] : ["cat"]
+        var arguments = words.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
+        // A test's own thread blocks signals, and with all of them blocked there is none to end a chain.
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var nothing = sigset_t()
+        sigemptyset(&nothing)
+        posix_spawnattr_setsigmask(&attributes, &nothing)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var child: pid_t = 0
-        try #require(posix_spawn(&child, "/bin/sleep", &actions, nil, &arguments, environ) == 0)
+        try #require(posix_spawn(&child, "/bin/\(program)", &actions, &attributes, &arguments, environ) == 0)
         pid = child
         try #require(sleepsOn)
     }
@@ -39,7 +59,7 @@ private final class Sleeper {
     /// nil until it has its own code.
     private var state: Character? {
         let procfs = try? ProcFS()
-        guard (try? procfs?.link("\(pid)/exe"))?.ends(with: "sleep".utf8) ?? false else { return nil }
+        guard (try? procfs?.link("\(pid)/exe"))?.ends(with: program.utf8) ?? false else { return nil }
         return (try? procfs?.read("\(pid)/stat") { ProcessStat($0) })??.state
     }
 
@@ -47,6 +67,24 @@ private final class Sleeper {
     var sleepsOn: Bool {
         for _ in 0..<2000 where state != "S" { usleep(1000) }
         return state == "S"
+    }
+}
+
+/// Open for as long as it lives.
+private final class Pipe {
+    let reading: Int32
+    private let writing: Int32
+
+    init() {
+        var ends: [Int32] = [-1, -1]
+        precondition(pipe(&ends) == 0)
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        (reading, writing) = (ends[0], ends[1])
+    }
+
+    deinit {
+        close(reading)
+        close(writing)
     }
 }
 
@@ -70,6 +108,29 @@ extension BidirectionalCollection<UInt8> {
             let target = try sleeper.inspector.target(known: nil)
             #expect(target.tid == sleeper.pid && target.code.isComplete && target.stacks.contains { $0.isMain })
             #expect(try enabled(target) == 0)
+            #expect(sleeper.sleepsOn)
+        }
+
+        /// A value that did not stay, or an error, is no success, though the calls of a chain do not say why.
+        @Test(arguments: [Sleeper.Kind.sleep, .cat])
+        fileprivate func `of several options each tells its own outcome`(kind: Sleeper.Kind) throws {
+            let sleeper = try Sleeper(kind)
+            let target = try sleeper.inspector.target(known: nil)
+            let most = Option(level: SOL_SOCKET, name: SO_SNDBUF)
+            let options = try onOwnThread {
+                var socket = try RemoteSocket(target)
+                var options = [
+                    OptionExchange(.keepalive, to: 1), OptionExchange(.idle, to: 40_000),
+                    OptionExchange(.interval, to: 77), OptionExchange(most, to: 50_000),
+                    OptionExchange(Option(level: 12345, name: 1)),
+                ]
+                try socket.exchange(&options)
+                _ = socket.release()
+                return options
+            }
+            #expect(options.map(\.error) == [nil, .invalidArgument, nil, nil, .notSupported])
+            // The kernel doubles the size of a buffer (socket(7)).
+            #expect(options[0].value == 1 && options[2].value == 77 && options[3].value == 100_000)
             #expect(sleeper.sleepsOn)
         }
 

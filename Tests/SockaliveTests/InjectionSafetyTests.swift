@@ -66,9 +66,30 @@ extension ProcessTests {
             }
         }
 
+        /// A signal that comes between the seize and the interruption stops the thread before it is delivered. It is
+        /// handed back, and where the injector dies with it in hand (its third request), it is the kernel's still.
+        @Test(arguments: BuiltVictims.kinds, [nil, "3"])
+        func `a signal that comes first is delivered, and outlives the injector`(
+            kind: BuiltVictims.Kind, death: String?
+        ) throws {
+            let victim = try Sleeper("victim-signals", kind, "sleep")
+            var environment = ["LD_PRELOAD": "\(BuiltVictims.folder)/die-at.so", "SEIZE_REST": "5000"]
+            environment["DIE_BEFORE"] = death
+            environment.merge(ProcessInfo.processInfo.environment) { own, _ in own }
+            for round in 1...3 {
+                let inject = ["inject", "--method", "ptrace", "--idle", "\(100 + round)", "--no-lock"]
+                let program = try Program.sockalive(
+                    inject + ["--pid", "\(victim.pid)", "--any-port"], environment: environment)
+                #expect((program.status == 0) == (death == nil))
+            }
+            let numbers = victim.result().split(separator: " ").compactMap { Int($0) }
+            #expect(numbers.count == 4 && numbers[0] == numbers[1] && numbers[0] >= 15, "\(numbers)")
+            #expect(numbers.suffix(2) == [0, 0], "\(numbers)")
+        }
+
         // MARK: every kind of target
 
-        @Test(arguments: BuiltVictims.kinds, ["plain", "threads", "coroutine", "one-coroutine", "rseq"])
+        @Test(arguments: BuiltVictims.kinds, ["plain", "threads", "coroutine", "one-coroutine", "deep", "rseq"])
         func `a target echoes, is injected, echoes again`(kind: BuiltVictims.Kind, how: String) throws {
             let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
             try expectUntouched(target)

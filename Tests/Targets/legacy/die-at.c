@@ -1,6 +1,6 @@
 /*
  * Preloaded into the injector: kills it before or after its Nth request to the kernel about its target.
- * DIE_BEFORE=N or DIE_AFTER=N.
+ * DIE_BEFORE=N or DIE_AFTER=N. SEIZE_REST=MICROSECONDS rests after each seize.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -36,6 +36,8 @@ long ptrace(enum __ptrace_request request, ...)
     die_at("DIE_BEFORE");
     long result = ((ptrace_function *)dlsym(RTLD_NEXT, "ptrace"))((int)request, pid, address, data);
     die_at("DIE_AFTER");
+    if (request == PTRACE_SEIZE && getenv("SEIZE_REST"))
+        usleep((useconds_t)atoi(getenv("SEIZE_REST")));
     return result;
 }
 
