@@ -30,6 +30,11 @@ int sockalive_shares_descriptors(pid_t thread, pid_t other);
 /* getdents64(2): the next entries of an open folder, for as many threads as share it. Their size, 0, or -errno. */
 ssize_t sockalive_getdents(int folder, void *entries, size_t size);
 
+/* ---- threads.c: where a thread runs ---------------------------------------- */
+
+/* sched_getaffinity(2): how many processors the caller may use. */
+int sockalive_processors(void);
+
 /* ---- netlink.c: sock_diag ---------------------------------------------------- */
 
 /* setns(2): this thread moves into the network namespace that a descriptor refers to. 0, or -errno (EPERM). */

@@ -95,7 +95,7 @@ extension NameScan {
     private static func threads(for folder: Int32) -> Int {
         var status = stat()
         guard fstat(folder, &status) == 0, status.st_nlink >= 2 * processesPerThread else { return 1 }
-        return min(mostThreads, Int(status.st_nlink) / processesPerThread, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+        return min(mostThreads, Int(status.st_nlink) / processesPerThread, Int(sockalive_processors()))
     }
 
     /// Threads that read the same open folder: each takes the next few entries, until none are left.
