@@ -11,6 +11,7 @@
 #ifndef CSOCKALIVE_H
 #define CSOCKALIVE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,6 +35,13 @@ ssize_t sockalive_getdents(int folder, void *entries, size_t size);
 
 /* sched_getaffinity(2): how many processors the caller may use. */
 int sockalive_processors(void);
+
+/*
+ * pthread_create(3) on another processor than the caller's; from there the thread may go wherever the caller may.
+ * Left to itself, the kernel may queue it behind the caller, until that has used up its time slice (3 ms;
+ * kernel/sched/fair.c, sysctl_sched_base_slice) or the queues are balanced. 0, or -errno.
+ */
+int sockalive_start_elsewhere(pthread_t *thread, void *(*run)(void *), void *argument);
 
 /* ---- netlink.c: sock_diag ---------------------------------------------------- */
 

@@ -123,8 +123,8 @@ extension NameScan {
             let work = Unmanaged.passUnretained(self).toOpaque()
             let helpers = (1..<max(1, threads)).compactMap { _ -> pthread_t? in
                 var thread = pthread_t()
-                let status = pthread_create(
-                    &thread, nil,
+                let status = sockalive_start_elsewhere(
+                    &thread,
                     { work in
                         Unmanaged<Work>.fromOpaque(work!).takeUnretainedValue().run()
                         return nil
