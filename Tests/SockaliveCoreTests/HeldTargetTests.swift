@@ -1,15 +1,29 @@
 import Glibc
+import SystemPackage
 import Testing
 
 @testable import SockaliveCore
 
 /// A process that sleeps, with one TCP connection of this process as its descriptor 5.
 private final class Sleeper {
-    enum Kind: String {
+    enum Kind {
         /// In clock_nanosleep, which goes on from a restart block: there several calls take as many stops.
         case sleep
         /// In read: several calls go in one chain.
         case cat
+        /// The same, and getsockopt answers EPERM by a seccomp filter.
+        case filteredCat
+
+        var command: [String] {
+            // Where this test lies, the programs that it runs were built.
+            let test = String(decoding: (try? ProcFS().link("self/exe")) ?? [], as: UTF8.self)
+            let folder = test.prefix(upTo: test.lastIndex(of: "/") ?? test.startIndex)
+            return switch self {
+            case .sleep: ["/bin/sleep", "600"]
+            case .cat: ["/bin/cat"]
+            case .filteredCat: ["\(folder)/deny-syscalls", "getsockopt=EPERM", "--", "/bin/cat"]
+            }
+        }
     }
 
     let pid: Int32
@@ -19,7 +33,7 @@ private final class Sleeper {
     private let input = Pipe()
 
     init(_ kind: Kind = .sleep) throws {
-        program = kind.rawValue
+        program = kind == .sleep ? "sleep" : "cat"
         connections = try LiveConnections(each: 1, kinds: [.ipv4])
         let client = connections.pairs[0].client
         inode = LiveConnections.inode(of: client)
@@ -28,8 +42,8 @@ private final class Sleeper {
         posix_spawn_file_actions_adddup2(&actions, client, 5)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, input.reading, 0)
-        let words = kind == .sleep ? ["sleep", "600"] : ["cat"]
-        var arguments = words.map { strdup($0) } + [nil]
+        let command = kind.command
+        var arguments = command.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
         // A test's own thread blocks signals, and with all of them blocked there is none to end a chain.
         var attributes = posix_spawnattr_t()
@@ -40,7 +54,7 @@ private final class Sleeper {
         posix_spawnattr_setsigmask(&attributes, &nothing)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var child: pid_t = 0
-        try #require(posix_spawn(&child, "/bin/\(program)", &actions, &attributes, &arguments, environ) == 0)
+        try #require(posix_spawn(&child, command[0], &actions, &attributes, &arguments, environ) == 0)
         pid = child
         try #require(sleepsOn)
     }
@@ -131,6 +145,37 @@ extension BidirectionalCollection<UInt8> {
             #expect(options.map(\.error) == [nil, .invalidArgument, nil, nil, .notSupported])
             // The kernel doubles the size of a buffer (socket(7)).
             #expect(options[0].value == 1 && options[2].value == 77 && options[3].value == 100_000)
+            #expect(sleeper.sleepsOn)
+        }
+
+        /// What this program's memory holds by chance is not written into the target.
+        @Test func `to read an option shows the target nothing`() throws {
+            let sleeper = try Sleeper(.cat)
+            let target = try sleeper.inspector.target(known: nil)
+            let bytes = try onOwnThread {
+                var socket = try RemoteSocket(target)
+                var bytes = [UInt8](repeating: 0xaa, count: 16)
+                #expect(throws: Errno.notSupported) {
+                    _ = try bytes.withUnsafeMutableBytes { try socket.get(level: 12345, name: 1, into: $0) }
+                }
+                _ = socket.release()
+                return bytes
+            }
+            // The call failed, so this is what lay in the target's memory for it.
+            #expect(bytes.allSatisfy { $0 == 0 })
+        }
+
+        /// One that came after the look, say: the look tells of none here.
+        @Test(.enabled(if: geteuid() == 0, "only root may suspend a seccomp filter"))
+        func `a filter that nobody knew of sees no foreign call`() throws {
+            let sleeper = try Sleeper(.filteredCat)
+            let seen = try sleeper.inspector.target(known: nil)
+            #expect(seen.status.seccomp != 0)
+            let target = RemoteTarget(
+                procfs: seen.procfs, holder: seen.holder, inode: seen.inode, tid: seen.tid, code: seen.code,
+                status: [].withUnsafeBufferPointer { ThreadStatus($0) }, stacks: seen.stacks,
+                spareDescriptor: seen.spareDescriptor)
+            #expect(try enabled(target) == 0)
             #expect(sleeper.sleepsOn)
         }
 

@@ -62,7 +62,7 @@ struct sockalive_registers {
         ss, fs_base, gs_base, ds, es, fs, gs;
 };
 
-/* ptrace(2), which is variadic, for requests that answer nothing but success. 0, or -errno. */
+/* ptrace(2), which is variadic, for requests of whose answer only success counts. 0, or -errno. */
 int sockalive_ptrace(int request, pid_t tid, uintptr_t address, uintptr_t data);
 
 /*

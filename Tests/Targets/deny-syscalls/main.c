@@ -4,7 +4,8 @@
  *
  *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
  *
- * NAME: pidfd_open, pidfd_getfd, ptrace, process_vm_readv, process_vm_writev, socket; ERROR: ENOSYS or EPERM.
+ * NAME: pidfd_open, pidfd_getfd, ptrace, process_vm_readv, process_vm_writev, socket, getsockopt;
+ * ERROR: ENOSYS or EPERM.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -36,6 +37,7 @@ static const struct {
     {"process_vm_readv", SYS_process_vm_readv},
     {"process_vm_writev", SYS_process_vm_writev},
     {"socket", SYS_socket},
+    {"getsockopt", SYS_getsockopt},
 };
 
 _Noreturn static void usage(const char *word)

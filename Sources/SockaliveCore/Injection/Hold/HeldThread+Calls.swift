@@ -47,15 +47,17 @@ extension HeldThread {
         _ option: OptionCall, _ value: UnsafeMutableRawBufferPointer, length: inout UInt32
     ) throws(Errno) -> CallResult {
         let call = remoteCall(option, value: Pad.value, length: Pad.length, size: length)
-        let slot = pad.bytes(from: Pad.words, count: Pad.step(0))
+        let slot = pad.bytes(from: 0, count: Pad.slotSize)
         let place = UnsafeMutableRawBufferPointer(rebasing: slot[Pad.value...].prefix(value.count))
-        place.copyMemory(from: UnsafeRawBufferPointer(value))
+        // What the caller's memory holds by chance is not for the target to see.
+        place.initializeMemory(as: UInt8.self, repeating: 0)
+        if option.isSet { place.copyMemory(from: UnsafeRawBufferPointer(value)) }
         slot.storeBytes(of: length, toByteOffset: Pad.length, as: UInt32.self)
         pad.store(call.words, at: Pad.words)
-        try tracee.write(UnsafeRawBufferPointer(slot), to: pad.place(of: Pad.words))
+        try tracee.write(UnsafeRawBufferPointer(slot), to: pad.place(of: 0))
         let result = try self.call(call)
         guard !option.isSet else { return result }
-        try tracee.read(pad.place(of: Pad.words), into: slot)
+        try tracee.read(pad.place(of: 0), into: slot)
         length = min(length, slot.loadUnaligned(fromByteOffset: Pad.length, as: UInt32.self))
         value.copyMemory(from: UnsafeRawBufferPointer(place))
         return result

@@ -2,9 +2,8 @@ import Glibc
 import SystemPackage
 
 // Several calls with one stop: each returns into the frame that makes the next; at the end the thread sends itself a
-// signal that stops it. Killed meanwhile, it runs along the chain into the parachute. (5 readings, 4 settings,
-// 4 readings, the whole hold: 135 us with chains, 300 to 370 us call by call on a sleeping target; 150 to 200 us and
-// 760 us on a spinning one.)
+// signal that stops it. Killed meanwhile, it runs along the chain into the parachute. Call by call
+// the whole hold takes two to five times as long (Docs/Injection.md, "Measured").
 extension HeldThread {
     /// A setsockopt for each option that is to be set, and a getsockopt behind it.
     ///

@@ -18,8 +18,8 @@ extension HeldThread {
         mayChain = returns && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
         isCrashSafe = returns && pad.mappedSize == nil && target.status.seccomp == 0
         frame(interrupted.byHand, mask: mask, at: Pad.restore)
+        frame(closing(-1), mask: Self.everySignal, at: Pad.close)
         try tracee.write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
-        try closeAtTheEnd(-1)
         // Killed before this, the thread runs on as it was; after it, along the frames.
         try tracee.set(closing(-1))
         // A blocked signal stays pending, in its queue and its order, until the mask is put back.

@@ -83,9 +83,9 @@ final class HeldThread {
     /// What must be known of the stopped thread before anything is changed.
     private func look() throws(Errno) {
         stage = .seccomp
-        if target.status.seccomp != 0 {
-            do { try tracee.suspendSeccomp() } catch { throw .notPermitted }
-        }
+        // Asked for in any case: a filter may have come since.
+        let isSuspended = (try? tracee.suspendSeccomp()) != nil
+        guard isSuspended || target.status.seccomp == 0 else { throw .notPermitted }
         stage = .prepare
         found = try tracee.registers()
         guard found.isServed(is32Bit: target.code.is32Bit) else {

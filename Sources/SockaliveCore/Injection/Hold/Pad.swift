@@ -3,14 +3,15 @@
 /// The stack grows downwards: read the layout from the bottom. The `ret` of a call falls into `close`, the one of
 /// that into `restore`.
 final class Pad {
-    /// What a single call reads and writes: its words, a length, a value.
+    /// What a single call reads and writes, at the very start: its words, a length, a value.
     static let words = 0
     static let length = words + wordsSize
     static let value = length + 4
     static let valueSize = 256
+    static let slotSize = value + valueSize
 
     /// What a setsockopt and the getsockopt behind it do, for one of several options.
-    static func step(_ index: Int) -> Int { value + valueSize + index * Step.size }
+    static func step(_ index: Int) -> Int { slotSize + index * Step.size }
     static let mostSteps = 5
 
     /// Where things lie in a step.

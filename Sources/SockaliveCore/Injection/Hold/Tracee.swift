@@ -28,7 +28,7 @@ struct Tracee {
     private(set) var isInSignalHandling = false
     private var hasStopped = false
     /// Before its first stop.
-    private var lastSeenRunning = ContinuousClock.now
+    private var lastSeenRunning = SuspendingClock.now
 
     /// A stop comes within some microseconds, if it comes at once.
     private static let spinning = Duration.microseconds(200)
@@ -40,7 +40,7 @@ struct Tracee {
     }
 
     /// For how long it has stood still, give or take the time of one look.
-    var standstill: Duration { hasStopped ? .now - lastSeenRunning : .zero }
+    var standstill: Duration { hasStopped ? SuspendingClock.now - lastSeenRunning : .zero }
 
     // MARK: requests
 
@@ -50,6 +50,8 @@ struct Tracee {
         try request(.seize, data: Options.systemCallsMarked)
     }
 
+    /// No filter sees a remote call, not even one that another thread puts on the whole process meanwhile.
+    ///
     /// PTRACE_O_SUSPEND_SECCOMP (Linux 4.3): needs CAP_SYS_ADMIN, and to be without a filter oneself.
     func suspendSeccomp() throws(Errno) {
         try request(.setOptions, data: Options.systemCallsMarked | Options.seccompSuspended)
@@ -137,14 +139,14 @@ extension Tracee {
     /// waitid 6.9 us (and that has no timeout), spinning 9.2 us. To run on the thread's CPU changes nothing: the
     /// kernel wakes it on the idle one.
     private mutating func awaitStop() throws(Errno) -> Stop {
-        let start = ContinuousClock.now
+        let start = SuspendingClock.now
         var now = start
         repeat {
             if !hasStopped { lastSeenRunning = now }
             let status = sockalive_stop_status(tid)
             if status > 0 { return Stop(status) }
             if status < 0 { throw Errno(rawValue: -status) }
-            now = .now
+            now = SuspendingClock.now
             if now - start < Self.spinning { sched_yield() } else { usleep(Self.pause) }
         } while now - start < patience
         throw .timedOut
