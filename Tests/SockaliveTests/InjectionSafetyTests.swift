@@ -87,6 +87,28 @@ extension ProcessTests {
             #expect(numbers.suffix(2) == [0, 0], "\(numbers)")
         }
 
+        /// After a stop the kernel goes on with restart_syscall(2), from a block that rt_sigreturn drops.
+        @Test(arguments: [BuiltVictims.Kind.dynamic64, .static64], ["poll", "poll-timeout"])
+        func `a sleep that was stopped before outlives the injector, too`(
+            kind: BuiltVictims.Kind, call: String
+        ) throws {
+            let sleeper = try Sleeper("victim-sleeps", kind, call)
+            var environment = ProcessInfo.processInfo.environment
+            environment["LD_PRELOAD"] = "\(BuiltVictims.folder)/die-at.so"
+            for request in 4...14 {
+                kill(sleeper.pid, SIGSTOP)
+                let deadline = Deadline(.seconds(10))
+                while try !ProcessTrace(of: sleeper.pid).isStopped && deadline.millisecondsLeft > 0 {}
+                kill(sleeper.pid, SIGCONT)
+                usleep(2000)
+                environment["DIE_AFTER"] = "\(request)"
+                let inject = ["inject", "--method", "ptrace", "--idle", "\(100 + request)", "--no-lock", "--any-port"]
+                let program = try Program.sockalive(inject + ["--pid", "\(sleeper.pid)"], environment: environment)
+                #expect(program.status != 0)
+            }
+            #expect(sleeper.result() == "ok")
+        }
+
         // MARK: every kind of target
 
         @Test(arguments: BuiltVictims.kinds, ["plain", "threads", "coroutine", "one-coroutine", "deep", "rseq"])

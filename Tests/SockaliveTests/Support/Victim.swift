@@ -121,7 +121,12 @@ final class Victim {
 
     /// What keepalive the sockets really have, by a way of its own.
     func keepalive() throws -> [SocketKeepalive] {
-        try SocketKeepalive.read(pid: pid, descriptors: sessions.map(\.descriptor))
+        do {
+            return try SocketKeepalive.read(pid: pid, descriptors: sessions.map(\.descriptor))
+        } catch let error as SocketKeepalive.Unreadable {
+            let words = process.output.line(until: Deadline(.milliseconds(100))) ?? "nothing"
+            throw SocketKeepalive.Unreadable(reason: "\(error.reason)the victim said last: \(words)")
+        }
     }
 }
 

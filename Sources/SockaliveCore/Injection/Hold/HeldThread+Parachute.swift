@@ -16,7 +16,8 @@ extension HeldThread {
         try placePad()
         let returns = floating != nil
         mayChain = returns && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
-        isCrashSafe = returns && pad.mappedSize == nil && target.status.seccomp == 0
+        isCrashSafe =
+            returns && pad.mappedSize == nil && target.status.seccomp == 0 && !interrupted.isNameless
         frame(interrupted.byHand, mask: mask, at: Pad.restore)
         frame(closing(-1), mask: Self.everySignal, at: Pad.close)
         try tracee.write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
@@ -28,15 +29,23 @@ extension HeldThread {
 
     /// Leaves in `found` what the kernel is to take up again.
     private func takeUpAgain() -> InterruptedCall {
-        var instruction: (UInt8, UInt8) = (0, 0)
+        var site: [UInt8] = []
         if found.isInCall {
-            instruction = tracee.value(at: found.user.rip &- 2, like: instruction) ?? (0, 0)
+            site = [7, 2].lazy.compactMap { self.bytes(before: self.found.user.rip, count: $0) }.first ?? []
         } else if let sequence = restartableSequence() {
             found.abort(sequence)  // system calls are not allowed in one
         }
-        let interrupted = InterruptedCall(found: found, instruction: [instruction.0, instruction.1])
+        let interrupted = InterruptedCall(found: found, site: site)
         found = interrupted.byKernel
         return interrupted
+    }
+
+    private func bytes(before address: UInt64, count: Int) -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: count)
+        let isRead = bytes.withUnsafeMutableBytes {
+            (try? tracee.read(address &- UInt64(count), into: $0)) != nil
+        }
+        return isRead ? bytes : nil
     }
 
     /// A thread interrupted in a restartable sequence (rseq(2)) goes on at the sequence's abort address. The kernel

@@ -7,27 +7,35 @@ struct InterruptedCall {
     /// Registers with which the thread simply makes it again.
     private(set) var byHand: Registers
 
+    /// By hand the call cannot be made again: nobody knows which it was.
+    private(set) var isNameless = false
+
     private let instruction: Instruction?
+    /// The call's number; nil: not known.
+    private let number: UInt64?
 
     /// - Parameters:
     ///   - found: as a stop inside the kernel's signal handling shows them.
-    ///   - instruction: the two bytes before the program counter.
-    init(found: Registers, instruction: [UInt8]) {
+    ///   - site: the bytes before the program counter, seven or the last two of them.
+    init(found: Registers, site: [UInt8]) {
         byKernel = found
         byHand = found
-        self.instruction = Instruction(instruction)
+        instruction = Instruction(Array(site.suffix(2)))
+        number = instruction?.number(found.user.orig_rax, site)
         // -1: as rt_sigreturn leaves it; not in a call.
         byHand.user.orig_rax = .max
         guard found.isInCall else { return }
         // "Start again unless a handler runs; then EINTR": what the call would have said of a real signal.
         if (result == -EINTR && isRepeatable) || (sleepsByBlock && sleepsAbsolutely) {
             byKernel.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
+            byKernel.user.orig_rax = number ?? found.user.orig_rax
         }
         switch result {
         // rt_sigreturn drops the restart block: that sleep begins anew, late but right.
         case Restart.system, Restart.noInterruption, Restart.noHandler, Restart.block:
-            byHand.user.rax = found.user.orig_rax
+            byHand.user.rax = number ?? found.user.orig_rax
             byHand.user.rip &-= 2
+            isNameless = number == nil
         default: break
         }
     }
@@ -56,6 +64,15 @@ struct InterruptedCall {
             case [0xcd, 0x80]: self = .bits32
             default: return nil
             }
+        }
+
+        /// A sleep that was stopped before is in restart_syscall(2), which goes on from the restart block alone. Which
+        /// call began it, the code in front may tell: `mov $number,%eax`, as the C libraries have it.
+        func number(_ found: UInt64, _ site: [UInt8]) -> UInt64? {
+            let restart: UInt64 = self == .bits64 ? 219 : 0
+            guard found == restart else { return found }
+            guard site.count == 7, site[0] == 0xb8 else { return nil }
+            return site[1...4].reversed().reduce(0) { $0 << 8 | UInt64($1) }
         }
     }
 
@@ -94,7 +111,7 @@ struct InterruptedCall {
     /// Calls with a restart block that come to the same when made again: no timeout, or one that names the hour.
     private var sleepsAbsolutely: Bool {
         let user = byKernel.user
-        switch (instruction, user.orig_rax) {
+        switch (instruction, number) {
         case (.bits64, 7), (.bits32, 168):  // poll
             return Int32(truncatingIfNeeded: user.rdx) < 0
         case (.bits64, 202):  // futex
