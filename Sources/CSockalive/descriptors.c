@@ -2,6 +2,7 @@
 #include "CSockalive.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/kcmp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,10 +14,20 @@
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
+/* linux/pidfd.h, as far as it is there: the flag is O_EXCL. */
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
 
 int sockalive_pidfd_open(pid_t pid)
 {
     long fd = syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int sockalive_pidfd_open_thread(pid_t tid)
+{
+    long fd = syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
     return fd < 0 ? -errno : (int)fd;
 }
 

@@ -68,6 +68,35 @@ void sockalive_take_hangup(void)
     hung_up = 0;
 }
 
+/* What a terminal stops its foreground or background processes by. */
+static const int job_control[] = {SIGTSTP, SIGTTIN, SIGTTOU};
+
+uint64_t sockalive_hold_job_control(void)
+{
+    sigset_t stops, before;
+    uint64_t mask = 0;
+
+    sigemptyset(&stops);
+    for (unsigned i = 0; i < sizeof job_control / sizeof *job_control; i++)
+        sigaddset(&stops, job_control[i]);
+    pthread_sigmask(SIG_BLOCK, &stops, &before);
+    for (unsigned i = 0; i < sizeof job_control / sizeof *job_control; i++)
+        if (sigismember(&before, job_control[i]))
+            mask |= UINT64_C(1) << (job_control[i] - 1);
+    return mask;
+}
+
+void sockalive_let_job_control_stop(uint64_t mask)
+{
+    sigset_t stops;
+
+    sigemptyset(&stops);
+    for (unsigned i = 0; i < sizeof job_control / sizeof *job_control; i++)
+        if (!(mask >> (job_control[i] - 1) & 1))
+            sigaddset(&stops, job_control[i]);
+    pthread_sigmask(SIG_UNBLOCK, &stops, NULL);
+}
+
 /* A signal between the look and the sleep would be lost: it is blocked there, and ppoll(2) lets it in. */
 void sockalive_rest(int64_t nanoseconds)
 {

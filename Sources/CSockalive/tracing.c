@@ -1,9 +1,8 @@
-/* One thread of another process: requests, stops, memory, and what only the processor knows. */
+/* One thread of another process: requests, stops, and what only the processor knows. */
 #include "CSockalive.h"
 
 #include <errno.h>
 #include <sys/ptrace.h>
-#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #if defined(__x86_64__)
@@ -34,20 +33,6 @@ int sockalive_stop_status(pid_t tid)
     /* Reap it, or its parent is not told. */
     waitid(P_PID, (id_t)tid, &stop, what);
     return -ESRCH;
-}
-
-ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t size)
-{
-    struct iovec here = {bytes, size}, there = {(void *)(uintptr_t)address, size};
-    ssize_t done = process_vm_readv(tid, &here, 1, &there, 1, 0);
-    return done < 0 ? -errno : done;
-}
-
-ssize_t sockalive_write_memory(pid_t tid, uint64_t address, const void *bytes, size_t size)
-{
-    struct iovec here = {(void *)bytes, size}, there = {(void *)(uintptr_t)address, size};
-    ssize_t done = process_vm_writev(tid, &here, 1, &there, 1, 0);
-    return done < 0 ? -errno : done;
 }
 
 uint32_t sockalive_xsave_end(unsigned feature)

@@ -28,6 +28,8 @@ private final class Sleeper {
 
     let pid: Int32
     let inode: UInt64
+    /// Of its connection (SO_COOKIE).
+    let cookie: UInt64
     private let connections: LiveConnections
     private let program: String
     private let input = Pipe()
@@ -37,6 +39,10 @@ private final class Sleeper {
         connections = try LiveConnections(each: 1, kinds: [.ipv4])
         let client = connections.pairs[0].client
         inode = LiveConnections.inode(of: client)
+        var number: UInt64 = 0
+        var length = socklen_t(8)
+        getsockopt(client, SOL_SOCKET, SO_COOKIE, &number, &length)
+        cookie = number
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         posix_spawn_file_actions_adddup2(&actions, client, 5)
@@ -66,7 +72,9 @@ private final class Sleeper {
 
     var inspector: TargetInspector {
         get throws {
-            TargetInspector(procfs: try ProcFS(), holder: SocketHolder(pid: pid, fd: 5), inode: inode)
+            let procfs = try ProcFS()
+            return TargetInspector(
+                procfs: procfs, holder: SocketHolder(pid: pid, fd: 5), inode: inode, rights: OwnRights(procfs: procfs))
         }
     }
 
@@ -112,7 +120,7 @@ extension BidirectionalCollection<UInt8> {
             try onOwnThread {
                 var socket = try RemoteSocket(target)
                 let value = try socket.keepalive().enabled
-                _ = socket.release()
+                _ = try socket.release()
                 return value ? 1 : 0
             }
         }
@@ -139,12 +147,28 @@ extension BidirectionalCollection<UInt8> {
                     OptionExchange(Option(level: 12345, name: 1)),
                 ]
                 try socket.exchange(&options)
-                _ = socket.release()
+                _ = try socket.release()
                 return options
             }
             #expect(options.map(\.error) == [nil, .invalidArgument, nil, nil, .notSupported])
             // The kernel doubles the size of a buffer (socket(7)).
             #expect(options[0].value == 1 && options[2].value == 77 && options[3].value == 100_000)
+            #expect(sleeper.sleepsOn)
+        }
+
+        @Test func `a socket with the same inode and another cookie is another`() throws {
+            let sleeper = try Sleeper(.cat)
+            let target = try sleeper.inspector.target(known: nil)
+            func confirm(_ cookie: UInt64?) throws {
+                try onOwnThread {
+                    var socket = try RemoteSocket(target)
+                    try socket.confirm(SocketIdentity(inode: sleeper.inode, cookie: cookie, sharesInode: true))
+                    _ = try socket.release()
+                }
+            }
+            try confirm(nil)
+            try confirm(sleeper.cookie)
+            #expect(throws: Errno.staleNFSFileHandle) { try confirm(sleeper.cookie &+ 1) }
             #expect(sleeper.sleepsOn)
         }
 
@@ -158,7 +182,7 @@ extension BidirectionalCollection<UInt8> {
                 #expect(throws: Errno.notSupported) {
                     _ = try bytes.withUnsafeMutableBytes { try socket.get(level: 12345, name: 1, into: $0) }
                 }
-                _ = socket.release()
+                _ = try socket.release()
                 return bytes
             }
             // The call failed, so this is what lay in the target's memory for it.
@@ -173,8 +197,8 @@ extension BidirectionalCollection<UInt8> {
             #expect(seen.status.seccomp != 0)
             let target = RemoteTarget(
                 procfs: seen.procfs, holder: seen.holder, inode: seen.inode, tid: seen.tid, code: seen.code,
-                status: [].withUnsafeBufferPointer { ThreadStatus($0) }, stacks: seen.stacks,
-                spareDescriptor: seen.spareDescriptor)
+                status: try #require(ProcessStatus("Uid: 0 0 0 0\nNSpid: \(seen.tid)".utf8)), stacks: seen.stacks,
+                spareDescriptor: seen.spareDescriptor, rights: seen.rights)
             #expect(try enabled(target) == 0)
             #expect(sleeper.sleepsOn)
         }

@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 import SystemPackage
 import Testing
@@ -130,8 +131,37 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
         #expect(registers.user.rip == 0x7000 && registers.user.rsp == 0x8000 && registers.user.orig_rax == .max)
         #expect(registers.user.eflags == 0x246)  // neither single steps nor strings read backwards
         #expect(call.words == [5, 1, 9, 0x1234_5678, 4])
+        registers.prepare(call, at: 0x7000, is32Bit: true, stack: 0x8000, array: nil)
+        #expect(registers.user.rax == 366 && registers.user.rbx == 5 && registers.user.rsi == 0x1234_5678)
         registers.prepare(RemoteCall(.close, on: -1), at: 0x7000, is32Bit: true, stack: 0x8000, array: 0)
         #expect(registers.user.rax == 6 && registers.user.rbx == 0xffff_ffff && registers.user.rcx == 0)
+    }
+
+    /// Whatever of a call another thread could have changed, by its code or its stack.
+    @Test(arguments: [true, false]) func `at its entry a call is the one that was prepared, or another`(
+        is32Bit: Bool
+    ) {
+        var wanted = registers(call: 3, result: -512)
+        wanted.user.cs = is32Bit ? 0x23 : 0x33
+        let call = RemoteCall(.setsockopt, on: 5, 1, 9, 0x1234_5678, 4)
+        wanted.prepare(call, at: 0x7000, is32Bit: is32Bit, stack: 0x8000, array: nil)
+        var entry = wanted
+        entry.user.orig_rax = wanted.user.rax
+        entry.user.rax = UInt64(bitPattern: Int64(-ENOSYS))
+        entry.user.rip = 0x7002
+        #expect(entry.isEntry(of: wanted, is32Bit: is32Bit))
+        let shared: [WritableKeyPath<sockalive_registers, UInt64>] = [\.orig_rax, \.rip, \.rsp, \.cs, \.rdi, \.rsi, \.rdx]
+        let others: [WritableKeyPath<sockalive_registers, UInt64>] =
+            is32Bit ? [\.rbx, \.rcx, \.rbp] : [\.r10, \.r8, \.r9]
+        for register in shared + others {
+            var other = entry
+            other.user[keyPath: register] ^= 2
+            #expect(!other.isEntry(of: wanted, is32Bit: is32Bit), "\(register)")
+        }
+        // What a system call leaves behind by itself does not matter.
+        entry.user.r11 ^= 2
+        entry.user.eflags ^= 2
+        #expect(entry.isEntry(of: wanted, is32Bit: is32Bit))
     }
 
     @Test func `results are told from errors in both modes`() {
@@ -202,10 +232,10 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
     private func target(tid: Int32 = 7, is32Bit: Bool = false) throws -> RemoteTarget {
         RemoteTarget(
             procfs: try ProcFS(), holder: SocketHolder(pid: 7, fd: 5), inode: 1, tid: tid,
-            code: MachineCode(is32Bit: is32Bit), status: [].withUnsafeBufferPointer { ThreadStatus($0) },
+            code: MachineCode(is32Bit: is32Bit), status: try #require(ProcessStatus("Uid: 0 0 0 0".utf8)),
             stacks: [
                 MemoryMap.Stack(span: Self.thread, isMain: false), MemoryMap.Stack(span: Self.main, isMain: true),
-            ], spareDescriptor: 100)
+            ], spareDescriptor: 100, rights: OwnRights(procfs: try ProcFS()))
     }
 
     private func registers(stack: UInt64, thread: UInt64 = 0) -> Registers {

@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 import Synchronization
 import SystemPackage
@@ -99,6 +100,103 @@ import Testing
         try write(startTime: 4712)
         #expect(!handle.isAlive(procfs))
         #expect(ProcessHandle(pid: 78, procfs: procfs) == nil)
+    }
+
+    // MARK: an inode has 32 bits, and is given again
+
+    /// A `/proc` with processes of one descriptor each, all of the inode 7.
+    private final class Fixture {
+        let folder = FilePath("/tmp/sockalive-\(getpid())-\(UInt32.random(in: 0...UInt32.max))")
+
+        /// - Parameter rows: the ends of the sockets with the inode 7 that the process's table has.
+        func add(_ pid: Int, namespace: Int, rows: [String]) throws {
+            for path in ["\(pid)/fd", "\(pid)/ns", "\(pid)/net", "\(pid)/task/\(pid)/fd"] {
+                var part = folder
+                mkdir(part.string, 0o700)
+                for component in FilePath(path).components {
+                    part.append(component)
+                    mkdir(part.string, 0o700)
+                }
+            }
+            let fields = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0"
+            let table = rows.enumerated().map { number, ends in
+                "   \(number): \(ends) 01 00000000:00000000 00:00000000 00000000  0  0 7 2 0000000000000000 20 4 30 10\n"
+            }
+            let texts = [
+                "stat": "\(pid) (beremote) \(fields)\n", "comm": "beremote\n", "status": "Uid:\t0\t0\t0\t0\n",
+                "net/tcp": tableHeader + table.joined(), "net/tcp6": tableHeader,
+            ]
+            for (name, text) in texts {
+                let file = try FileDescriptor.open(
+                    folder.appending("\(pid)/\(name)"), .writeOnly, options: .create, permissions: .ownerReadWrite)
+                try file.closeAfter { _ = try file.writeAll(text.utf8) }
+            }
+            symlink("socket:[7]", folder.appending("\(pid)/fd/5").string)
+            symlink("net:[\(namespace)]", folder.appending("\(pid)/ns/net").string)
+        }
+
+        func sockets() throws -> [DiscoveredSocket] {
+            let selection = Selection(
+                processes: ProcessSelection(names: ["beremote"]), sockets: SocketSelection(ports: [5633]))
+            return try Discovery(procfs: try ProcFS(root: folder)).snapshot(of: selection).sockets
+        }
+
+        deinit { _ = system("rm -rf '\(folder)'") }
+    }
+
+    private static let ends = ["0100007F:CD7C 0100007F:1601", "0100007F:CD7D 0100007F:1601"]
+
+    @Test func `sockets of two network namespaces never merge`() throws {
+        let fixture = Fixture()
+        try fixture.add(77, namespace: 1, rows: [Self.ends[0]])
+        try fixture.add(78, namespace: 2, rows: [Self.ends[1]])
+        let sockets = try fixture.sockets()
+        #expect(sockets.map(\.holders) == [[SocketHolder(pid: 77, fd: 5)], [SocketHolder(pid: 78, fd: 5)]])
+        #expect(sockets.map(\.row.local.port) == [52604, 52605])
+        // Each says which it is only by its inode and its cookie, which this table does not have.
+        #expect(sockets.allSatisfy { $0.identity.sharesInode })
+    }
+
+    @Test func `two sockets with one inode are two, sought under each descriptor that may be theirs`() throws {
+        let fixture = Fixture()
+        try fixture.add(77, namespace: 1, rows: Self.ends)
+        try fixture.add(78, namespace: 1, rows: Self.ends)
+        let sockets = try fixture.sockets()
+        #expect(Set(sockets.map(\.row.local.port)) == [52604, 52605])
+        #expect(sockets.allSatisfy { $0.holders.map(\.pid) == [77, 78] && $0.identity.sharesInode })
+    }
+
+    @Test func `one socket of two processes is one`() throws {
+        let fixture = Fixture()
+        try fixture.add(77, namespace: 1, rows: [Self.ends[0]])
+        try fixture.add(78, namespace: 1, rows: [Self.ends[0]])
+        let sockets = try fixture.sockets()
+        #expect(sockets.map { $0.holders.map(\.pid) } == [[77, 78]])
+        #expect(sockets.allSatisfy { !$0.identity.sharesInode })
+    }
+
+    @Test(.enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
+    func `a descriptor is its socket only if the cookie says so, too`() throws {
+        let connections = try LiveConnections(each: 1, kinds: [.ipv4])
+        let client = connections.pairs[0].client
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
+        for source in [SocketSource.auto, .diag] {
+            let discovery = Discovery(procfs: try ProcFS(), source: source, method: .pidfd)
+            let snapshot = try discovery.snapshot(of: selection)
+            let found = try #require(
+                snapshot.sockets.first { $0.holders.contains(SocketHolder(pid: getpid(), fd: client)) })
+            let cookie = try #require(found.cookie)
+            let handle = sockalive_pidfd_open(getpid())
+            defer { close(handle) }
+            func borrow(_ cookie: UInt64?) throws {
+                let identity = SocketIdentity(inode: found.inode, cookie: cookie)
+                _ = try BorrowedSocket(pidfd: handle, fd: client, identity: identity)
+            }
+            try borrow(cookie)
+            try borrow(nil)
+            #expect(throws: Errno.staleNFSFileHandle) { try borrow(cookie &+ 1) }
+        }
     }
 
     @Test func `a process that has ended is not alive, though its number is still taken`() throws {

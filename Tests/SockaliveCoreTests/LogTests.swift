@@ -27,7 +27,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
     return SocketResult(
         socket: socket,
         outcome: .init(before: off, after: on, planned: on, idleSeconds: 3, action: action),
-        method: .pidfd, pausedMicroseconds: 0)
+        method: .pidfd, rights: .owner, pausedMicroseconds: 0)
 }
 
 @Suite struct LogLineTests {

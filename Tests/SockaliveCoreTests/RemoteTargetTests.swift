@@ -95,12 +95,12 @@ private func memoryMap(_ text: String) -> MemoryMap {
 }
 
 @Suite struct ThreadStatusTests {
-    private func status(_ text: String) -> ThreadStatus {
-        Array(text.utf8).withUnsafeBufferPointer { ThreadStatus($0) }
+    private func status(_ text: String) throws -> ProcessStatus {
+        try #require(ProcessStatus(Array(("Uid:\t0\t0\t0\t0\n" + text).utf8)))
     }
 
-    @Test func `what matters to a remote call is read, whatever the process is called`() {
-        let status = status(
+    @Test func `what matters to a remote call is read, whatever the process is called`() throws {
+        let status = try status(
             """
             Name:\tSeccomp:\\nSigBlk:\\t0
             FDSize:\t256
@@ -117,8 +117,8 @@ private func memoryMap(_ text: String) -> MemoryMap {
     }
 
     /// Locked is not on; and a mask that cannot be read may hold any signal.
-    @Test func `what is not known is taken for the worse`() {
-        let status = status("Seccomp:\tx\nSigCgt:\t?\nx86_Thread_features:\t\nx86_Thread_features_locked:\tshstk\n")
+    @Test func `what is not known is taken for the worse`() throws {
+        let status = try status("Seccomp:\tx\nSigCgt:\t?\nx86_Thread_features:\t\nx86_Thread_features_locked:\tshstk\n")
         #expect(status.seccomp == 1 && status.handledSignals == .max && !status.hasShadowStack)
         #expect(status.ownNumber == nil)
     }

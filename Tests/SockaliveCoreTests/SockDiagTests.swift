@@ -37,7 +37,7 @@ let diagEstablished = """
     cd7c 1601                                         # ports 52604 and 5633
     c6336401 00000000 00000000 00000000               # 198.51.100.1
     c0000201 00000000 00000000 00000000               # 192.0.2.1
-    00000000 1f270000 00000000                        # interface, cookie
+    00000000 1f270000 02000000                        # interface, cookie 0x20000271f
     40e80900 00000000 00000000                        # the timer expires in 649280 ms; queues
     e8030000 c7df0200                                 # user 1000, inode 188359
     0500 0800 00 000000                               # INET_DIAG_TOS
@@ -93,6 +93,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         #expect(row.timer == .keepalive(seconds: 649.28))
         #expect(row.uid == 1000)
         #expect(row.inode == 188359)
+        #expect(row.cookie == 0x2_0000_271f)
         #expect(row.idleSeconds == 3)
     }
 

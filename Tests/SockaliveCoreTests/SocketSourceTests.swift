@@ -88,7 +88,7 @@ import Testing
         #expect(sockets.count == 18)
         for (inode, socket) in sockets {
             let holder = try #require(socket.holders.first)
-            var borrowed = try BorrowedSocket(pidfd: handle, fd: holder.fd, inode: inode)
+            var borrowed = try BorrowedSocket(pidfd: handle, fd: holder.fd, identity: SocketIdentity(inode: inode))
             let told = try borrowed.pulse()
             let seen = try #require(try diag.pulse(of: socket.row))
             #expect(seen.state == told.state && seen.segmentsSent == told.segmentsSent)

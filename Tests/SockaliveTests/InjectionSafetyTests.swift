@@ -125,14 +125,29 @@ extension ProcessTests {
         ) throws {
             let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
             #expect(target.echoes())
-            for method in ["auto", "ptrace"] {
+            for (method, taken) in [("auto", "pidfd"), ("ptrace", "ptrace"), ("pidfd", "pidfd")] {
                 let report = try Report.of(["inject", "--off", "--method", method] + target.selection)
                 #expect(report.summary.failed == 0 && report.summary.candidates == 1)
-                #expect(try Report.of(["inject", "--method", method] + target.selection).summary.set == 1)
+                let inject = try Report.of(["inject", "--method", method] + target.selection)
+                let socket = try inject.socket
+                #expect(inject.summary.set == 1 && socket.method == taken)
+                #expect(target.echoes())
             }
-            let refused = try Program.sockalive(["inject", "--method", "pidfd", "--no-lock"] + target.selection)
+        }
+
+        /// Where descriptors can be borrowed, nobody is stopped unless that was asked for.
+        @Test(arguments: ["zombie-main", "own-table"], ["auto", "pidfd"])
+        func `before Linux 6_9 another thread's table is refused, and nobody is stopped`(
+            how: String, method: String
+        ) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", .dynamic64), how])
+            #expect(target.echoes())
+            let refused = try Program.sockalive(
+                ["inject", "--method", method, "--no-lock"] + target.selection,
+                launcher: Conditions.denying("pidfd_thread=EINVAL"))
             #expect(refused.status == 69, "\(refused.errors)")
-            #expect(refused.errors.contains("use --method auto or ptrace"), "\(refused.errors)")
+            #expect(refused.errors.contains("PIDFD_THREAD"), "\(refused.errors)")
+            #expect(refused.errors.contains("--method ptrace reaches it"), "\(refused.errors)")
             #expect(target.echoes())
         }
 

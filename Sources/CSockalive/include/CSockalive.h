@@ -22,6 +22,9 @@
 /* pidfd_open(2), Linux 5.3. A close-on-exec descriptor, or -errno. */
 int sockalive_pidfd_open(pid_t pid);
 
+/* The same for one thread, whose descriptor table may be its own (PIDFD_THREAD, Linux 6.9; before, -EINVAL). */
+int sockalive_pidfd_open_thread(pid_t tid);
+
 /* pidfd_getfd(2), Linux 5.6. A close-on-exec duplicate of the target's fd, or -errno. */
 int sockalive_pidfd_getfd(int pidfd, int fd);
 
@@ -72,12 +75,19 @@ int sockalive_ptrace(int request, pid_t tid, uintptr_t address, uintptr_t data);
  */
 int sockalive_stop_status(pid_t tid);
 
-/* process_vm_readv(2), process_vm_writev(2): how many bytes of the thread's memory were copied, or -errno. */
-ssize_t sockalive_read_memory(pid_t tid, uint64_t address, void *bytes, size_t size);
-ssize_t sockalive_write_memory(pid_t tid, uint64_t address, const void *bytes, size_t size);
-
 /* CPUID leaf 0xd: where a feature's part of an XSAVE area ends, in bytes; 0: this processor has no such feature. */
 uint32_t sockalive_xsave_end(unsigned feature);
+
+/* ---- privileges.c: a process with fewer rights --------------------------------- */
+
+/* fork(2), which Swift does not offer: the child has the calling thread alone. The child's PID, 0 in it, or -errno. */
+pid_t sockalive_fork(void);
+
+/*
+ * This process becomes one of that user, that group and those groups for good: real, effective and saved, without any
+ * capability; nobody else of that user may trace it or read its memory. 0, or -errno, after which it must end.
+ */
+int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
 
 /* ---- namespaces.c: a private world for the demo ---------------------------- */
 
@@ -109,6 +119,13 @@ int sockalive_hangup_wakes(void);
 /* Whether SIGHUP came since it was last taken. */
 bool sockalive_is_hung_up(void);
 void sockalive_take_hangup(void);
+
+/*
+ * SIGTSTP, SIGTTIN and SIGTTOU wait: nobody stops this process from its terminal. Which of them the calling thread
+ * blocked already, for sockalive_let_job_control_stop.
+ */
+uint64_t sockalive_hold_job_control(void);
+void sockalive_let_job_control_stop(uint64_t mask);
 
 /* Sleeps for so long, or until one of the three signals comes or has come. */
 void sockalive_rest(int64_t nanoseconds);

@@ -7,16 +7,22 @@ struct BorrowedRows {
     let namespace: NetworkNamespace
 
     /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
-    func rows(of walk: DescriptorWalk) -> [UInt64: SocketRow]? {
+    ///
+    /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
+    func rows(of walk: DescriptorWalk) -> [UInt64: [SocketRow]]? {
         guard !walk.needsThreads else { return nil }
-        var rows: [UInt64: SocketRow] = [:]
+        var rows: [UInt64: [SocketRow]] = [:]
         for (process, holdings) in walk.holdings {
             guard let owner = process.handle.descriptor else { return nil }
-            for holding in holdings where rows[holding.inode] == nil {
+            for holding in holdings {
                 do {
-                    let socket = try BorrowedSocket(pidfd: owner, fd: holding.fd, inode: holding.inode)
+                    let identity = SocketIdentity(inode: holding.inode)
+                    let socket = try BorrowedSocket(pidfd: owner, fd: holding.fd, identity: identity)
+                    let known = rows[holding.inode] ?? []
+                    if let cookie = socket.cookie, known.contains(where: { $0.cookie == cookie }) { continue }
                     guard let row = socket.row(), tables.selection.accepts(wholly: row) else { continue }
-                    rows[row.inode] = row
+                    if known.contains(where: { $0.isSameConnection(as: row) }) { continue }
+                    rows[row.inode, default: []].append(row)
                 } catch Errno.staleNFSFileHandle, Errno.badFileDescriptor, Errno.noSuchProcess {
                     // Closed since.
                 } catch {
@@ -27,14 +33,20 @@ struct BorrowedRows {
         return withTimers(rows, seenBy: walk.holdings.map(\.process))
     }
 
-    private func withTimers(_ rows: [UInt64: SocketRow], seenBy members: [MatchedProcess]) -> [UInt64: SocketRow] {
+    private func withTimers(
+        _ rows: [UInt64: [SocketRow]], seenBy members: [MatchedProcess]
+    ) -> [UInt64: [SocketRow]] {
         guard !rows.isEmpty, var diag = try? tables.diagSocket(in: namespace, seenBy: members) else { return rows }
-        return rows.mapValues { row in
-            guard row.state == .established,
-                let exact = try? diag.row(family: row.family, local: row.local, remote: row.remote),
-                exact.inode == row.inode, exact.state == .established
-            else { return row }
-            return exact
+        return rows.mapValues { rows in
+            rows.map { row in
+                guard row.state == .established,
+                    var exact = try? diag.row(family: row.family, local: row.local, remote: row.remote),
+                    exact.inode == row.inode, exact.state == .established
+                else { return row }
+                // Of an MPTCP socket the table shows a subflow, whose cookie is another.
+                exact.cookie = row.cookie
+                return exact
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ extension BorrowedSocket {
     /// What the socket says of itself, as a row of the table would; nil if it is no TCP socket that is
     /// established or listening.
     func row() -> SocketRow? {
-        guard let kind = option(SO_PROTOCOL), kind == Int32(IPPROTO_TCP) || kind == Self.multipath,
-            let domain = option(SO_DOMAIN), domain == AF_INET || domain == AF_INET6,
+        guard let kind = option(SO_PROTOCOL, like: Int32(0)), kind == Int32(IPPROTO_TCP) || isMultipath,
+            let domain = option(SO_DOMAIN, like: Int32(0)), domain == AF_INET || domain == AF_INET6,
             let (state, idleSeconds) = stateAndIdle(),
             let local = endpoint(getsockname)
         else { return nil }
@@ -15,16 +15,7 @@ extension BorrowedSocket {
         guard let remote = state == .listen ? nowhere : endpoint(getpeername) else { return nil }
         return SocketRow(
             family: family, local: local, remote: remote, state: state, timer: .other, uid: owner, inode: inode,
-            idleSeconds: state == .established ? idleSeconds : nil)
-    }
-
-    /// IPPROTO_MPTCP
-    private static let multipath: Int32 = 262
-
-    private func option(_ name: Int32) -> Int32? {
-        var value: Int32 = 0
-        var length = socklen_t(MemoryLayout<Int32>.size)
-        return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) == 0 ? value : nil
+            idleSeconds: state == .established ? idleSeconds : nil, cookie: cookie)
     }
 
     private func stateAndIdle() -> (SocketRow.State, Double?)? {

@@ -10,6 +10,9 @@ struct DescriptorWalk {
     /// Some are not in the main thread's table, the only one that pidfd_getfd(2) looks into.
     private(set) var needsThreads = false
 
+    /// How many descriptors that are.
+    var count: Int { holdings.reduce(0) { $0 + $1.holdings.count } }
+
     private static let mostThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
     private static let mostTables = 64
@@ -18,7 +21,7 @@ struct DescriptorWalk {
     ///   - wanted: only these sockets; nil is all of them.
     ///   - mayGoOn: asked before each process and each of its threads.
     init(
-        procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: SocketRow]?, mayGoOn: () -> StopReason?
+        procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: [SocketRow]]?, mayGoOn: () -> StopReason?
     ) throws(StopReason) {
         for process in members {
             if let reason = mayGoOn() { throw reason }
@@ -48,7 +51,7 @@ struct DescriptorWalk {
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads) where thread != pid {
-            // Whoever asks next hears of it.
+            // Stop here; the next question of the caller gets the reason.
             if mayGoOn() != nil { break }
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
             guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }

@@ -19,6 +19,25 @@ public struct DiscoveredSocket: Equatable, Sendable {
     public let row: SocketRow
 
     public var inode: UInt64 { row.inode }
+    public var cookie: UInt64? { row.cookie }
+
+    /// Other sockets of the same table have the same inode: only the cookie, or its two ends, tell it apart.
+    var sharesInode = false
+
+    var identity: SocketIdentity { SocketIdentity(inode: inode, cookie: cookie, sharesInode: sharesInode) }
+}
+
+/// Which socket a descriptor has to be.
+struct SocketIdentity: Equatable {
+    let inode: UInt64
+    let cookie: UInt64?
+    let sharesInode: Bool
+
+    init(inode: UInt64, cookie: UInt64? = nil, sharesInode: Bool = false) {
+        self.inode = inode
+        self.cookie = cookie
+        self.sharesInode = sharesInode
+    }
 }
 
 /// What discovery found, and what stood in its way.

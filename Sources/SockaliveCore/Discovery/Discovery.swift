@@ -30,7 +30,8 @@ public struct Discovery {
         let finder = ProcessFinder(procfs: procfs, selection: selection.processes)
         let processes = try finder.processes()
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
-        var collector = SocketCollector(finder: finder)
+        // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
+        var collector = SocketCollector(finder: finder, areCookiesGlobal: mayBorrow)
         for (namespace, members) in Dictionary(grouping: processes, by: \.namespace) {
             try collect(members, of: namespace, tables, mayGoOn, into: &collector)
         }
@@ -41,17 +42,17 @@ public struct Discovery {
         _ members: [MatchedProcess], of namespace: NetworkNamespace, _ tables: SocketTables,
         _ mayGoOn: () -> StopReason?, into collector: inout SocketCollector
     ) throws {
-        var rows: [UInt64: SocketRow]?
+        var rows: [UInt64: [SocketRow]]?
         if members.count > Self.fewProcesses {
             rows = try tables.rows(of: namespace, seenBy: members, inodes: nil)
             if rows?.isEmpty == true { return }
         }
         let walk = try DescriptorWalk(procfs: procfs, members: members, wanted: rows, mayGoOn: mayGoOn)
         if walk.inodes.isEmpty && walk.denied.isEmpty { return }
-        if rows == nil, mayBorrow, walk.denied.isEmpty, walk.inodes.count <= Self.fewSockets {
+        if rows == nil, mayBorrow, walk.denied.isEmpty, walk.count <= Self.fewSockets {
             rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: walk)
         }
-        let found: [UInt64: SocketRow]
+        let found: [UInt64: [SocketRow]]
         if let rows {
             found = rows
         } else {
@@ -59,9 +60,30 @@ public struct Discovery {
         }
         for (process, holdings) in walk.holdings {
             // The rows may be younger than the descriptors: who died meanwhile is not believed.
-            let matching = holdings.compactMap { holding in found[holding.inode].map { (holding.fd, $0) } }
+            let matching = holdings.flatMap { holding in
+                self.rows(of: holding, in: process, among: found[holding.inode] ?? []).map { (holding.fd, $0) }
+            }
             if !matching.isEmpty && process.handle.isAlive(procfs) { collector.add(process, matching) }
         }
         for (process, error) in walk.denied { collector.deny(process, error, rows: found) }
+    }
+
+    /// Which of the rows with its inode a descriptor stands for. As a rule there is one.
+    ///
+    /// Several are the subflows of an MPTCP socket; or sockets that got the same number, because an inode has 32 bits.
+    /// The descriptor itself tells, where it can be borrowed. Else each socket is sought under each descriptor, and
+    /// its cookie is asked for before anything is set.
+    private func rows(of holding: Holding, in process: MatchedProcess, among rows: [SocketRow]) -> [SocketRow] {
+        guard rows.count > 1 else { return rows }
+        if mayBorrow, let owner = process.handle.descriptor,
+            let socket = try? BorrowedSocket(
+                pidfd: owner, fd: holding.fd, identity: SocketIdentity(inode: holding.inode))
+        {
+            if socket.isMultipath { return rows.longestIdle.map { [$0] } ?? [] }
+            if let cookie = socket.cookie { return rows.filter { $0.cookie == cookie } }
+        }
+        // Before MPTCP (Linux 5.6) no two rows are one socket.
+        let hasMultipath = procfs.identity("sys/net/mptcp") != nil
+        return hasMultipath ? rows.longestIdle.map { [$0] } ?? [] : rows
     }
 }

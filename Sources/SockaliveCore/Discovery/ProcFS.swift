@@ -55,6 +55,13 @@ public final class ProcFS {
         }
     }
 
+    /// - Parameter process: `PID`, `self` or `PID/task/TID`.
+    /// - Throws: `Errno`; `ioError` where the text is not of the form that proc_pid_status(5) describes.
+    func status(_ process: String) throws -> ProcessStatus {
+        guard let status = try read("\(process)/status", { ProcessStatus($0) }) else { throw Errno.ioError }
+        return status
+    }
+
     /// The first bytes of a file that may be large; with a count of 0 only whether it may be opened.
     func prefix(of path: String, count: Int) throws -> [UInt8] {
         let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)

@@ -46,7 +46,7 @@ struct ProcessFinder {
     func info(of process: MatchedProcess) -> ProcessInfo? {
         let pid = process.pid
         guard let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
-            let status = try? procfs.read("\(pid)/status", { ProcessStatus($0) })
+            let status = try? procfs.status("\(pid)")
         else { return nil }
         return ProcessInfo(
             pid: pid, name: stat.name, executable: executable(pid), uid: status.uid,
@@ -73,7 +73,7 @@ struct ProcessFinder {
         guard isCalled(pid), hasWantedExecutable(pid)
         else { return false }
         guard let uid = selection.uid else { return true }
-        return (try? procfs.read("\(pid)/status") { ProcessStatus($0) })??.uid == uid
+        return (try? procfs.status("\(pid)"))?.users.areAll(uid) ?? false
     }
 
     /// Neither names nor numbers: the executable alone selects.

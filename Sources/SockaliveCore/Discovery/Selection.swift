@@ -6,7 +6,8 @@ public struct ProcessSelection: Hashable, Sendable {
     public var anyProcess: Bool
     /// Only processes whose executable is exactly this path.
     public var executable: String?
-    /// Only processes with this effective user.
+    /// Only processes whose real, effective and saved user all are this one: somebody who starts a set-user-ID
+    /// program under the name that is looked for stays its real user.
     public var uid: UInt32?
 
     public init(

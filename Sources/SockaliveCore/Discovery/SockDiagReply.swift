@@ -62,6 +62,8 @@ struct SockDiagMessage {
     }
 
     var inode: UInt64 { UInt64(field(68, UInt32.self)) }
+    /// Two 32-bit halves, the lower one first (net/core/sock_diag.c, sock_diag_save_cookie).
+    var cookie: UInt64 { UInt64(field(48, UInt32.self)) << 32 | UInt64(field(44, UInt32.self)) }
     var localPort: UInt16 { field(4, UInt16.self).byteSwappedFromNetwork }
     var remotePort: UInt16 { field(6, UInt16.self).byteSwappedFromNetwork }
 
@@ -77,7 +79,7 @@ struct SockDiagMessage {
             local: Endpoint(address: local, port: localPort),
             remote: Endpoint(address: remote, port: remotePort),
             state: state, timer: timer, uid: field(64, UInt32.self), inode: inode,
-            idleSeconds: state == .established ? idleSeconds : nil)
+            idleSeconds: state == .established ? idleSeconds : nil, cookie: cookie)
     }
 
     /// AF_INET and AF_INET6.

@@ -61,7 +61,10 @@ struct SockDiagSocket: ~Copyable {
 
     /// Signs of life of the connection that a row stands for; nil where it is gone, or another by now.
     mutating func pulse(of row: SocketRow) throws(Errno) -> Pulse? {
-        try connection(row.family, row.local, row.remote) { $0.inode == row.inode ? $0.pulse : nil }
+        try connection(row.family, row.local, row.remote) { message in
+            let isSame = message.inode == row.inode && (row.cookie ?? message.cookie) == message.cookie
+            return isSame ? message.pulse : nil
+        }
     }
 
     private mutating func connection<Value>(

@@ -2,21 +2,38 @@ import SystemPackage
 
 /// Gathers holdings into sockets: however many descriptors and processes hold one, it is one.
 struct SocketCollector {
+    /// What makes a socket the same one. The inode alone does not: it has 32 bits and is given again after some hours
+    /// of making sockets, and each network namespace is looked at by itself.
+    private struct Key: Hashable {
+        let inode: UInt64
+        let cookie: UInt64?
+        /// nil where the cookie tells sockets of all namespaces apart.
+        let namespace: NetworkNamespace?
+        /// Its two ends, where there is no cookie.
+        let ends: [Endpoint]
+    }
+
     private struct Entry {
         let process: ProcessInfo
         let row: SocketRow
+        let key: Key
         var holders: [SocketHolder]
     }
 
     private let finder: ProcessFinder
+    private let areCookiesGlobal: Bool
     private var entries: [Entry] = []
-    private var indexByInode: [UInt64: Int] = [:]
+    private var indexByKey: [Key: Int] = [:]
+    /// How many sockets have an inode.
+    private var countByInode: [UInt64: Int] = [:]
     private var handles: [Int32: ProcessHandle] = [:]
-    private var hidden: [(process: MatchedProcess, rows: [UInt64: SocketRow])] = []
+    private var hidden: [(process: MatchedProcess, rows: [UInt64: [SocketRow]])] = []
     private var denied: [Int32: Errno] = [:]
 
-    init(finder: ProcessFinder) {
+    /// - Parameter areCookiesGlobal: no two sockets of two namespaces have one cookie (Linux 5.4).
+    init(finder: ProcessFinder, areCookiesGlobal: Bool) {
         self.finder = finder
+        self.areCookiesGlobal = areCookiesGlobal
     }
 
     /// Only processes with a matching socket are read any further.
@@ -24,30 +41,44 @@ struct SocketCollector {
         guard let info = finder.info(of: process) else { return }
         handles[process.pid] = process.handle
         for (fd, row) in holdings {
+            let key = key(of: row, in: process.namespace)
             let holder = SocketHolder(pid: process.pid, fd: fd)
-            if let index = indexByInode[row.inode] {
+            if let index = indexByKey[key] {
                 entries[index].holders.append(holder)
             } else {
-                indexByInode[row.inode] = entries.count
-                entries.append(Entry(process: info, row: row, holders: [holder]))
+                add(Entry(process: info, row: row, key: key, holders: [holder]))
             }
         }
     }
 
-    mutating func deny(_ process: MatchedProcess, _ error: Errno, rows: [UInt64: SocketRow]) {
+    mutating func deny(_ process: MatchedProcess, _ error: Errno, rows: [UInt64: [SocketRow]]) {
         denied[process.pid] = error
         hidden.append((process, rows))
+    }
+
+    private func key(of row: SocketRow, in namespace: NetworkNamespace) -> Key {
+        let isGlobal = areCookiesGlobal && row.cookie != nil
+        return Key(
+            inode: row.inode, cookie: row.cookie, namespace: isGlobal ? nil : namespace,
+            ends: row.cookie == nil ? [row.local, row.remote] : [])
+    }
+
+    private mutating func add(_ entry: Entry) {
+        indexByKey[entry.key] = entries.count
+        countByInode[entry.row.inode, default: 0] += 1
+        entries.append(entry)
     }
 
     /// The sockets by process and number; behind them those out of reach.
     mutating func snapshot(processes: [Int32]) -> Snapshot {
         for index in entries.indices { entries[index].holders.sort() }
         entries.sort { $0.holders[0] < $1.holders[0] }
-        indexByInode = Dictionary(uniqueKeysWithValues: entries.enumerated().map { ($1.row.inode, $0) })
         addHidden()
-        return Snapshot(
-            sockets: entries.map { DiscoveredSocket(process: $0.process, holders: $0.holders, row: $0.row) },
-            processes: processes, denied: denied, handles: handles)
+        let sockets = entries.map {
+            DiscoveredSocket(
+                process: $0.process, holders: $0.holders, row: $0.row, sharesInode: countByInode[$0.row.inode] != 1)
+        }
+        return Snapshot(sockets: sockets, processes: processes, denied: denied, handles: handles)
     }
 
     /// A socket that nobody readable holds, and whose user is that of a process that may not be
@@ -55,10 +86,9 @@ struct SocketCollector {
     private mutating func addHidden() {
         for (process, rows) in hidden.sorted(by: { $0.process.pid < $1.process.pid }) {
             guard !rows.isEmpty, let info = finder.info(of: process) else { continue }
-            for row in rows.values.sorted(by: { $0.inode < $1.inode })
-            where row.uid == info.uid && indexByInode[row.inode] == nil {
-                indexByInode[row.inode] = entries.count
-                entries.append(Entry(process: info, row: row, holders: []))
+            for row in rows.values.joined().sorted(by: { $0.inode < $1.inode }) where row.uid == info.uid {
+                let key = key(of: row, in: process.namespace)
+                if indexByKey[key] == nil { add(Entry(process: info, row: row, key: key, holders: [])) }
             }
         }
     }

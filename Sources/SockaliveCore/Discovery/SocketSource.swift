@@ -31,14 +31,14 @@ struct SocketTables {
     let source: SocketSource
     let selection: SocketSelection
 
-    /// The rows by inode.
+    /// The rows by inode, as a rule one each.
     ///
     /// - Parameters:
     ///   - members: processes of the namespace; the first that is still there lends its view of it.
     ///   - inodes: only these sockets; nil is all of them.
     func rows(
         of namespace: NetworkNamespace, seenBy members: [MatchedProcess], inodes: Set<UInt64>?
-    ) throws(SourceFailure) -> [UInt64: SocketRow] {
+    ) throws(SourceFailure) -> [UInt64: [SocketRow]] {
         if source == .diag || (source == .auto && procfs.isOwn) {
             do {
                 return try diagRows(of: namespace, seenBy: members, inodes: inodes)
@@ -51,9 +51,9 @@ struct SocketTables {
 
     private func diagRows(
         of namespace: NetworkNamespace, seenBy members: [MatchedProcess], inodes: Set<UInt64>?
-    ) throws(Errno) -> [UInt64: SocketRow] {
+    ) throws(Errno) -> [UInt64: [SocketRow]] {
         var socket = try diagSocket(in: namespace, seenBy: members)
-        var rows: [UInt64: SocketRow] = [:]
+        var rows: [UInt64: [SocketRow]] = [:]
         try socket.dump(listeners: selection.listeners, ports: selection.ports) { message in
             // Inode 0: a connection that no process has accepted yet.
             guard message.inode != 0, inodes?.contains(message.inode) ?? true,
@@ -71,8 +71,8 @@ struct SocketTables {
     }
 
     /// A missing file means that this kernel lacks the address family, or that the process is gone.
-    private func procfsRows(seenBy members: [MatchedProcess], inodes: Set<UInt64>?) -> [UInt64: SocketRow] {
-        var rows: [UInt64: SocketRow] = [:]
+    private func procfsRows(seenBy members: [MatchedProcess], inodes: Set<UInt64>?) -> [UInt64: [SocketRow]] {
+        var rows: [UInt64: [SocketRow]] = [:]
         for member in members {
             for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
                 let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
@@ -90,11 +90,30 @@ struct SocketTables {
     }
 }
 
-extension [UInt64: SocketRow] {
+extension [UInt64: [SocketRow]] {
+    /// A dump that is repeated tells of a socket once more.
+    fileprivate mutating func add(_ row: SocketRow) {
+        guard let others = self[row.inode] else {
+            self[row.inode] = [row]
+            return
+        }
+        if let index = others.firstIndex(where: { $0.isSameConnection(as: row) }) {
+            self[row.inode]![index] = row
+        } else {
+            self[row.inode]!.append(row)
+        }
+    }
+}
+
+extension SocketRow {
+    /// Within one network namespace.
+    func isSameConnection(as other: SocketRow) -> Bool {
+        cookie == other.cookie && family == other.family && local == other.local && remote == other.remote
+    }
+}
+
+extension [SocketRow] {
     /// All subflows of an MPTCP socket bear its inode (net/mptcp/subflow.c, mptcp_subflow_create_socket): the
     /// one that has been idle for longest stands for it, being the first that a firewall forgets.
-    fileprivate mutating func add(_ row: SocketRow) {
-        if let other = self[row.inode], other.idleSeconds ?? 0 > row.idleSeconds ?? 0 { return }
-        self[row.inode] = row
-    }
+    var longestIdle: SocketRow? { self.max { ($0.idleSeconds ?? 0) < ($1.idleSeconds ?? 0) } }
 }

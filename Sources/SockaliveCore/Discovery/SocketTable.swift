@@ -33,6 +33,9 @@ public struct SocketRow: Equatable, Sendable {
     /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since the last
     /// ACK received (include/net/tcp.h, keepalive_time_elapsed). nil where the source does not say.
     public var idleSeconds: Double?
+    /// The kernel's number for the socket: 64 bits, never given twice (SO_COOKIE, Linux 4.12; idiag_cookie). An inode
+    /// has 32, and they begin again. nil where the source does not say.
+    public var cookie: UInt64?
 }
 
 /// Reads `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).

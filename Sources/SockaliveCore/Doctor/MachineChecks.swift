@@ -41,17 +41,15 @@ struct MachineChecks {
 
     var processMemory: Check {
         guard case .amd64 = facts.architecture else {
-            return .ok("process_vm", "not needed: only ptrace injection uses it")
+            return .ok("process_memory", "not needed: only ptrace injection uses it")
         }
         guard let error = facts.processMemoryError else {
-            return .ok("process_vm", "process_vm_readv and process_vm_writev answer")
+            return .ok("process_memory", "/proc/PID/mem can be read and written")
         }
         return .obstacle(
-            "process_vm", isFatal: !facts.hasPidfd,
-            "process_vm_readv does not answer (\(error.name)): ptrace injection needs it",
-            remedy: error == .noFunction
-                ? "Linux 3.2 with CONFIG_CROSS_MEMORY_ATTACH brings it; in a container its seccomp profile may hide it"
-                : "a seccomp filter forbids it: run on the host itself, or allow it in the profile")
+            "process_memory", isFatal: !facts.hasPidfd,
+            "/proc/self/mem cannot be read and written (\(error.name)): ptrace injection needs it",
+            remedy: "a sandbox hides it: run on the host itself, or with /proc mounted as it is there")
     }
 
     var seccomp: Check {

@@ -6,16 +6,16 @@ extension MachineFacts {
     /// - Parameters:
     ///   - sysfs: nil where `/sys` is not there, as in a chroot.
     static func gathered(procfs: ProcFS, sysfs: ProcFS?) -> MachineFacts {
-        let status = procfs.text("self/status")
+        let status = try? procfs.status("self")
         return MachineFacts(
             release: ForeignText((procfs.text("sys/kernel/osrelease") ?? []).dropTrailingNewlines),
             architecture: .here,
             pidfdOpenError: pidfdOpenError(),
             pidfdGetfdError: MethodChoice.borrowError(),
-            processMemoryError: processMemoryError(),
+            processMemoryError: processMemoryError(procfs),
             uid: geteuid(),
-            capabilities: Capabilities(status: status ?? []),
-            seccomp: status.flatMap { ProcessStatus($0)?.seccomp } ?? 0,
+            capabilities: status?.effectiveCapabilities ?? [],
+            seccomp: status?.seccomp ?? 0,
             yama: procfs.number("sys/kernel/yama/ptrace_scope"),
             selinux: SELinux(procfs: procfs, sysfs: sysfs),
             appArmor: AppArmor(procfs: procfs, sysfs: sysfs),
@@ -31,13 +31,18 @@ extension MachineFacts {
     }
 
     /// What a kernel and its filters allow can only be tried, and on oneself it needs no rights.
-    private static func processMemoryError() -> Errno? {
-        var byte: UInt64 = 1
-        return withUnsafeMutableBytes(of: &byte) { bytes in
-            let address = UInt64(UInt(bitPattern: bytes.baseAddress))
-            let read = sockalive_read_memory(getpid(), address, bytes.baseAddress, bytes.count)
-            let written = sockalive_write_memory(getpid(), address, bytes.baseAddress, bytes.count)
-            return error(Int32(min(read, written)))
+    private static func processMemoryError(_ procfs: ProcFS) -> Errno? {
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 8, alignment: 8)
+        defer { bytes.deallocate() }
+        bytes.initializeMemory(as: UInt8.self, repeating: 1)
+        let address = UInt64(UInt(bitPattern: bytes.baseAddress))
+        do throws(Errno) {
+            let memory = try TargetMemory(procfs: procfs, thread: "self", isWritten: true)
+            try memory.write(UnsafeRawBufferPointer(bytes), to: address)
+            try memory.read(address, into: bytes)
+            return nil
+        } catch {
+            return error
         }
     }
 

@@ -47,7 +47,7 @@ struct TargetFacts: Equatable, Sendable {
 extension TargetFacts {
     /// nil if the process is gone by now.
     init?(pid: Int32, sockets: Int, procfs: ProcFS, sysfs: ProcFS?) {
-        guard let status = try? procfs.read("\(pid)/status", { ProcessStatus($0) }) else { return nil }
+        guard let status = try? procfs.status("\(pid)") else { return nil }
         self.pid = pid
         name = ForeignText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
         executable = (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedMark) }
@@ -90,8 +90,12 @@ extension TargetFacts {
             let path = String(decoding: fields[2], as: UTF8.self)
             if fields[0].elementsEqual("0".utf8) {
                 let folders = ["fs/cgroup", "fs/cgroup/unified"]
-                let events = folders.lazy.compactMap { sysfs.text("\($0)\(path)/cgroup.events") }.first ?? []
-                if String(decoding: events, as: UTF8.self).contains("frozen 1") { return true }
+                // One file read once: what a lazy sequence reads, it may read twice, and find two answers.
+                for folder in folders {
+                    guard let events = sysfs.text("\(folder)\(path)/cgroup.events") else { continue }
+                    if String(decoding: events, as: UTF8.self).contains("frozen 1") { return true }
+                    break
+                }
             } else if fields[1].elementsEqual("freezer".utf8) {
                 let state = sysfs.text("fs/cgroup/freezer\(path)/freezer.state") ?? []
                 if state.starts(with: "FR".utf8) { return true }

@@ -1,5 +1,3 @@
-import CSockalive
-import Glibc
 import SystemPackage
 
 /// A process of our own to try everything on: it holds a live TCP connection, and tells what its keepalive is.
@@ -88,23 +86,10 @@ struct Trial {
     private func apply(
         _ treatment: KeepaliveTreatment, to socket: DiscoveredSocket, _ holder: SocketHolder, _ method: Method
     ) throws -> Int {
-        switch method {
-        case .pidfd:
-            // Our own child: its number is not given away before it is waited for.
-            let owner = sockalive_pidfd_open(holder.pid)
-            guard owner >= 0 else { throw Errno(rawValue: -owner) }
-            defer { close(owner) }
-            var borrowed = try BorrowedSocket(pidfd: owner, fd: holder.fd, inode: socket.inode)
-            _ = try treatment.run(on: &borrowed)
-            return 0
-        case .ptrace:
-            return try onOwnThread {
-                let inspector = TargetInspector(procfs: procfs, holder: holder, inode: socket.inode)
-                var remote = try RemoteSocket(inspector.target(known: nil))
-                _ = try treatment.run(on: &remote)
-                return remote.release()
-            }
-        }
+        // Our own child: its number is not given away before it is waited for.
+        guard let handle = ProcessHandle(pid: holder.pid, procfs: procfs) else { throw Errno.noSuchProcess }
+        let reach = LocalReach(procfs: procfs, method: method, handles: [holder.pid: handle])
+        return try reach.apply(treatment, to: socket.identity, through: holder).pausedMicroseconds
     }
 
     private static let notReadBack = SocketFailure(

@@ -60,7 +60,16 @@ struct Diagnosis {
             return SocketFailure(
                 .unsupported, error, "this kernel (\(kernelRelease)) has no ptrace, or a filter hides it",
                 remedy: "run it outside the container or the sandbox that filters system calls")
-        case .descriptor: return changed(error, holder)
+        case .replaced:
+            return SocketFailure(
+                .other, error, "PID \(pid) started another program while it was held; nothing was written into that",
+                remedy: "run again; if it happens again, somebody plays tricks: look at what PID \(pid) is")
+        case .tampered:
+            return SocketFailure(
+                .other, error,
+                "PID \(pid) or a process that shares its memory led the held thread to another call; it was not made",
+                remedy: "somebody plays tricks: look at what PID \(pid) is, and leave it out with --user or --exe")
+        case .descriptor where error == .staleNFSFileHandle: return changed(error, holder)
         case .gone: return gone(error, pid)
         case _ where error == .noSuchProcess: return gone(error, pid)
         case .stop, .chooseThread:
@@ -71,6 +80,9 @@ struct Diagnosis {
             return SocketFailure(
                 .permission, error, "PID \(pid) has a seccomp filter that may kill it for a foreign call",
                 remedy: "run as root with CAP_SYS_ADMIN, which may suspend the filter, or use --method pidfd")
+        case .prepare where error.isPermission, .descriptor where error.isPermission,
+            .chooseThread where error.isPermission:
+            return denied(error, pid)
         case .prepare:
             return SocketFailure(
                 .other, error, "PID \(pid) offers no safe place to call from (\(error)); nothing was changed",
@@ -92,7 +104,7 @@ struct Diagnosis {
 
     /// First the tracer, then the rights, then Yama: the order in which one rules the other out.
     private func denied(_ error: Errno, _ pid: Int32) -> SocketFailure {
-        let status = try? procfs.read("\(pid)/status") { ProcessStatus($0) }
+        let status = try? procfs.status("\(pid)")
         if method == .ptrace, let tracer = status?.tracer, tracer != 0 {
             let name = (try? procfs.read("\(tracer)/comm") { ForeignText($0.dropLast()) })?.escaped ?? "?"
             return SocketFailure(
@@ -106,7 +118,7 @@ struct Diagnosis {
     var rights: String {
         let yama = procfs.number("sys/kernel/yama/ptrace_scope")
         if yama == 3 { return "kernel.yama.ptrace_scope is 3: nobody may, not even root, until the next boot" }
-        let held = Capabilities(status: procfs.text("self/status") ?? [])
+        let held = ProcessStatus(procfs.text("self/status") ?? [])?.effectiveCapabilities ?? []
         guard held.contains(.sysPtrace) else {
             let scope = yama.map { $0 > 0 ? " (kernel.yama.ptrace_scope is \($0))" : "" } ?? ""
             return "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH\(scope)"

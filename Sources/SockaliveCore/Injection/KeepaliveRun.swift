@@ -48,7 +48,7 @@ public struct KeepaliveRun {
             let reached = try reach.apply(treatment, to: socket)
             return SocketResult(
                 socket: socket, outcome: reached.outcome, method: reached.method, crashSafe: reached.crashSafe,
-                pausedMicroseconds: reached.pausedMicroseconds)
+                rights: reached.rights, pausedMicroseconds: reached.pausedMicroseconds)
         } catch {
             return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
         }
@@ -103,6 +103,8 @@ public struct SocketResult: Sendable {
     /// Whether the target would have recovered by itself, had this process been killed while it held it;
     /// nil where it was not held.
     public let crashSafe: Bool?
+    /// With whose rights it was reached; nil where it was not.
+    public let rights: Rights?
     public internal(set) var pausedMicroseconds: Int
     public internal(set) var failure: SocketFailure?
     /// nil where the connection was not asked.
@@ -110,7 +112,7 @@ public struct SocketResult: Sendable {
 
     init(
         socket: DiscoveredSocket, outcome: KeepaliveTreatment.Outcome, method: Method, crashSafe: Bool? = nil,
-        pausedMicroseconds: Int
+        rights: Rights?, pausedMicroseconds: Int
     ) {
         self.socket = socket
         self.action = outcome.action
@@ -120,6 +122,7 @@ public struct SocketResult: Sendable {
         self.idleSeconds = socket.row.state == .listen ? nil : socket.row.idleSeconds ?? outcome.idleSeconds
         self.method = method
         self.crashSafe = crashSafe
+        self.rights = rights
         self.pausedMicroseconds = pausedMicroseconds
         self.failure = nil
     }
@@ -133,6 +136,7 @@ public struct SocketResult: Sendable {
         self.idleSeconds = socket.row.idleSeconds
         self.method = nil
         self.crashSafe = nil
+        self.rights = nil
         self.pausedMicroseconds = 0
         self.failure = failure
     }

@@ -21,7 +21,7 @@ struct KeepaliveTreatment: SocketTreatment {
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         let before = try socket.keepalive()
-        let idleSeconds = readsIdleTime ? try? socket.pulse().idleSeconds : nil
+        let idleSeconds = readsIdleTime ? try idleSeconds(of: &socket) : nil
         var outcome = Outcome(
             before: before, after: before, planned: before, idleSeconds: idleSeconds, action: .none)
         guard let request else { return outcome }
@@ -38,6 +38,15 @@ struct KeepaliveTreatment: SocketTreatment {
             throw SocketFailure.fought
         }
         return outcome
+    }
+
+    /// nil where the socket does not tell. A target that cannot be reached any more ends the treatment.
+    private func idleSeconds(of socket: inout some SocketOptions & ~Copyable) throws -> Double? {
+        do {
+            return try socket.pulse().idleSeconds
+        } catch is Errno {
+            return nil
+        }
     }
 }
 

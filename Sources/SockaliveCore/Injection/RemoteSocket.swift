@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// A socket reached inside the process that owns it: one thread of that process is held still by
@@ -5,7 +6,9 @@ import SystemPackage
 /// the value goes away.
 struct RemoteSocket: ~Copyable, SocketOptions {
     /// How far it came.
-    enum Stage {
+    ///
+    /// The numbers are those of ``WorkerReply``.
+    enum Stage: Int64 {
         /// This architecture, or this kind of target (x32, an odd code segment).
         case unsupported
         /// No thread to hold: ESRCH gone or zombie, EBUSY in state D.
@@ -22,12 +25,16 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         case descriptor
         /// The remote call did not come to its end.
         case call
+        /// Another thread, or a process that shares the memory, led the held thread elsewhere. Nothing was called.
+        case tampered
+        /// The thread runs another program by now (execve(2)). Nothing was written into that.
+        case replaced
         /// The target exited while it was held.
         case gone
     }
 
     /// Why a process could not be held, or a remote call not made.
-    struct Refusal: Error {
+    struct Refusal: Error, Equatable {
         let stage: Stage
         let errno: Errno
     }
@@ -44,9 +51,27 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     var isCrashSafe: Bool { thread.isCrashSafe }
 
     /// Lets the thread go on; answers for how long it stood still, in microseconds.
-    consuming func release() -> Int {
-        let (seconds, attoseconds) = thread.letGo().components
+    ///
+    /// - Throws: ``Refusal`` where what was found could not be put back; the target goes on by itself.
+    consuming func release() throws(Refusal) -> Int {
+        let (seconds, attoseconds) = try ending { () throws(Errno) in try thread.letGo() }.components
         return Int(seconds) * 1_000_000 + Int((attoseconds + 500_000_000_000) / 1_000_000_000_000)
+    }
+
+    /// The link in `/proc` tells the inode alone.
+    ///
+    /// - Throws: `staleNFSFileHandle` where it is another socket with the same inode.
+    mutating func confirm(_ identity: SocketIdentity) throws {
+        guard let expected = identity.cookie else { return }
+        var cookie: UInt64 = 0
+        do {
+            _ = try withUnsafeMutableBytes(of: &cookie) {
+                try make(OptionCall(isSet: false, level: SOL_SOCKET, name: SO_COOKIE), $0)
+            }
+        } catch Errno.protocolNotAvailable {
+            return  // before Linux 4.12
+        }
+        if cookie != expected { throw Errno.staleNFSFileHandle }
     }
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
@@ -86,8 +111,7 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         do {
             return try body()
         } catch {
-            let isGone = error == .noSuchProcess
-            throw Refusal(stage: isGone ? .gone : .call, errno: isGone ? error : .ioError)
+            throw thread.refusal(for: error)
         }
     }
 }

@@ -1,3 +1,5 @@
+import CSockalive
+import Glibc
 import SystemPackage
 
 /// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
@@ -7,31 +9,34 @@ protocol SocketTreatment {
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome
 }
 
-/// Leads to sockets of other processes, one after the other.
-final class SocketReach {
-    struct Reached<Outcome> {
-        let outcome: Outcome
-        let method: Method
-        /// Whether the target would have recovered by itself, had this process been killed; nil where it
-        /// was not held.
-        var crashSafe: Bool?
-        /// How long a thread of the target stood still, microseconds.
-        var pausedMicroseconds = 0
-    }
-
+/// What came of a treatment, and how the socket was reached.
+struct Reached<Outcome> {
+    let outcome: Outcome
     let method: Method
+    /// Whether the target would have recovered by itself, had this process been killed; nil where it
+    /// was not held.
+    var crashSafe: Bool?
+    /// How long a thread of the target stood still, microseconds.
+    var pausedMicroseconds = 0
+    var rights: Rights?
+}
+
+/// Leads to sockets of other processes, one after the other: with the rights of their owner where that is possible,
+/// else with this process's own.
+final class SocketReach {
     private let procfs: ProcFS
-    private let choice: MethodChoice
-    /// The processes as discovery holds them.
-    private let handles: [Int32: ProcessHandle]
-    private var codeByProcess: [Int32: MachineCode] = [:]
+    private let local: LocalReach
+    private let workers: Workers
+    /// Processes that their owner's rights did not lead to.
+    private var outOfOwnersReach: Set<Int32> = []
 
     init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
         self.procfs = procfs
-        self.choice = choice
-        self.method = choice.resolved()
-        self.handles = handles
+        local = LocalReach(procfs: procfs, method: choice.resolved(), handles: handles)
+        workers = Workers(local: local)
     }
+
+    var method: Method { local.method }
 
     /// Applies the treatment through the first holder that lets it.
     ///
@@ -40,9 +45,9 @@ final class SocketReach {
         _ treatment: Treatment, to socket: DiscoveredSocket
     ) throws(SocketFailure) -> Reached<Treatment.Outcome> {
         var firstFailure: SocketFailure?
-        for holder in socket.holders.onePerProcess {
+        for holder in socket.holders.onePerProcess(unless: socket.sharesInode) {
             do {
-                return try apply(treatment, to: socket, through: holder)
+                return try apply(treatment, to: socket.identity, through: holder)
             } catch {
                 firstFailure = firstFailure ?? failure(for: error, holder: holder)
             }
@@ -55,54 +60,104 @@ final class SocketReach {
     }
 
     private func apply<Treatment: SocketTreatment>(
-        _ treatment: Treatment, to socket: DiscoveredSocket, through holder: SocketHolder
+        _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
-        guard method == .pidfd else { return try hold(treatment, socket, holder) }
-        do {
-            let owner = try pidfd(of: holder.pid)
-            var borrowed = try BorrowedSocket(pidfd: owner, fd: holder.fd, inode: socket.inode)
+        let status = try procfs.status("\(holder.pid)")
+        if !outOfOwnersReach.contains(holder.pid), let worker = try workers.worker(for: holder.pid, status) {
+            do {
+                return try worker.apply(treatment, to: identity, through: holder)
+            } catch is Worker.OutOfReach {
+                outOfOwnersReach.insert(holder.pid)
+            }
+        }
+        var reached = try local.apply(treatment, to: identity, through: holder)
+        reached.rights = local.rights.areCovered(by: status, "\(holder.pid)", procfs) ? .owner : .kept
+        return reached
+    }
+}
+
+/// Leads to sockets with the rights that this process has by now.
+final class LocalReach {
+    let procfs: ProcFS
+    let method: Method
+    let rights: OwnRights
+    /// The processes as discovery holds them.
+    let handles: [Int32: ProcessHandle]
+    private var codeByProcess: [Int32: MachineCode] = [:]
+
+    convenience init(procfs: ProcFS, method: Method, handles: [Int32: ProcessHandle]) {
+        self.init(procfs: procfs, method: method, handles: handles, rights: OwnRights(procfs: procfs))
+    }
+
+    init(procfs: ProcFS, method: Method, handles: [Int32: ProcessHandle], rights: OwnRights) {
+        self.procfs = procfs
+        self.method = method
+        self.handles = handles
+        self.rights = rights
+    }
+
+    func apply<Treatment: SocketTreatment>(
+        _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
+    ) throws -> Reached<Treatment.Outcome> {
+        switch method {
+        case .pidfd:
+            var borrowed = try borrow(identity, holder)
             return Reached(outcome: try treatment.run(on: &borrowed), method: .pidfd)
-        } catch let error as Errno where isElsewhere(error, holder, socket.inode) {
-            guard choice == .auto else { throw SocketFailure.otherTable(error, holder) }
-            return try hold(treatment, socket, holder)
+        case .ptrace:
+            return try hold(treatment, identity, holder)
+        }
+    }
+
+    /// pidfd_getfd(2) looks into the descriptor table of the thread that the pidfd stands for. A process's pidfd stands
+    /// for its main thread. One that has exited has no table: EBADF, or ESRCH (kernel/pid.c, __pidfd_fget); and
+    /// another thread may have a table of its own, which a pidfd of its own leads to.
+    private func borrow(_ identity: SocketIdentity, _ holder: SocketHolder) throws -> BorrowedSocket {
+        do {
+            return try BorrowedSocket(pidfd: pidfd(of: holder.pid), fd: holder.fd, identity: identity)
+        } catch let error as Errno where [.badFileDescriptor, .noSuchProcess, .staleNFSFileHandle].contains(error) {
+            let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: identity.inode)
+            guard let tid = try? choice.best(nil), tid != holder.pid else { throw error }
+            // The number may be another thread's by now: what is borrowed is compared with the socket's identity.
+            let thread = sockalive_pidfd_open_thread(tid)
+            // EINVAL before Linux 6.9: no such flag.
+            if thread == -EINVAL { throw SocketFailure.otherTable(holder) }
+            guard thread >= 0 else { throw Errno(rawValue: -thread) }
+            defer { close(thread) }
+            return try BorrowedSocket(pidfd: thread, fd: holder.fd, identity: identity)
         }
     }
 
     /// A process's code is looked for once. It may have changed since (dlclose(3), execve(2)): that is noticed
     /// while the process is held, before anything is called, and then it is looked for again.
     private func hold<Treatment: SocketTreatment>(
-        _ treatment: Treatment, _ socket: DiscoveredSocket, _ holder: SocketHolder
+        _ treatment: Treatment, _ identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
         let known = codeByProcess[holder.pid]
-        let inspector = TargetInspector(procfs: procfs, holder: holder, inode: socket.inode)
+        let inspector = TargetInspector(procfs: procfs, holder: holder, inode: identity.inode, rights: rights)
         do {
             let target = try inspector.target(known: known)
             codeByProcess[holder.pid] = target.code
-            return try hold(target, treatment)
+            return try hold(target, treatment, identity)
         } catch let refusal as RemoteSocket.Refusal where known != nil && refusal.mayBeOfOldCode {
             codeByProcess[holder.pid] = nil
-            return try hold(treatment, socket, holder)
+            return try hold(treatment, identity, holder)
         }
     }
 
     private func hold<Treatment: SocketTreatment>(
-        _ target: RemoteTarget, _ treatment: Treatment
+        _ target: RemoteTarget, _ treatment: Treatment, _ identity: SocketIdentity
     ) throws -> Reached<Treatment.Outcome> {
-        try onOwnThread {
-            var remote = try RemoteSocket(target)
-            let outcome = try treatment.run(on: &remote)
-            let isCrashSafe = remote.isCrashSafe
-            return Reached(
-                outcome: outcome, method: .ptrace, crashSafe: isCrashSafe, pausedMicroseconds: remote.release())
+        try withoutJobControlStops {
+            try onOwnThread {
+                var remote = try RemoteSocket(target)
+                if identity.sharesInode { try remote.confirm(identity) }
+                let outcome = try treatment.run(on: &remote)
+                let isCrashSafe = remote.isCrashSafe
+                return Reached(
+                    outcome: outcome, method: .ptrace, crashSafe: isCrashSafe,
+                    pausedMicroseconds: try remote.release())
+            }
         }
-    }
-
-    /// pidfd_getfd(2) looks into the main thread's descriptors. One that has exited has none: EBADF, or ESRCH
-    /// (kernel/pid.c, __pidfd_fget); and another thread may have a table of its own.
-    private func isElsewhere(_ error: Errno, _ holder: SocketHolder, _ inode: UInt64) -> Bool {
-        guard [.badFileDescriptor, .noSuchProcess, .staleNFSFileHandle].contains(error) else { return false }
-        let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
-        return (try? choice.best(nil)).map { $0 != holder.pid } ?? false
     }
 
     /// The pidfd that was opened before anything was read about the process: never another one's.
@@ -114,11 +169,12 @@ final class SocketReach {
 }
 
 extension SocketFailure {
-    fileprivate static func otherTable(_ error: Errno, _ holder: SocketHolder) -> SocketFailure {
+    static func otherTable(_ holder: SocketHolder) -> SocketFailure {
         SocketFailure(
-            .unsupported, error,
-            "descriptor \(holder.fd) of PID \(holder.pid) is not its main thread's, so it cannot be borrowed",
-            remedy: "use --method auto or ptrace")
+            .unsupported, .invalidArgument,
+            "descriptor \(holder.fd) of PID \(holder.pid) is not in its main thread's table, so it cannot be borrowed",
+            remedy: "Linux 6.9 lets a thread's own descriptor be borrowed (PIDFD_THREAD); "
+                + "until then --method ptrace reaches it")
     }
 }
 
@@ -130,9 +186,10 @@ extension RemoteSocket.Refusal {
 }
 
 extension [SocketHolder] {
-    /// A second descriptor of the same process leads nowhere that the first does not.
-    fileprivate var onePerProcess: [SocketHolder] {
+    /// A second descriptor of the same process leads nowhere that the first does not, unless several sockets have the
+    /// inode by which it was found.
+    fileprivate func onePerProcess(unless sharesInode: Bool) -> [SocketHolder] {
         var seen: Set<Int32> = []
-        return count == 1 ? self : filter { seen.insert($0.pid).inserted }
+        return count == 1 || sharesInode ? self : filter { seen.insert($0.pid).inserted }
     }
 }

@@ -2,7 +2,7 @@ import Glibc
 import SystemPackage
 
 /// One integer option of a socket: to be read, or to be set and then read.
-struct OptionExchange {
+struct OptionExchange: Equatable {
     let level: Int32
     let name: Int32
     /// nil only reads.
@@ -104,6 +104,6 @@ extension KeepaliveStep {
 
 extension [OptionExchange] {
     fileprivate func throwFirstError() throws {
-        if let error = lazy.compactMap(\.error).first { throw error }
+        if let error = compactMap(\.error).first { throw error }
     }
 }

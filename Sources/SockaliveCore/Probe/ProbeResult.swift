@@ -14,6 +14,7 @@ public struct ProbeResult: Sendable {
     let after: KeepaliveSettings?
     let idleSeconds: Double?
     let pausedMicroseconds: Int
+    let rights: Rights?
     /// nil for a listener, and where the run ended before the answer's time was over.
     let answer: ProbeAnswer?
     let failure: SocketFailure?
@@ -32,6 +33,7 @@ struct Candidate {
     let socket: DiscoveredSocket
     var armed: ProbeArming.Outcome?
     var pausedMicroseconds = 0
+    var rights: Rights?
     var after: KeepaliveSettings?
     var failure: SocketFailure?
     private var answer: ProbeAnswer?
@@ -61,7 +63,7 @@ struct Candidate {
         ProbeResult(
             socket: socket, before: armed?.found, after: after,
             idleSeconds: socket.row.state == .listen ? nil : armed?.pulse.idleSeconds,
-            pausedMicroseconds: pausedMicroseconds, answer: answer, failure: failure)
+            pausedMicroseconds: pausedMicroseconds, rights: rights, answer: answer, failure: failure)
     }
 }
 

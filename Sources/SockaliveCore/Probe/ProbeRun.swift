@@ -54,6 +54,7 @@ public struct ProbeRun {
             let reached = try reach.apply(ProbeArming(clock: clock), to: candidate.socket)
             candidate.armed = reached.outcome
             candidate.pausedMicroseconds += reached.pausedMicroseconds
+            candidate.rights = reached.rights
             if let error = reached.outcome.error, let holder = candidate.socket.holders.first {
                 finish(&candidate, .failed(reach.failure(for: error, holder: holder)))
             } else if reached.outcome.question == nil {

@@ -12,9 +12,9 @@ final class PulseReader {
         namespaces = NetworkNamespaces(procfs: procfs)
     }
 
-    func pulse(of socket: DiscoveredSocket) throws(SocketFailure) -> SocketReach.Reached<Pulse> {
+    func pulse(of socket: DiscoveredSocket) throws(SocketFailure) -> Reached<Pulse> {
         if let pulse = window(to: socket.process)?.pulse(of: socket.row) {
-            return SocketReach.Reached(outcome: pulse, method: reach.method, pausedMicroseconds: 0)
+            return Reached(outcome: pulse, method: reach.method, pausedMicroseconds: 0)
         }
         hasTouched = true
         return try reach.apply(ProbeLook(), to: socket)

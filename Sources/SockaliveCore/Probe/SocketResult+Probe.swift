@@ -30,7 +30,7 @@ extension SocketResult {
         }
         let outcome = KeepaliveTreatment.Outcome(
             before: before, after: before, planned: before, idleSeconds: probe.idleSeconds, action: .none)
-        self.init(socket: probe.socket, outcome: outcome, method: method, pausedMicroseconds: 0)
+        self.init(socket: probe.socket, outcome: outcome, method: method, rights: probe.rights, pausedMicroseconds: 0)
         add(probe)
     }
 

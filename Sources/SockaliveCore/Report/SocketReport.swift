@@ -7,6 +7,7 @@ public struct SocketReport: Encodable, Sendable {
     @Nullable var fd: Int32?
     let holders: [HolderReport]
     let inode: UInt64
+    @Nullable var cookie: String?
     @Nullable var netns: UInt64?
     let family: String
     let state: String
@@ -22,6 +23,7 @@ public struct SocketReport: Encodable, Sendable {
     let action: String
     @Nullable var method: String?
     @Nullable var crashSafe: Bool?
+    @Nullable var rights: String?
     let pausedMicroseconds: Int
     @Nullable var error: ErrorReport?
     @Nullable var probe: ProbeReport?
@@ -36,6 +38,7 @@ public struct SocketReport: Encodable, Sendable {
         _fd = Nullable(wrappedValue: socket.holders.first?.fd)
         holders = socket.holders.map { HolderReport(pid: $0.pid, fd: $0.fd) }
         inode = row.inode
+        _cookie = Nullable(wrappedValue: row.cookie.map(String.init))
         _netns = Nullable(wrappedValue: socket.process.networkNamespace)
         family = row.family.rawValue
         state = row.state.rawValue
@@ -50,6 +53,7 @@ public struct SocketReport: Encodable, Sendable {
         wanted = WantedReport(result.request.wanted)
         action = result.action.rawValue
         _method = Nullable(wrappedValue: result.method?.rawValue)
+        _rights = Nullable(wrappedValue: result.rights?.rawValue)
         _crashSafe = Nullable(wrappedValue: result.crashSafe)
         pausedMicroseconds = result.pausedMicroseconds
         _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))

@@ -1,4 +1,4 @@
-/// The effective capabilities (capabilities(7)) that matter here.
+/// Capabilities (capabilities(7)) that matter here, of a set that a process has.
 struct Capabilities: OptionSet, Sendable {
     let rawValue: UInt64
 
@@ -7,12 +7,4 @@ struct Capabilities: OptionSet, Sendable {
     static let sysPtrace = Capabilities(rawValue: 1 << 19)
     /// To suspend a target's seccomp filter, and to enter its network namespace.
     static let sysAdmin = Capabilities(rawValue: 1 << 21)
-}
-
-extension Capabilities {
-    /// - Parameter status: the text of `/proc/PID/status`.
-    init(status: [UInt8]) {
-        let line = status.split(separator: UInt8(ascii: "\n")).first { $0.starts(with: "CapEff:\t".utf8) }
-        self.init(rawValue: line?.dropFirst(8).hexadecimal() ?? 0)
-    }
 }

@@ -76,7 +76,8 @@ struct Reporter {
     func step(_ result: SocketResult) {
         guard output.verbose else { return }
         let way = result.method.map { " by \($0.rawValue), target stopped for \(result.pausedMicroseconds) µs" } ?? ""
-        step("\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)")
+        let rights = result.rights.map { $0 == .owner ? ", with its owner's rights" : ", with all rights kept" } ?? ""
+        step("\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)\(rights)")
     }
 
     /// What the probe behind an injection said, for `--verbose`.

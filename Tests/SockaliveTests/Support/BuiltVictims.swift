@@ -28,6 +28,17 @@ enum BuiltVictims {
         "\(folder)/\(name)-\(kind.rawValue)"
     }
 
+    /// A copy that may be started and not read: the kernel makes such a process undumpable (fs/exec.c, would_dump), and
+    /// nobody but a holder of CAP_SYS_PTRACE reaches into it.
+    static func unreadable(_ name: String, _ kind: Kind) throws -> String {
+        let copy = "\(folder)/unreadable-\(name)-\(kind.rawValue)"
+        if !FileManager.default.fileExists(atPath: copy) {
+            try FileManager.default.copyItem(atPath: path(name, kind), toPath: copy)
+        }
+        chmod(copy, 0o711)
+        return copy
+    }
+
     /// A script of the folder `Tests`.
     static func script(_ name: String) -> String {
         let support = URL(fileURLWithPath: #filePath).deletingLastPathComponent()

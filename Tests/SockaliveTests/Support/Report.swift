@@ -42,6 +42,8 @@ struct Report: Decodable {
         let action: String
         let method: String?
         let crashSafe: Bool?
+        let rights: String?
+        let cookie: String?
         let pausedMicroseconds: Int
         let error: Failure?
         let probe: Answer?

@@ -4,12 +4,14 @@
  *
  *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
  *
- * NAME: pidfd_open, pidfd_getfd, ptrace, process_vm_readv, process_vm_writev, socket, getsockopt;
- * ERROR: ENOSYS or EPERM.
+ * NAME: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid; pidfd_thread is pidfd_open with the flag
+ * PIDFD_THREAD alone, as before Linux 6.9. ERROR: ENOSYS, EPERM or EINVAL.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,15 +36,15 @@ static const struct {
     {"pidfd_open", SYS_pidfd_open},
     {"pidfd_getfd", SYS_pidfd_getfd},
     {"ptrace", SYS_ptrace},
-    {"process_vm_readv", SYS_process_vm_readv},
-    {"process_vm_writev", SYS_process_vm_writev},
     {"socket", SYS_socket},
     {"getsockopt", SYS_getsockopt},
+    {"setresuid", SYS_setresuid},
+    {"pidfd_thread", SYS_pidfd_open},
 };
 
 _Noreturn static void usage(const char *word)
 {
-    fprintf(stderr, "usage: deny-syscalls NAME=ENOSYS|EPERM... -- COMMAND [ARGUMENT]... (at %s)\n", word);
+    fprintf(stderr, "usage: deny-syscalls NAME=ENOSYS|EPERM|EINVAL... -- COMMAND [ARGUMENT]... (at %s)\n", word);
     exit(64);
 }
 
@@ -65,19 +67,32 @@ static unsigned error_number(const char *rule)
         return ENOSYS;
     if (strcmp(error, "=EPERM") == 0)
         return EPERM;
+    if (strcmp(error, "=EINVAL") == 0)
+        return EINVAL;
     usage(rule);
 }
 
 int main(int argc, char **argv)
 {
-    struct sock_filter code[2 * RULES_MAX + 2];
+    struct sock_filter code[5 * RULES_MAX + 2];
     unsigned short length = 0;
     int i = 1;
 
     code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     for (; i < argc && i <= RULES_MAX && strcmp(argv[i], "--") != 0; i++) {
-        code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call_number(argv[i]), 0, 1);
+        bool by_flag = strncmp(argv[i], "pidfd_thread=", 13) == 0;
+
+        code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call_number(argv[i]), 0,
+                                                      by_flag ? 3 : 1);
+        if (by_flag) {
+            /* The flag PIDFD_THREAD is O_EXCL (linux/pidfd.h). */
+            code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                                                          offsetof(struct seccomp_data, args[1]));
+            code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_EXCL, 0, 1);
+        }
         code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error_number(argv[i]));
+        if (by_flag)
+            code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     }
     code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     if (i + 1 >= argc || strcmp(argv[i], "--") != 0)

@@ -5,27 +5,45 @@ extension HeldThread {
     ///
     /// - Throws: why it did not come to its end.
     func call(_ call: RemoteCall) throws(Errno) -> CallResult {
-        try self.call(call, stack: pad.place(of: Pad.close), array: pad.place(of: Pad.words))
+        // Where a filter is suspended, all that it would look at stands in registers. Kernels that suspend filters
+        // have the direct calls: both came with Linux 4.3.
+        let array = isFilterSuspended ? nil : pad.place(of: Pad.words)
+        return try self.call(call, stack: pad.place(of: Pad.close), array: array)
     }
 
     /// - Parameters:
     ///   - stack: the stack pointer during the call.
     ///   - array: where its first arguments lie as 32-bit numbers, for the kind that wants them so.
-    func call(_ call: RemoteCall, stack: UInt64, array: UInt64) throws(Errno) -> CallResult {
+    func call(_ call: RemoteCall, stack: UInt64, array: UInt64?) throws(Errno) -> CallResult {
+        guard !isTampered else { throw .canceled }
+        let registers = registers(for: call, stack: stack, array: array)
         do {
-            try tracee.set(registers(for: call, stack: stack, array: array))
-            for _ in 0..<2 {  // its entry, then its exit
-                try tracee.resume(.toSystemCall)
-                try tracee.run(.toSystemCall, to: .systemCall)
-            }
+            try tracee.set(registers)
+            try runToSystemCall()
+            if tracee.isGuarded { try confirmEntry(of: registers) }
+            try runToSystemCall()
         } catch {
             try recover(from: error)
         }
         return try tracee.registers().result(is32Bit: target.code.is32Bit)
     }
 
+    private func runToSystemCall() throws(Errno) {
+        try tracee.resume(.toSystemCall)
+        try tracee.run(.toSystemCall, to: .systemCall)
+    }
+
+    /// The thread stands at the entry of a system call. Is it the one that was asked for? Its code and its stack lie
+    /// in memory that others write. The number and the arguments are in registers by now, which nobody else reaches.
+    private func confirmEntry(of wanted: Registers) throws(Errno) {
+        guard try !tracee.registers().isEntry(of: wanted, is32Bit: target.code.is32Bit) else { return }
+        try tracee.skipCall()
+        try endForTampering()
+    }
+
     /// Frozen, perhaps: back to a stop from which it can be let go.
     func recover(from error: Errno) throws(Errno) -> Never {
+        // What stood in the way of the call is told; what stands in the way of the stop shows when it is let go.
         if error == .timedOut { try? tracee.interrupt(isStopped: false) }
         throw error
     }
@@ -54,10 +72,10 @@ extension HeldThread {
         if option.isSet { place.copyMemory(from: UnsafeRawBufferPointer(value)) }
         slot.storeBytes(of: length, toByteOffset: Pad.length, as: UInt32.self)
         pad.store(call.words, at: Pad.words)
-        try tracee.write(UnsafeRawBufferPointer(slot), to: pad.place(of: 0))
+        try memory().write(UnsafeRawBufferPointer(slot), to: pad.place(of: 0))
         let result = try self.call(call)
         guard !option.isSet else { return result }
-        try tracee.read(pad.place(of: 0), into: slot)
+        try memory().read(pad.place(of: 0), into: slot)
         length = min(length, slot.loadUnaligned(fromByteOffset: Pad.length, as: UInt32.self))
         value.copyMemory(from: UnsafeRawBufferPointer(place))
         return result

@@ -15,10 +15,10 @@ extension HeldThread {
         let calls = options.indices.flatMap { chainedCalls(options[$0], step: Pad.step($0)) }
         let first = layChain(calls, endingWith: signal)
         let steps = pad.bytes(from: Pad.step(0), count: Pad.chain(calls.count) - Pad.step(0))
-        try tracee.write(UnsafeRawBufferPointer(steps), to: pad.place(of: Pad.step(0)))
+        try memory().write(UnsafeRawBufferPointer(steps), to: pad.place(of: Pad.step(0)))
         try runChain(from: first, to: signal)
         let answers = pad.bytes(from: Pad.step(0), count: Pad.chain(0) - Pad.step(0))
-        try tracee.read(pad.place(of: Pad.step(0)), into: answers)
+        try memory().read(pad.place(of: Pad.step(0)), into: answers)
         return options.indices.map { pad.outcome(ofStep: Pad.step($0), wanted: options[$0].newValue) }
     }
 
@@ -49,7 +49,7 @@ extension HeldThread {
         for index in calls.indices.dropFirst() {
             frame(registers(for: calls[index], at: index), mask: Self.everySignal, at: Pad.chain(index - 1))
         }
-        let last = registers(for: stop, stack: pad.place(of: Pad.close), array: 0)
+        let last = registers(for: stop, stack: pad.place(of: Pad.close), array: nil)
         frame(last, mask: Self.everySignal & ~(1 << UInt64(signal - 1)), at: Pad.chain(calls.count - 1))
         return registers(for: calls[0], at: 0)
     }

@@ -10,17 +10,18 @@ extension HeldThread {
     /// Places and writes the pad, and hangs the stopped thread on it. Until its last step the thread would run on as
     /// found.
     func spreadParachute() throws(Errno) {
-        let interrupted = takeUpAgain()
-        readFloating()
+        let interrupted = try takeUpAgain()
+        try readFloating()
         isChanged = true
         try placePad()
         let returns = floating != nil
-        mayChain = returns && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
+        mayChain =
+            returns && !tracee.isGuarded && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
         isCrashSafe =
-            returns && pad.mappedSize == nil && target.status.seccomp == 0 && !interrupted.isNameless
+            returns && pad.mappedSize == nil && !isFilterSuspended && !interrupted.isNameless
         frame(interrupted.byHand, mask: mask, at: Pad.restore)
         frame(closing(-1), mask: Self.everySignal, at: Pad.close)
-        try tracee.write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
+        try memory().write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
         // Killed before this, the thread runs on as it was; after it, along the frames.
         try tracee.set(closing(-1))
         // A blocked signal stays pending, in its queue and its order, until the mask is put back.
@@ -28,11 +29,11 @@ extension HeldThread {
     }
 
     /// Leaves in `found` what the kernel is to take up again.
-    private func takeUpAgain() -> InterruptedCall {
+    private func takeUpAgain() throws(Errno) -> InterruptedCall {
         var site: [UInt8] = []
         if found.isInCall {
-            site = [7, 2].lazy.compactMap { self.bytes(before: self.found.user.rip, count: $0) }.first ?? []
-        } else if let sequence = restartableSequence() {
+            site = try codeBefore(found.user.rip)
+        } else if let sequence = try restartableSequence() {
             found.abort(sequence)  // system calls are not allowed in one
         }
         let interrupted = InterruptedCall(found: found, site: site)
@@ -40,31 +41,37 @@ extension HeldThread {
         return interrupted
     }
 
-    private func bytes(before address: UInt64, count: Int) -> [UInt8]? {
-        var bytes = [UInt8](repeating: 0, count: count)
-        let isRead = bytes.withUnsafeMutableBytes {
-            (try? tracee.read(address &- UInt64(count), into: $0)) != nil
+    /// Seven bytes, or the last two of them: at the start of a mapping there are no more. Each place is read once:
+    /// what can be read now may not be readable a moment later.
+    private func codeBefore(_ address: UInt64) throws(Errno) -> [UInt8] {
+        for count in [7, 2] {
+            if let bytes = try bytes(at: address &- UInt64(count), count: count) { return bytes }
         }
-        return isRead ? bytes : nil
+        return []
     }
 
     /// A thread interrupted in a restartable sequence (rseq(2)) goes on at the sequence's abort address. The kernel
     /// sees to that on the way back to the thread's code; on the way to ours it would see that the sequence is left,
     /// and forget it (rseq_ip_fixup).
-    private func restartableSequence() -> RestartableSequence? {
+    private func restartableSequence() throws(Errno) -> RestartableSequence? {
         // struct rseq: the section's address after two words; struct rseq_cs: version and flags, then three words.
-        guard let area = tracee.restartableSequenceArea(),
-            let address = tracee.value(at: area &+ 8, like: UInt64(0)), address != 0,
-            let words = tracee.value(at: address, like: (UInt64(0), UInt64(0), UInt64(0), UInt64(0)))
+        guard let area = try tracee.restartableSequenceArea(),
+            let address = try memory().value(at: area &+ 8, like: UInt64(0)), address != 0,
+            let words = try memory().value(at: address, like: (UInt64(0), UInt64(0), UInt64(0), UInt64(0)))
         else { return nil }
         return RestartableSequence(start: words.1, size: words.2, abort: words.3)
     }
 
     /// Where the target can return through a frame.
-    private func readFloating() {
+    private func readFloating() throws(Errno) {
         if target.code.isComplete && !target.status.hasShadowStack {
             let bytes = pad.bytes(from: Pad.floating, count: FloatingState.capacity)
-            floating = try? FloatingState(of: tracee, is32Bit: target.code.is32Bit, into: bytes)
+            do {
+                floating = try FloatingState(of: tracee, is32Bit: target.code.is32Bit, into: bytes)
+            } catch {
+                // This processor or kernel has no such area, or a larger one: the plain way serves.
+                if tracee.state != .same { throw error }
+            }
         }
         pad.size = Pad.floating + (floating?.span.upperBound ?? 0)
     }
@@ -73,12 +80,12 @@ extension HeldThread {
     func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
         frame(closing(descriptor), mask: Self.everySignal, at: Pad.close)
         let bytes = pad.bytes(from: Pad.close, count: SignalFrame.room)
-        try tracee.write(UnsafeRawBufferPointer(bytes), to: pad.place(of: Pad.close))
+        try memory().write(UnsafeRawBufferPointer(bytes), to: pad.place(of: Pad.close))
     }
 
     /// The registers of a call of close that returns into the frame that restores.
     private func closing(_ descriptor: Int32) -> Registers {
-        registers(for: RemoteCall(.close, on: descriptor), stack: pad.place(of: Pad.restore), array: 0)
+        registers(for: RemoteCall(.close, on: descriptor), stack: pad.place(of: Pad.restore), array: nil)
     }
 
     /// A frame in our copy of the pad.
@@ -88,28 +95,31 @@ extension HeldThread {
         frame.write(to: pad.bytes(from: part, count: SignalFrame.room), for: target.code)
     }
 
-    func registers(for call: RemoteCall, stack: UInt64, array: UInt64) -> Registers {
+    func registers(for call: RemoteCall, stack: UInt64, array: UInt64?) -> Registers {
         var registers = found
         registers.prepare(
             call, at: target.code.call?.address ?? 0, is32Bit: target.code.is32Bit, stack: stack, array: array)
         return registers
     }
 
-    /// Back to what was found. Whatever fails here, the parachute or the kernel's own restart remains.
-    func foldParachute() {
-        unmapPad()
+    /// Back to what was found. Where a step fails, the parachute or the kernel's own restart remains.
+    func foldParachute() throws(Errno) {
+        try unmapPad()
         // Linux 6.18 leads a thread there as well that is let go at the exit of a call (__ptrace_unlink wakes it as if
         // by a signal), but not one at an entry; no manual promises either.
-        if !tracee.isInSignalHandling {
-            guard (try? tracee.interrupt(isStopped: true)) != nil else { return }
-        }
+        if !tracee.isInSignalHandling { try tracee.interrupt(isStopped: true) }
         if hasChained {
             // rt_sigreturn has loaded it already; the kernel's own way is the surer one.
-            try? floating?.restore(to: tracee, from: pad.bytes(from: Pad.floating, count: FloatingState.capacity))
+            try floating?.restore(to: tracee, from: pad.bytes(from: Pad.floating, count: FloatingState.capacity))
         }
-        try? tracee.setSignalMask(mask)
+        try tracee.setSignalMask(mask)
         // Until here the parachute serves; from here on the kernel itself takes the interrupted call up again.
-        guard (try? tracee.set(found)) != nil, let address = pad.address, pad.mappedSize == nil else { return }
-        try? tracee.write(UnsafeRawBufferPointer(rebasing: pad.saved[..<pad.size]), to: address)
+        try tracee.set(found)
+        guard let address = pad.address, pad.mappedSize == nil else { return }
+        do {
+            try memory().write(UnsafeRawBufferPointer(rebasing: pad.saved[..<pad.size]), to: address)
+        } catch .badAddress {
+            // The target has taken its stack away meanwhile: nobody's bytes are missing.
+        }
     }
 }

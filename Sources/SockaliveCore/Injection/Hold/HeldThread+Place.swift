@@ -4,8 +4,8 @@ import SystemPackage
 // Where the pad may lie: memory below a stack pointer is free only if it is stack.
 extension HeldThread {
     func placePad() throws(Errno) {
-        if let address = target.placeOnStack(below: found, size: pad.size), takePlace(address) { return }
-        if let address = target.placeAtBottom(besides: found, size: pad.size), takePlace(address) {
+        if let address = target.placeOnStack(below: found, size: pad.size), try takePlace(address) { return }
+        if let address = target.placeAtBottom(besides: found, size: pad.size), try takePlace(address) {
             // Where it never got so deep, the kernel's zeros still lie.
             if pad.saved[..<pad.size].allSatisfy({ $0 == 0 }) { return }
             pad.address = nil
@@ -13,10 +13,13 @@ extension HeldThread {
         try mapPad()
     }
 
-    /// Notes what lies there.
-    private func takePlace(_ address: UInt64) -> Bool {
-        let saved = UnsafeMutableRawBufferPointer(rebasing: pad.saved[..<pad.size])
-        guard (try? tracee.read(address, into: saved)) != nil else { return false }
+    /// Notes what lies there. False where it is not readable.
+    private func takePlace(_ address: UInt64) throws(Errno) -> Bool {
+        do {
+            try memory().read(address, into: UnsafeMutableRawBufferPointer(rebasing: pad.saved[..<pad.size]))
+        } catch .badAddress {
+            return false
+        }
         pad.address = address
         return true
     }
@@ -29,14 +32,14 @@ extension HeldThread {
         let result = try call(
             RemoteCall(
                 .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0),
-            stack: found.stackPointer, array: 0)
+            stack: found.stackPointer, array: nil)
         pad.address = try result.get()
         pad.mappedSize = size
     }
 
-    func unmapPad() {
-        guard let address = pad.address, let size = pad.mappedSize else { return }
-        _ = try? call(RemoteCall(.munmap, address, size), stack: found.stackPointer, array: 0)
+    func unmapPad() throws(Errno) {
+        guard let address = pad.address, let size = pad.mappedSize, !isTampered else { return }
+        _ = try call(RemoteCall(.munmap, address, size), stack: found.stackPointer, array: nil)
     }
 }
 

@@ -11,10 +11,17 @@ import SystemPackage
 /// delivers a signal that came meanwhile and answers EINTR where that is due. Nobody else can decide it without a
 /// race.
 ///
+/// Whoever owns the target is an enemy: between any two requests its other threads, and processes that share its
+/// memory, rewrite stacks, code, mappings and descriptors. The held thread itself stands still, so its registers,
+/// credentials, filter and program stay what they are until it is resumed. What follows from that stands in
+/// Docs/Injection.md, line by line.
+///
 /// It belongs to the thread of this process that held it, and lets go at the latest when it goes away.
 final class HeldThread {
     let target: RemoteTarget
-    var tracee: Tracee
+    let tracee: Tracee
+    /// Of the program that runs in the thread, opened while it stands still.
+    private(set) var openMemory: TargetMemory?
     /// The registers as letGo puts them back.
     var found = Registers()
     /// The thread's blocked signals.
@@ -24,15 +31,18 @@ final class HeldThread {
     var floating: FloatingState?
     /// From now on the thread's registers, mask or memory may differ from what was found.
     var isChanged = false
-    /// rt_sigreturn works in this target, and takes nothing from it.
+    /// The thread may run along several calls without being looked at.
     var mayChain = false
     /// A chain has run.
     var hasChained = false
     /// The target recovers by itself should this process be killed.
     var isCrashSafe = false
+    /// A filter is suspended: the thread may make calls that it is not allowed to make.
+    private(set) var isFilterSuspended = false
     /// The number to call on: the target's own, or a duplicate that no other thread knows.
     var descriptor: Int32
-    private var stage = RemoteSocket.Stage.seize
+    /// How far it came.
+    private(set) var stage = RemoteSocket.Stage.seize
     private var isSeized = false
 
     /// Longer than any thread takes to reach its next stop, unless it sleeps uninterruptibly.
@@ -40,12 +50,12 @@ final class HeldThread {
 
     init(_ target: RemoteTarget) {
         self.target = target
-        tracee = Tracee(tid: target.tid, patience: Self.patience)
+        tracee = Tracee(process: target.holder.pid, tid: target.tid, patience: Self.patience)
         descriptor = target.holder.fd
     }
 
     deinit {
-        letGo()
+        _ = try? letGo()
     }
 
     /// - Throws: ``RemoteSocket/Refusal``; then nothing is held.
@@ -53,9 +63,22 @@ final class HeldThread {
         _ = FloatingState.featureEnds
         do {
             try takeHold()
+            stage = .call
         } catch {
-            letGo()
-            throw RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : stage, errno: error)
+            let refusal = refusal(for: error)
+            // Why it could not be held is what the caller asks; that it could not be put back either, what follows.
+            _ = try? letGo()
+            throw refusal
+        }
+    }
+
+    /// What an error of a request means by now.
+    func refusal(for error: Errno) -> RemoteSocket.Refusal {
+        switch tracee.state {
+        case .replaced: RemoteSocket.Refusal(stage: .replaced, errno: .noSuchProcess)
+        case .gone: RemoteSocket.Refusal(stage: .gone, errno: .noSuchProcess)
+        case .same where stage == .call: RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : .call, errno: .ioError)
+        case .same: RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : stage, errno: error)
         }
     }
 
@@ -75,34 +98,81 @@ final class HeldThread {
         do {
             try tracee.seize()
             isSeized = true
-        } catch .notPermitted where !target.isSocket(target.holder.fd) {
-            throw .noSuchProcess  // what has just died is refused like this, too
+        } catch .notPermitted {
+            // What has just died is refused like this, too.
+            guard try target.isSocket(target.holder.fd) else { throw .noSuchProcess }
+            throw .notPermitted
         }
     }
 
     /// What must be known of the stopped thread before anything is changed.
+    ///
+    /// `/proc` is asked by number. The thread's registers, read afterwards by ptrace(2), show that the thread which
+    /// stopped stands there still, so the number was its own all the time.
     private func look() throws(Errno) {
         stage = .seccomp
-        // Asked for in any case: a filter may have come since.
-        let isSuspended = (try? tracee.suspendSeccomp()) != nil
-        guard isSuspended || target.status.seccomp == 0 else { throw .notPermitted }
+        let isSuspended = try suspendsSeccomp()
         stage = .prepare
+        let thread = "\(target.holder.pid)/task/\(tracee.tid)"
+        openMemory = try TargetMemory(procfs: target.procfs, thread: thread, isWritten: true)
+        let status = try target.status(of: thread)
+        let isCovered = target.rights.areCovered(by: status, thread, target.procfs)
         found = try tracee.registers()
+        stage = .seccomp
+        guard isSuspended || status.seccomp == 0 else { throw .notPermitted }
+        isFilterSuspended = isSuspended && status.seccomp != 0
+        // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
+        tracee.isGuarded = isFilterSuspended || !isCovered
         guard found.isServed(is32Bit: target.code.is32Bit) else {
             stage = .unsupported
             throw .notSupported
         }
-        guard let call = target.code.call, stands(call), target.code.sigreturn.map(stands) ?? true else {
+        stage = .prepare
+        guard let call = target.code.call, try stands(call), try stands(target.code.sigreturn) else {
             throw .execFormatError
         }
         mask = try tracee.signalMask()
     }
 
-    /// Do the bytes that were found still stand there?
-    private func stands(_ site: MachineCode.Site) -> Bool {
-        withUnsafeTemporaryAllocation(byteCount: site.bytes.count, alignment: 1) { bytes in
-            (try? tracee.read(site.address, into: bytes)) != nil && bytes.elementsEqual(site.bytes)
+    /// Asked for in any case: a filter may have come since the first look.
+    private func suspendsSeccomp() throws(Errno) -> Bool {
+        do {
+            try tracee.suspendSeccomp()
+            return true
+        } catch .noSuchProcess {
+            throw .noSuchProcess
+        } catch {
+            return false
         }
+    }
+
+    /// Do the bytes that were found still stand there?
+    private func stands(_ site: MachineCode.Site?) throws(Errno) -> Bool {
+        guard let site else { return true }
+        return try bytes(at: site.address, count: site.bytes.count) == site.bytes
+    }
+
+    /// Of the target's memory; nil where it is not readable.
+    func bytes(at address: UInt64, count: Int) throws(Errno) -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: count)
+        return try isReadable(address, into: &bytes) ? bytes : nil
+    }
+
+    private func isReadable(_ address: UInt64, into bytes: inout [UInt8]) throws(Errno) -> Bool {
+        let memory = try memory()
+        var failure: Errno?
+        bytes.withUnsafeMutableBytes { bytes in
+            do throws(Errno) { try memory.read(address, into: bytes) } catch { failure = error }
+        }
+        if failure == .badAddress { return false }
+        if let failure { throw failure }
+        return true
+    }
+
+    func memory() throws(Errno) -> TargetMemory {
+        // Once its program is another one, or it is gone, nothing of it is read or written any more.
+        guard let openMemory, tracee.state == .same else { throw .noSuchProcess }
+        return openMemory
     }
 
     /// Which number to call on. Alone, a held thread keeps its descriptors. Among others it does not: they may close
@@ -111,7 +181,7 @@ final class HeldThread {
     /// it from the moment on when it is open.
     private func takeDescriptor() throws(Errno) {
         if !target.hasOneThread { try duplicateDescriptor() }
-        guard target.isSocket(descriptor) else { throw .staleNFSFileHandle }
+        guard try target.isSocket(descriptor) else { throw .staleNFSFileHandle }
     }
 
     private func duplicateDescriptor() throws(Errno) {
@@ -129,16 +199,41 @@ final class HeldThread {
     /// F_DUPFD_CLOEXEC.
     private static let duplicateCloseOnExec: UInt64 = 1030
 
+    /// A call that was not ours came in its place: it was not made, and nothing more is called.
+    func endForTampering() throws(Errno) -> Never {
+        stage = .tampered
+        throw .canceled
+    }
+
+    var isTampered: Bool { stage == .tampered }
+
     /// Back to what was found, and let go. A thread that never stopped is let go when the one that seized it ends.
     ///
     /// - Returns: for how long it stood still.
+    /// - Throws: where it could not all be put back. The parachute, or the kernel's own restart, remains.
     @discardableResult
-    func letGo() -> Duration {
+    func letGo() throws(Errno) -> Duration {
         guard isSeized else { return .zero }
         isSeized = false
-        if descriptor != target.holder.fd { _ = try? call(RemoteCall(.close, on: descriptor)) }
-        if isChanged { foldParachute() }
-        tracee.detach()
-        return tracee.standstill
+        var failure: Errno?
+        if tracee.state == .same {
+            do throws(Errno) { try putBack() } catch { failure = error }
+        }
+        // The mask outlives execve(2): the new program must not find every signal blocked. Nothing else is set in it.
+        if tracee.state == .replaced && isChanged {
+            do throws(Errno) { try tracee.setSignalMask(mask) } catch { failure = error }
+        }
+        let standstill = tracee.standstill
+        // Not stopped, or gone: then the end of the thread that seized it detaches it.
+        do throws(Errno) { try tracee.detach() } catch { failure = failure ?? error }
+        if let failure { throw failure }
+        return standstill
+    }
+
+    private func putBack() throws(Errno) {
+        if descriptor != target.holder.fd && !isTampered {
+            _ = try call(RemoteCall(.close, on: descriptor))
+        }
+        if isChanged { try foldParachute() }
     }
 }

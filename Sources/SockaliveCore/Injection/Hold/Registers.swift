@@ -40,7 +40,9 @@ struct Registers {
     }
 
     /// Those of one system call at the instruction itself.
-    mutating func prepare(_ call: RemoteCall, at instruction: UInt64, is32Bit: Bool, stack: UInt64, array: UInt64) {
+    ///
+    /// - Parameter array: where the arguments of socketcall(2) lie; nil makes a socket call by its own number.
+    mutating func prepare(_ call: RemoteCall, at instruction: UInt64, is32Bit: Bool, stack: UInt64, array: UInt64?) {
         if is32Bit { load32(call, array: array) } else { load64(call) }
         user.rip = instruction
         user.rsp = stack
@@ -49,17 +51,35 @@ struct Registers {
         user.eflags &= ~(Self.trapFlag | Self.directionFlag)
     }
 
+    /// Does ptrace(2) show, at the entry of a system call, the very call that `wanted` was prepared for? Its number,
+    /// all six arguments, where it was made and on which stack. The two instructions are two bytes long.
+    func isEntry(of wanted: Registers, is32Bit: Bool) -> Bool {
+        func call(_ user: sockalive_registers, _ number: UInt64, at place: UInt64) -> [UInt64] {
+            is32Bit
+                ? [number, user.rbx, user.rcx, user.rdx, user.rsi, user.rdi, user.rbp, place, user.rsp]
+                    .map { $0 & UInt64(UInt32.max) }
+                : [number, user.rdi, user.rsi, user.rdx, user.r10, user.r8, user.r9, place, user.rsp]
+        }
+        return user.cs == wanted.user.cs
+            && call(user, user.orig_rax, at: user.rip)
+                == call(wanted.user, wanted.user.rax, at: wanted.user.rip &+ 2)
+    }
+
     private mutating func load64(_ call: RemoteCall) {
         user.rax = call.kind.number64
         (user.rdi, user.rsi, user.rdx) = (call[0], call[1], call[2])
         (user.r10, user.r8, user.r9) = (call[3], call[4], call[5])
     }
 
-    private mutating func load32(_ call: RemoteCall, array: UInt64) {
-        let (number, sub) = call.kind.number32
+    private mutating func load32(_ call: RemoteCall, array: UInt64?) {
         func word(_ index: Int) -> UInt64 { UInt64(UInt32(truncatingIfNeeded: call[index])) }
-        user.rax = number
-        (user.rbx, user.rcx) = sub.map { ($0, array) } ?? (word(0), word(1))
+        if let array, let sub = call.kind.number32.sub {
+            user.rax = call.kind.number32.number
+            (user.rbx, user.rcx) = (sub, array)
+        } else {
+            user.rax = call.kind.directNumber32
+            (user.rbx, user.rcx) = (word(0), word(1))
+        }
         (user.rdx, user.rsi, user.rdi, user.rbp) = (word(2), word(3), word(4), word(5))
     }
 

@@ -18,6 +18,15 @@ struct RemoteCall {
             }
         }
 
+        /// Its number on i386 from Linux 4.3 on: the arguments of socketcall(2) lie in memory, where others reach them.
+        var directNumber32: UInt64 {
+            switch self {
+            case .getsockopt: 365
+            case .setsockopt: 366
+            default: number32.number
+            }
+        }
+
         /// Its number on i386, and for the socket calls that of socketcall(2) with their own (linux/net.h): kernels
         /// before 4.3 have no other.
         var number32: (number: UInt64, sub: UInt64?) {

@@ -2,14 +2,22 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// One thread of another process under ptrace(2): its stops, registers and memory.
+/// One thread of another process under ptrace(2): its stops and registers.
 ///
-/// It belongs to the thread of this process that seized it.
-struct Tracee {
+/// It belongs to the thread of this process that seized it. The target is an enemy until shown otherwise: its other
+/// threads, and processes that share its memory, change what they like between any two requests. So:
+///
+/// - ESRCH from any request ends everything: the thread is gone, or is another one. No request is made after it.
+/// - An execve(2) is reported by the kernel before the new program runs (PTRACE_O_TRACEEXEC). From then on only the
+///   signal mask can be set, which the new program has inherited, and the thread can be detached.
+/// - While it is guarded, no system call is made that was not asked for: each stop at a call's entry is looked at.
+final class Tracee {
     /// Where a thread stands still.
     enum Stop: Equatable {
         /// PTRACE_EVENT_STOP: an interruption, or a group stop that goes on.
         case event
+        /// PTRACE_EVENT_EXEC: another program is about to run.
+        case exec
         /// At the entry of a system call, or at its exit.
         case systemCall
         /// A signal is about to be delivered.
@@ -21,11 +29,26 @@ struct Tracee {
         case toAnyStop, toSystemCall
     }
 
-    let tid: Int32
-    /// How long any single wait may take: a thread in state D never stops.
-    let patience: Duration
+    /// What has become of the thread.
+    enum State {
+        /// The one that was seized, in the program that it ran.
+        case same
+        /// It runs another program.
+        case replaced
+        case gone
+    }
+
+    /// Its number. A thread that calls execve(2) takes the number of its process (fs/exec.c, de_thread).
+    private(set) var tid: Int32
+    private(set) var state = State.same
+    /// A call that was not asked for is turned into none.
+    var isGuarded = true
     /// The present stop is one of get_signal's, in the kernel's signal handling.
     private(set) var isInSignalHandling = false
+
+    private let process: Int32
+    /// How long any single wait may take: a thread in state D never stops.
+    private let patience: Duration
     private var hasStopped = false
     /// Before its first stop.
     private var lastSeenRunning = SuspendingClock.now
@@ -34,7 +57,8 @@ struct Tracee {
     private static let spinning = Duration.microseconds(200)
     private static let pause: useconds_t = 100
 
-    init(tid: Int32, patience: Duration) {
+    init(process: Int32, tid: Int32, patience: Duration) {
+        self.process = process
         self.tid = tid
         self.patience = patience
     }
@@ -45,25 +69,27 @@ struct Tracee {
     // MARK: requests
 
     /// PTRACE_SEIZE: no SIGSTOP is left behind, and a thread that was stopped stays so. System call stops are told
-    /// apart from a SIGTRAP.
+    /// apart from a SIGTRAP, and an execve(2) is reported.
     func seize() throws(Errno) {
-        try request(.seize, data: Options.systemCallsMarked)
+        try request(.seize, data: Options.always)
     }
 
     /// No filter sees a remote call, not even one that another thread puts on the whole process meanwhile.
     ///
     /// PTRACE_O_SUSPEND_SECCOMP (Linux 4.3): needs CAP_SYS_ADMIN, and to be without a filter oneself.
     func suspendSeccomp() throws(Errno) {
-        try request(.setOptions, data: Options.systemCallsMarked | Options.seccompSuspended)
+        try request(.setOptions, data: Options.always | Options.seccompSuspended)
     }
 
     /// One that has never stopped is let go when the thread that seized it ends (exit_ptrace).
-    func detach() {
-        try? request(.detach)
+    func detach() throws(Errno) {
+        try request(.detach)
     }
 
     private enum Options {
-        static let systemCallsMarked: UInt = 1
+        private static let systemCallsMarked: UInt = 1
+        private static let execReported: UInt = 1 << 4
+        static let always = systemCallsMarked | execReported
         static let seccompSuspended: UInt = 1 << 21
     }
 
@@ -83,20 +109,30 @@ struct Tracee {
         case setSignalMask = 0x420b
         /// Linux 5.13.
         case getRestartableSequence = 0x420f
+
+        /// Touches nothing that belongs to the program.
+        var isForAnyProgram: Bool { self == .setSignalMask || self == .detach }
     }
 
     private func request(_ request: Request, address: UInt = 0, data: UInt = 0) throws(Errno) {
+        guard state == .same || (state == .replaced && request.isForAnyProgram) else { throw .noSuchProcess }
         let status = sockalive_ptrace(request.rawValue, tid, address, data)
+        if status == -ESRCH { state = .gone }
         if status < 0 { throw Errno(rawValue: -status) }
     }
 
     private func request<Value: BitwiseCopyable>(
         _ request: Request, address: UInt, _ value: inout Value
     ) throws(Errno) {
-        let status = withUnsafeMutablePointer(to: &value) {
-            sockalive_ptrace(request.rawValue, tid, address, UInt(bitPattern: $0))
+        var failure: Errno?
+        withUnsafeMutablePointer(to: &value) { pointer in
+            do throws(Errno) {
+                try self.request(request, address: address, data: UInt(bitPattern: pointer))
+            } catch {
+                failure = error
+            }
         }
-        if status < 0 { throw Errno(rawValue: -status) }
+        if let failure { throw failure }
     }
 }
 
@@ -108,7 +144,7 @@ extension Tracee {
     }
 
     /// From running, or from a stop, to an event stop.
-    mutating func interrupt(isStopped: Bool) throws(Errno) {
+    func interrupt(isStopped: Bool) throws(Errno) {
         try request(.interrupt)
         if isStopped { try resume(.toAnyStop) }
         try run(.toAnyStop, to: .event)
@@ -117,51 +153,83 @@ extension Tracee {
     /// Runs the thread to the stop wanted. Any other is handed back: a signal is delivered, a group stop stays in
     /// effect (detaching puts the thread back into that).
     ///
-    /// - Throws: `noSuchProcess` where the thread has ended; `timedOut`.
-    mutating func run(_ how: Resumption, to wanted: Stop) throws(Errno) {
+    /// - Throws: `noSuchProcess` where the thread has ended, or runs another program; `timedOut`.
+    func run(_ how: Resumption, to wanted: Stop) throws(Errno) {
         while true {
             let stop = try awaitStop()
             // An event stop and a signal's are made by get_signal: release may end there.
-            isInSignalHandling = stop != .systemCall
+            isInSignalHandling = stop != .systemCall && stop != .exec
+            if stop == .exec {
+                state = .replaced
+                throw .noSuchProcess
+            }
             if stop == wanted {
                 hasStopped = true
                 return
             }
-            if case .signal(let number) = stop {
-                try resume(how, deliver: number)
-            } else {
+            switch stop {
+            case .signal(let number): try resume(how, deliver: number)
+            case .systemCall where isGuarded:
+                try skipCall()
                 try resume(how)
+            default: try resume(how)
             }
         }
+    }
+
+    /// At the entry of a system call: it is not made (a number of -1 skips it: kernel/entry/common.c,
+    /// syscall_trace_enter; seccomp(2), SECCOMP_RET_TRACE). At
+    /// an exit it changes nothing but that the kernel takes the result for no interrupted call's.
+    func skipCall() throws(Errno) {
+        var registers = try registers()
+        registers.user.orig_rax = .max
+        try set(registers)
     }
 
     /// Measured on a virtual machine with 2 CPUs, for a resume and the stop after it: yielding 5.7 us, blocking in
     /// waitid 6.9 us (and that has no timeout), spinning 9.2 us. To run on the thread's CPU changes nothing: the
     /// kernel wakes it on the idle one.
-    private mutating func awaitStop() throws(Errno) -> Stop {
+    private func awaitStop() throws(Errno) -> Stop {
+        guard state == .same else { throw .noSuchProcess }
         let start = SuspendingClock.now
         var now = start
         repeat {
             if !hasStopped { lastSeenRunning = now }
             let status = sockalive_stop_status(tid)
             if status > 0 { return Stop(status) }
-            if status < 0 { throw Errno(rawValue: -status) }
+            if status < 0 { try followExec() }
             now = SuspendingClock.now
             if now - start < Self.spinning { sched_yield() } else { usleep(Self.pause) }
         } while now - start < patience
         throw .timedOut
     }
-}
 
-extension Tracee.Stop {
-    /// What waitid(2) answers: a signal; with 0x80 a system call stop (PTRACE_O_TRACESYSGOOD); above it an event.
-    fileprivate init(_ status: Int32) {
-        let event: Int32 = 128
-        self = status >> 8 == event ? .event : status == SIGTRAP | 0x80 ? .systemCall : .signal(status)
+    /// Nobody has the thread's number any more. Either it has ended, or it is in execve(2) and has the process's: then
+    /// that one is ours to wait for.
+    private func followExec() throws(Errno) {
+        guard tid != process, sockalive_stop_status(process) >= 0 else {
+            state = .gone
+            throw .noSuchProcess
+        }
+        tid = process
     }
 }
 
-// MARK: - registers and memory
+extension Tracee.Stop {
+    private static let execEvent: Int32 = 4
+    private static let stopEvent: Int32 = 128
+
+    /// What waitid(2) answers: a signal; with 0x80 a system call stop (PTRACE_O_TRACESYSGOOD); above it an event.
+    fileprivate init(_ status: Int32) {
+        switch status >> 8 {
+        case Self.stopEvent: self = .event
+        case Self.execEvent: self = .exec
+        default: self = status == SIGTRAP | 0x80 ? .systemCall : .signal(status)
+        }
+    }
+}
+
+// MARK: - registers
 
 extension Tracee {
     /// The 64-bit layout even of a 32-bit thread (arch_ptrace, PTRACE_GETREGS).
@@ -201,32 +269,18 @@ extension Tracee {
     }
 
     /// Where the thread has registered its restartable sequences (struct rseq); nil: nowhere, or the kernel is too
-    /// old to tell.
-    func restartableSequenceArea() -> UInt64? {
+    /// old to tell (EIO, EINVAL: no such request).
+    func restartableSequenceArea() throws(Errno) -> UInt64? {
         // Address; size and signature; flags and padding (struct ptrace_rseq_configuration).
         var configuration: (address: UInt64, UInt64, UInt64) = (0, 0, 0)
         let size = UInt(MemoryLayout.size(ofValue: configuration))
-        guard (try? request(.getRestartableSequence, address: size, &configuration)) != nil else { return nil }
-        return configuration.address == 0 ? nil : configuration.address
-    }
-
-    /// - Throws: `badAddress` where not all of it was to be read.
-    func read(_ address: UInt64, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
-        let count = sockalive_read_memory(tid, address, bytes.baseAddress, bytes.count)
-        if count != bytes.count { throw count < 0 ? Errno(rawValue: Int32(-count)) : .badAddress }
-    }
-
-    func write(_ bytes: UnsafeRawBufferPointer, to address: UInt64) throws(Errno) {
-        let count = sockalive_write_memory(tid, address, bytes.baseAddress, bytes.count)
-        if count != bytes.count { throw count < 0 ? Errno(rawValue: Int32(-count)) : .badAddress }
-    }
-
-    /// A value as it lies in the thread's memory; nil where it was not to be read.
-    func value<Value: BitwiseCopyable>(at address: UInt64, like sample: Value) -> Value? {
-        var value = sample
-        let result = withUnsafeMutableBytes(of: &value) { bytes in
-            sockalive_read_memory(tid, address, bytes.baseAddress, bytes.count) == bytes.count
+        do {
+            try request(.getRestartableSequence, address: size, &configuration)
+        } catch .ioError {
+            return nil
+        } catch .invalidArgument {
+            return nil
         }
-        return result ? value : nil
+        return configuration.address == 0 ? nil : configuration.address
     }
 }

@@ -1,3 +1,5 @@
+import SystemPackage
+
 /// A process that was looked at, ready to be held.
 struct RemoteTarget {
     let procfs: ProcFS
@@ -5,14 +7,31 @@ struct RemoteTarget {
     let inode: UInt64
     let tid: Int32
     let code: MachineCode
-    let status: ThreadStatus
+    let status: ProcessStatus
     let stacks: [MemoryMap.Stack]
     let spareDescriptor: Int32
+    /// What this process may do that the target's owner perhaps may not.
+    let rights: OwnRights
 
     /// Whether a descriptor of the thread to hold is the socket.
-    func isSocket(_ descriptor: Int32) -> Bool {
-        let link = try? procfs.link("\(holder.pid)/task/\(tid)/fd/\(descriptor)")
-        return link?.inode(ofKind: "socket") == inode
+    ///
+    /// - Throws: `Errno` where that may not be read; false where there is no such descriptor.
+    func isSocket(_ descriptor: Int32) throws(Errno) -> Bool {
+        do {
+            return try procfs.link("\(holder.pid)/task/\(tid)/fd/\(descriptor)").inode(ofKind: "socket") == inode
+        } catch {
+            let error = error as? Errno ?? .ioError
+            if error == .noSuchFileOrDirectory { return false }
+            throw error
+        }
+    }
+
+    func status(of thread: String) throws(Errno) -> ProcessStatus {
+        do {
+            return try procfs.status(thread)
+        } catch {
+            throw error as? Errno ?? .ioError
+        }
     }
 
     /// Nobody touches the process's descriptors while that one is held.

@@ -10,6 +10,7 @@ struct TargetInspector {
     let procfs: ProcFS
     let holder: SocketHolder
     let inode: UInt64
+    let rights: OwnRights
 
     private static let chunkSize = 256 << 10
     /// Longer than any instruction sequence looked for.
@@ -29,11 +30,11 @@ struct TargetInspector {
         }
         let tid = try choosing { try choice.best(map) }
         let thread = "\(holder.pid)/task/\(tid)"
-        let status = try preparing { try procfs.read("\(thread)/status") { ThreadStatus($0) } }
-        let code = if let known { known } else { try findCode(thread: thread, tid: tid, map) }
+        let status = try preparing { try procfs.status("\(thread)") }
+        let code = if let known { known } else { try findCode(thread: thread, map) }
         return RemoteTarget(
             procfs: procfs, holder: holder, inode: inode, tid: tid, code: code, status: status, stacks: map.stacks,
-            spareDescriptor: spareDescriptor(thread, status.descriptorTableSize))
+            spareDescriptor: spareDescriptor(thread, status.descriptorTableSize), rights: rights)
     }
 
     private func choosing<Value>(_ body: () throws -> Value) throws(RemoteSocket.Refusal) -> Value {
@@ -59,17 +60,18 @@ struct TargetInspector {
         }
     }
 
-    private func findCode(thread: String, tid: Int32, _ map: MemoryMap) throws(RemoteSocket.Refusal) -> MachineCode {
+    private func findCode(thread: String, _ map: MemoryMap) throws(RemoteSocket.Refusal) -> MachineCode {
         let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
         let program = TargetFacts.Program(header: header)
         guard program == .amd64 || program == .i386 else {
             throw RemoteSocket.Refusal(stage: .unsupported, errno: .notSupported)
         }
+        let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
         var code = MachineCode(is32Bit: program == .i386)
         var budget = Self.mostCode
         // From the top: the vDSO, the loader and libc lie there, and are smaller than the program.
         for span in map.code.reversed() where !code.isComplete {
-            search(span, of: tid, &code, &budget)
+            try preparing { try search(span, of: memory, &code, &budget) }
         }
         guard code.call != nil else {
             throw RemoteSocket.Refusal(stage: .prepare, errno: .execFormatError)
@@ -77,13 +79,19 @@ struct TargetInspector {
         return code
     }
 
-    private func search(_ span: Range<UInt64>, of tid: Int32, _ code: inout MachineCode, _ budget: inout Int) {
-        withUnsafeTemporaryAllocation(byteCount: Self.chunkSize, alignment: 16) { chunk in
+    private func search(
+        _ span: Range<UInt64>, of memory: TargetMemory, _ code: inout MachineCode, _ budget: inout Int
+    ) throws {
+        try withUnsafeTemporaryAllocation(byteCount: Self.chunkSize, alignment: 16) { chunk in
             var start = span.lowerBound
             while start < span.upperBound, budget > 0, !code.isComplete {
                 let size = Int(min(UInt64(chunk.count), span.upperBound - start))
-                let got = sockalive_read_memory(tid, start, chunk.baseAddress, size)
-                guard got > 0 else { return }
+                let got: Int
+                do {
+                    got = try memory.readSome(start, into: UnsafeMutableRawBufferPointer(rebasing: chunk[..<size]))
+                } catch Errno.badAddress {
+                    return  // unmapped since
+                }
                 code.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
                 guard size == chunk.count else { return }
                 budget -= size

@@ -28,7 +28,8 @@ struct ThreadChoice {
     /// Of the threads whose own descriptor table holds the socket, the best one.
     ///
     /// - Parameter map: nil where any thread will do.
-    /// - Throws: `noSuchProcess`; `resourceBusy` where all are in state D; `staleNFSFileHandle` where none holds it.
+    /// - Throws: `noSuchProcess`; `resourceBusy` where all are in state D; `staleNFSFileHandle` where none holds it;
+    ///   `permissionDenied` where that may not be read.
     func best(_ map: MemoryMap?) throws -> Int32 {
         let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads)
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
@@ -39,14 +40,27 @@ struct ThreadChoice {
             let rank = rank(tid, state, map)
             if state == "D" && error == .noSuchProcess { error = .resourceBusy }
             guard rank > best.rank else { continue }
-            if holdsSocket(tid) { best = (tid, rank) } else { error = .staleNFSFileHandle }
+            do {
+                if try holdsSocket(tid) { best = (tid, rank) } else { error = .staleNFSFileHandle }
+            } catch let denial as Errno where denial.isPermission {
+                error = denial
+            } catch {
+                // This thread has ended.
+            }
         }
         guard best.rank > .never else { throw error }
         return best.tid
     }
 
-    private func holdsSocket(_ tid: Int32) -> Bool {
-        (try? procfs.link("\(pid)/task/\(tid)/fd/\(fd)"))?.inode(ofKind: "socket") == inode
+    /// False where the thread has another file under the number, or none.
+    ///
+    /// - Throws: `Errno` where that may not be read.
+    private func holdsSocket(_ tid: Int32) throws -> Bool {
+        do {
+            return try procfs.link("\(pid)/task/\(tid)/fd/\(fd)").inode(ofKind: "socket") == inode
+        } catch Errno.noSuchFileOrDirectory {
+            return false
+        }
     }
 
     /// D does not stop, Z and X are dead.

@@ -1,0 +1,54 @@
+/* A process with fewer rights: setresuid(2) is a GNU extension, capset(2) has no wrapper, prctl(2) is variadic. */
+#include "CSockalive.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+pid_t sockalive_fork(void)
+{
+    pid_t child = fork();
+    return child < 0 ? -errno : child;
+}
+
+/* Ambient and inheritable ones go with the permitted ones (capabilities(7)). */
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}}, left[_LINUX_CAPABILITY_U32S_3];
+
+    if (syscall(SYS_capset, &header, none) < 0 || syscall(SYS_capget, &header, left) < 0)
+        return -errno;
+    for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+        if (left[i].effective || left[i].permitted || left[i].inheritable)
+            return -EPERM;
+    }
+    return 0;
+}
+
+int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count)
+{
+    uid_t ruid, euid, suid;
+    gid_t rgid, egid, sgid;
+
+    /* Groups first: that takes CAP_SETGID, which goes with the user. Who is that user already keeps the groups. */
+    bool is_same = geteuid() == uid && getegid() == gid;
+    if (setgroups(count, groups) < 0 && !(is_same && errno == EPERM))
+        return -errno;
+    if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+        return -errno;
+    int error = drop_capabilities();
+    if (error)
+        return error;
+    /* A change of the user has done that already, unless fs.suid_dumpable is 1 (kernel/cred.c, commit_creds). */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return -errno;
+    if (getresuid(&ruid, &euid, &suid) < 0 || getresgid(&rgid, &egid, &sgid) < 0)
+        return -errno;
+    if (ruid != uid || euid != uid || suid != uid || rgid != gid || egid != gid || sgid != gid)
+        return -EPERM;
+    return 0;
+}

@@ -1,0 +1,85 @@
+/// What `/proc/PID/status` and `/proc/PID/task/TID/status` say (proc_pid_status(5)), as far as it is asked here.
+/// Pure: bytes in, values out.
+public struct ProcessStatus: Equatable, Sendable {
+    /// Real, effective and saved user or group (credentials(7)).
+    public struct IDs: Equatable, Sendable {
+        public let real, effective, saved: UInt32
+
+        /// Whether all three are this one. A set-user-ID program has the user who started it as its real one.
+        public func areAll(_ id: UInt32) -> Bool { real == id && effective == id && saved == id }
+
+        /// The one that all three are; nil where they differ.
+        public var common: UInt32? { areAll(real) ? real : nil }
+    }
+
+    public private(set) var users = IDs(real: .max, effective: .max, saved: .max)
+    private(set) var groups = IDs(real: .max, effective: .max, saved: .max)
+    private(set) var supplementaryGroups: [UInt32] = []
+    /// nil: the text does not tell.
+    private(set) var effectiveCapabilities: Capabilities?
+    private(set) var permittedCapabilities: Capabilities?
+    /// The process that traces this one; 0 for none.
+    public private(set) var tracer: Int32 = 0
+    /// 0 none, 1 strict, 2 filter.
+    public private(set) var seccomp = 0
+    /// Signals that are blocked or caught: bit n - 1 is signal n.
+    private(set) var handledSignals: UInt64 = 0
+    /// Slots in the descriptor table that the kernel has allocated.
+    private(set) var descriptorTableSize = 0
+    /// The kernel keeps a second copy of each return address, and takes no `ret` that disagrees.
+    private(set) var hasShadowStack = false
+    /// The thread's number in its own PID namespace.
+    private(set) var ownNumber: Int32?
+
+    /// The effective user, whose rights the process acts with.
+    public var uid: UInt32 { users.effective }
+
+    /// A process writes its own name into the first line; the kernel escapes line ends there
+    /// (fs/proc/array.c, proc_task_name), so no name can forge another line.
+    ///
+    /// nil where the text does not say whose the process is.
+    public init?(_ bytes: some BidirectionalCollection<UInt8>) {
+        var hasUsers = false
+        for line in bytes.split(separator: UInt8(ascii: "\n")) {
+            let words = line.split { $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") }
+            guard let name = words.first else { continue }
+            let values = words.dropFirst()
+            switch String(decoding: name.prefix(32), as: UTF8.self) {
+            case "Uid:":
+                guard let ids = IDs(values) else { return nil }
+                users = ids
+                hasUsers = true
+            case "Gid:": groups = IDs(values) ?? groups
+            case "Groups:": supplementaryGroups = values.compactMap { $0.decimal() }
+            default: read(name, values)
+            }
+        }
+        if !hasUsers { return nil }
+    }
+
+    /// A number that cannot be read counts as the more dangerous one.
+    private mutating func read<Word: BidirectionalCollection<UInt8>>(_ name: Word, _ values: ArraySlice<Word>) {
+        guard let first = values.first, let last = values.last else { return }
+        switch String(decoding: name.prefix(32), as: UTF8.self) {
+        case "CapEff:": effectiveCapabilities = first.hexadecimal().map(Capabilities.init)
+        case "CapPrm:": permittedCapabilities = first.hexadecimal().map(Capabilities.init)
+        case "TracerPid:": tracer = first.decimal() ?? 0
+        case "Seccomp:": seccomp = first.decimal() ?? 1
+        case "SigBlk:", "SigCgt:": handledSignals |= first.hexadecimal() ?? .max
+        case "FDSize:": descriptorTableSize = first.decimal() ?? 0
+        case "x86_Thread_features:": hasShadowStack = values.contains { $0.elementsEqual("shstk".utf8) }
+        // One for each nested namespace, the innermost last.
+        case "NSpid:": ownNumber = last.decimal()
+        default: break
+        }
+    }
+}
+
+extension ProcessStatus.IDs {
+    /// Real, effective, saved; a fourth for the file system is passed over.
+    fileprivate init?<Word: Sequence<UInt8>>(_ values: ArraySlice<Word>) {
+        let ids = values.prefix(3).compactMap { $0.decimal(UInt32.self) }
+        guard ids.count == 3 else { return nil }
+        self.init(real: ids[0], effective: ids[1], saved: ids[2])
+    }
+}
