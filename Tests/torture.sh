@@ -1,6 +1,7 @@
 #!/bin/sh
 # Kills the injector with SIGKILL, N times (2000) at random moments and once at every single step of an
-# injection, and counts the targets harmed. Needs gcc with 32-bit support (gcc-multilib), and root or
+# injection, and counts the targets harmed: root's own, another user's, and another user's that is reached with all
+# rights, because it is undumpable. Needs gcc with 32-bit support (gcc-multilib), and root or
 # CAP_SYS_PTRACE. Below 1000 the steps are those of three kinds of targets, not ten.
 # Usage: Tests/torture.sh [N]; SOCKALIVE=PATH takes a built program, VICTIMS=FOLDER what build.sh made.
 # shellcheck disable=SC2086 # the line is split into words
@@ -15,30 +16,52 @@ out=${VICTIMS:-${TMPDIR:-/tmp}/sockalive-torture.$(id -u)}
 Tests/Targets/build.sh "$out"
 
 total=0 harmed=0 live=0 holding=0
+# Only root has victims of other users.
+owners=own
+[ "$(id -u)" != 0 ] || owners='own other undumpable'
+nobody='setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all env'
+
 run() { # MODE NUMBER VICTIM [ARGUMENT]
     mode=$1 what=$2 victim=$3
     shift 3
+    launcher='' program=$out/$victim
+    case ${owner:-own} in
+    other) launcher=$nobody ;;
+    undumpable)
+        launcher=$nobody program=$out/unreadable-$victim
+        # Whoever may start a program and not read it has no rights over its process (fs/exec.c, would_dump).
+        [ -e "$program" ] || cp "$out/$victim" "$program"
+        chmod 711 "$program"
+        ;;
+    esac
     # Harm is a result like another; anything else that fails ends the run.
-    line=$("$out/torture" "$mode" "$what" "$SOCKALIVE" "$out/$victim" "$@") || [ -n "$line" ]
-    printf '%-8s %-34s %s\n' "$mode" "$victim $*" "$line"
+    line=$("$out/torture" "$mode" "$what" "$SOCKALIVE" $launcher "$program" "$@") || [ -n "$line" ]
+    printf '%-10s %-8s %-34s %s\n' "${owner:-own}" "$mode" "$victim $*" "$line"
     # "harmed H of N, L hit a live injector, T while ..."
     set -- $line
     harmed=$((harmed + $2)) total=$((total + ${4%,})) live=$((live + $5)) holding=$((holding + ${10}))
 }
 
-share=$(((number + 5) / 6))
-for bits in 64 32; do
-    for how in spin poll; do run random "$share" "victim-registers-$bits" "$how"; done
-    run random "$share" "victim-odd-$bits" threads
+set -- $owners
+share=$(((number + 6 * $# - 1) / (6 * $#)))
+for owner in $owners; do
+    for bits in 64 32; do
+        for how in spin poll; do run random "$share" "victim-registers-$bits" "$how"; done
+        run random "$share" "victim-odd-$bits" threads
+    done
 done
 printf 'harmed %d of %d; %d kills hit a live injector, %d of them while it held the target\n' \
     "$harmed" "$total" "$live" "$holding"
 [ "$harmed" -eq 0 ] || exit 1
 [ "$((live * 3))" -ge "$total" ] || { echo "too few kills hit a live injector" >&2; exit 1; }
 
-run steps "$out/die-at.so" victim-registers-64 poll
-run steps "$out/die-at.so" victim-registers-32 spin
-run steps "$out/die-at.so" victim-odd-64 threads
+for owner in $owners; do
+    run steps "$out/die-at.so" victim-odd-64 threads
+    [ "$owner" = own ] || [ "$number" -ge 1000 ] || continue
+    run steps "$out/die-at.so" victim-registers-64 poll
+    run steps "$out/die-at.so" victim-registers-32 spin
+done
+owner=own
 if [ "$number" -ge 1000 ]; then
     run steps "$out/die-at.so" victim-registers-64 spin
     run steps "$out/die-at.so" victim-registers-32 poll

@@ -46,10 +46,16 @@ import Testing
         switch parser {
         case .socketTable: [Array((tableHeader + ipv4Row).utf8), Array(ipv6Row.utf8)]
         case .stat: [Array("77 (a) b) S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n".utf8)]
-        case .status: [Array("Name:\tx\nUmask:\t0022\nTracerPid:\t9\nUid:\t1\t2\t3\t4\nGroups:\t1 2\nCapPrm:\t1f\n".utf8)]
+        case .status:
+            [Array("Name:\tx\nUmask:\t0022\nTracerPid:\t9\nUid:\t1\t2\t3\t4\nGroups:\t1 2\nCapPrm:\t1f\n".utf8)]
         case .links: [Array("socket:[4711]".utf8), Array("/opt/bin/beremote (deleted)".utf8)]
         case .map: [Array(MemoryMapTests.text.utf8)]
-        case .thread: [Array("Uid:\t0\t0\t0\t0\nSeccomp:\t2\nSigCgt:\t0402\nNSpid:\t4711\t3\nMax open files  1024 4096 files\n".utf8)]
+        case .thread:
+            [
+                Array(
+                    "Uid:\t0\t0\t0\t0\nSeccomp:\t2\nSigCgt:\t0402\nNSpid:\t4711\t3\nMax open files  1024 4096 files\n"
+                        .utf8)
+            ]
         case .code:
             [[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3], [0xb8, 0xad, 0, 0, 0, 0xcd, 0x80, 0x5d, 0x5a]]
         case .directory: [directory]

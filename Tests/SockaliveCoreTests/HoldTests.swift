@@ -150,7 +150,9 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
         entry.user.rax = UInt64(bitPattern: Int64(-ENOSYS))
         entry.user.rip = 0x7002
         #expect(entry.isEntry(of: wanted, is32Bit: is32Bit))
-        let shared: [WritableKeyPath<sockalive_registers, UInt64>] = [\.orig_rax, \.rip, \.rsp, \.cs, \.rdi, \.rsi, \.rdx]
+        let shared: [WritableKeyPath<sockalive_registers, UInt64>] = [
+            \.orig_rax, \.rip, \.rsp, \.cs, \.rdi, \.rsi, \.rdx,
+        ]
         let others: [WritableKeyPath<sockalive_registers, UInt64>] =
             is32Bit ? [\.rbx, \.rcx, \.rbp] : [\.r10, \.r8, \.r9]
         for register in shared + others {

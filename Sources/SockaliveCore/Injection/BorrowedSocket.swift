@@ -58,7 +58,8 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         Self.option(descriptor, name, like: sample)
     }
 
-    private static func option<Value: BitwiseCopyable>(_ descriptor: Int32, _ name: Int32, like sample: Value) -> Value? {
+    private static func option<Value: BitwiseCopyable>(_ descriptor: Int32, _ name: Int32, like sample: Value) -> Value?
+    {
         var value = sample
         var length = socklen_t(MemoryLayout<Value>.size)
         return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) == 0 ? value : nil

@@ -193,7 +193,8 @@ final class Workers {
 extension SocketFailure {
     fileprivate static func workersLost(_ pid: Int32, _ uid: UInt32) -> Self {
         SocketFailure(
-            .other, .timedOut, "PID \(pid) was not reached: the helper processes with the rights of user \(uid) were lost",
+            .other, .timedOut,
+            "PID \(pid) was not reached: the helper processes with the rights of user \(uid) were lost",
             remedy: "see the failures before; leave out what hangs, with --user, --exe or --pid")
     }
 

@@ -25,7 +25,9 @@ struct WorkerMessage: Equatable {
 
     /// nil where the bytes are no message.
     init?(_ bytes: UnsafeRawBufferPointer) {
-        guard let count: UInt32 = bytes.number(at: 0), count <= 64, bytes.count >= 4 + 8 * Int(count) else { return nil }
+        guard let count: UInt32 = bytes.number(at: 0), count <= 64, bytes.count >= 4 + 8 * Int(count) else {
+            return nil
+        }
         words = (0..<Int(count)).compactMap { bytes.number(at: 4 + 8 * $0) }
         value = Array(bytes[(4 + 8 * Int(count))...])
     }

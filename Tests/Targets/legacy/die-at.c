@@ -1,6 +1,7 @@
 /*
  * Preloaded into the injector: kills it before or after its Nth request to the kernel about its target.
  * DIE_BEFORE=N or DIE_AFTER=N. SEIZE_REST=MICROSECONDS rests after each seize.
+ * Where another process of the injector makes the requests, that one dies.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <sys/ptrace.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 static int count;
@@ -22,8 +22,6 @@ static void die_at(const char *name)
 }
 
 typedef long ptrace_function(int request, ...);
-typedef ssize_t memory_function(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long,
-                                unsigned long);
 
 long ptrace(enum __ptrace_request request, ...)
 {
@@ -41,13 +39,17 @@ long ptrace(enum __ptrace_request request, ...)
     return result;
 }
 
-ssize_t process_vm_writev(pid_t pid, const struct iovec *here, unsigned long here_count, const struct iovec *there,
-                          unsigned long there_count, unsigned long flags)
-{
-    count++;
-    die_at("DIE_BEFORE");
-    ssize_t result = ((memory_function *)dlsym(RTLD_NEXT, "process_vm_writev"))(pid, here, here_count, there,
-                                                                               there_count, flags);
-    die_at("DIE_AFTER");
-    return result;
-}
+/* Of these calls the injector makes one kind only: its target's memory. */
+#define MEMORY_CALL(name, pointer)                                                                            \
+    ssize_t name(int file, pointer bytes, size_t size, off_t place)                                           \
+    {                                                                                                         \
+        count++;                                                                                              \
+        die_at("DIE_BEFORE");                                                                                 \
+        ssize_t result =                                                                                      \
+            ((ssize_t(*)(int, pointer, size_t, off_t))dlsym(RTLD_NEXT, #name))(file, bytes, size, place);     \
+        die_at("DIE_AFTER");                                                                                  \
+        return result;                                                                                        \
+    }
+
+MEMORY_CALL(pwrite, const void *)
+MEMORY_CALL(pwrite64, const void *)

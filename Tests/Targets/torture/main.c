@@ -3,8 +3,9 @@
  *
  *   torture random N SOCKALIVE VICTIM [ARGUMENT]…    SIGKILL to its process group: at any moment of the
  *                                                    run, and every other time soon after it has seized
- *   torture steps LIBRARY SOCKALIVE VICTIM …         it dies before and after its first, second, … ptrace
- *                                                    request (LIBRARY: die-at.c, preloaded)
+ *   torture steps LIBRARY SOCKALIVE VICTIM …         it, or its process with the owner's rights, dies before
+ *                                                    and after its first, second, … request about the target
+ *                                                    (LIBRARY: die-at.c, preloaded)
  *   torture target N SOCKALIVE VICTIM …              SIGKILL to the target instead
  *
  * VICTIM prints "PID FD PORT" and answers every byte sent to PORT with one byte, `!` if it was harmed.
@@ -201,8 +202,10 @@ int main(int argc, char **argv)
         if (steps) {
             int status;
             waitpid(injector, &status, 0);
-            if (!WIFSIGNALED(status))
+            if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
                 break; /* it has no such step */
+            if (runs == 1000)
+                exit(2); /* nothing has so many: it fails for another reason */
             live++;
         } else if (target) {
             int status = 0;

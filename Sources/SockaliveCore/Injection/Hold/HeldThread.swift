@@ -77,7 +77,8 @@ final class HeldThread {
         switch tracee.state {
         case .replaced: RemoteSocket.Refusal(stage: .replaced, errno: .noSuchProcess)
         case .gone: RemoteSocket.Refusal(stage: .gone, errno: .noSuchProcess)
-        case .same where stage == .call: RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : .call, errno: .ioError)
+        case .same where stage == .call:
+            RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : .call, errno: .ioError)
         case .same: RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : stage, errno: error)
         }
     }
