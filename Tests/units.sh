@@ -87,6 +87,17 @@ answer = json.load(open("/run/answer"))
 print(sum(s["action"] == "set" for s in answer["sockets"]))' 2>>/run/errors || echo none
 }
 
+# expect_rights RIGHTS [OPTION OF under-unit.py]…: both sockets are set, and reached with those rights
+expect_rights() {
+    local wanted="$1 $1" found
+    shift
+    [ "$(attempt "$@")" = 2 ] || fail "$unit, $method, $*: $(cat /run/errors)"
+    found=$(python3 -c '
+import json
+print(*(socket["rights"] for socket in json.load(open("/run/answer"))["sockets"]))')
+    [ "$found" = "$wanted" ] || fail "$unit, $method, $*: rights $found, not $wanted"
+}
+
 for unit in sockalive.service sockalive-watch.service; do
     for method in pidfd ptrace; do
         [ "$(attempt)" = 2 ] || fail "$unit, $method: $(cat /run/errors /run/answer)"
@@ -97,5 +108,11 @@ for unit in sockalive.service sockalive-watch.service; do
         echo "ok  $unit, $method: nothing without CAP_SYS_PTRACE, nothing without CAP_DAC_READ_SEARCH"
         # Only sock_diag in another network namespace wants it; /proc answers as well, and more slowly.
         echo "    without CAP_SYS_ADMIN: $(attempt --without CAP_SYS_ADMIN) of 2 set"
+        # Nobody's processes are reached as nobody; without the right to become that user, with all rights.
+        [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ] || continue
+        expect_rights owner
+        expect_rights kept --without CAP_SETUID
+        expect_rights kept --without CAP_SETGID
+        echo "ok  $unit, $method: with the rights of nobody"
     done
 done

@@ -49,6 +49,15 @@ extension ProcessTests {
             try expectSet(target, method, rights: "kept", launcher: Conditions.denying("setresuid=EPERM"))
         }
 
+        /// `/proc/PID/mem` of another user opens for reading alone then; it is written by ptrace(2).
+        @Test(arguments: BuiltVictims.kinds, methods)
+        func `the smallest rights do`(kind: BuiltVictims.Kind, method: String) throws {
+            for how in ["threads", "deep"] {
+                let target = try Echoer(Conditions.asNobody + [BuiltVictims.path("victim-odd", kind), how])
+                try expectSet(target, method, rights: "kept", launcher: Conditions.withSmallestRights)
+            }
+        }
+
         private func expectSet(
             _ target: Echoer, _ method: String, rights: String, launcher: [String] = []
         ) throws {

@@ -8,6 +8,11 @@ enum Conditions {
     /// Linux before 5.3 has neither call.
     static let withoutPidfd = denying("pidfd_open=ENOSYS", "pidfd_getfd=ENOSYS")
 
+    /// Root, with what reading and reaching take and nothing else, as in a container of few rights.
+    static let withSmallestRights = [
+        "setpriv", "--bounding-set=-all,+sys_ptrace,+dac_read_search", "--inh-caps=-all",
+    ]
+
     /// Nobody in particular: not the victims' user, no capability.
     static let asNobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"]
 }

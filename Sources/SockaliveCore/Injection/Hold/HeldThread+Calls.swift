@@ -72,7 +72,7 @@ extension HeldThread {
         if option.isSet { place.copyMemory(from: UnsafeRawBufferPointer(value)) }
         slot.storeBytes(of: length, toByteOffset: Pad.length, as: UInt32.self)
         pad.store(call.words, at: Pad.words)
-        try memory().write(UnsafeRawBufferPointer(slot), to: pad.place(of: 0))
+        try write(UnsafeRawBufferPointer(slot), to: pad.place(of: 0))
         let result = try self.call(call)
         guard !option.isSet else { return result }
         try memory().read(pad.place(of: 0), into: slot)

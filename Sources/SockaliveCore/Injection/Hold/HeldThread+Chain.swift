@@ -15,7 +15,7 @@ extension HeldThread {
         let calls = options.indices.flatMap { chainedCalls(options[$0], step: Pad.step($0)) }
         let first = layChain(calls, endingWith: signal)
         let steps = pad.bytes(from: Pad.step(0), count: Pad.chain(calls.count) - Pad.step(0))
-        try memory().write(UnsafeRawBufferPointer(steps), to: pad.place(of: Pad.step(0)))
+        try write(UnsafeRawBufferPointer(steps), to: pad.place(of: Pad.step(0)))
         try runChain(from: first, to: signal)
         let answers = pad.bytes(from: Pad.step(0), count: Pad.chain(0) - Pad.step(0))
         try memory().read(pad.place(of: Pad.step(0)), into: answers)

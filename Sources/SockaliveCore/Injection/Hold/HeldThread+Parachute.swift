@@ -21,7 +21,7 @@ extension HeldThread {
             returns && pad.mappedSize == nil && !isFilterSuspended && !interrupted.isNameless
         frame(interrupted.byHand, mask: mask, at: Pad.restore)
         frame(closing(-1), mask: Self.everySignal, at: Pad.close)
-        try memory().write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
+        try write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
         // Killed before this, the thread runs on as it was; after it, along the frames.
         try tracee.set(closing(-1))
         // A blocked signal stays pending, in its queue and its order, until the mask is put back.
@@ -80,7 +80,7 @@ extension HeldThread {
     func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
         frame(closing(descriptor), mask: Self.everySignal, at: Pad.close)
         let bytes = pad.bytes(from: Pad.close, count: SignalFrame.room)
-        try memory().write(UnsafeRawBufferPointer(bytes), to: pad.place(of: Pad.close))
+        try write(UnsafeRawBufferPointer(bytes), to: pad.place(of: Pad.close))
     }
 
     /// The registers of a call of close that returns into the frame that restores.
@@ -117,7 +117,7 @@ extension HeldThread {
         try tracee.set(found)
         guard let address = pad.address, pad.mappedSize == nil else { return }
         do {
-            try memory().write(UnsafeRawBufferPointer(rebasing: pad.saved[..<pad.size]), to: address)
+            try write(UnsafeRawBufferPointer(rebasing: pad.saved[..<pad.size]), to: address)
         } catch .badAddress {
             // The target has taken its stack away meanwhile: nobody's bytes are missing.
         }

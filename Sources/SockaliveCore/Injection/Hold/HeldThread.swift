@@ -176,6 +176,21 @@ final class HeldThread {
         return openMemory
     }
 
+    /// Into the thread's memory. Word by word through ptrace(2) where the file may only be read: some 0.5 ms more.
+    ///
+    /// - Throws: `badAddress` where it is not mapped.
+    func write(_ bytes: UnsafeRawBufferPointer, to address: UInt64) throws(Errno) {
+        let memory = try memory()
+        if memory.isWritable { return try memory.write(bytes, to: address) }
+        for offset in stride(from: 0, to: bytes.count, by: 8) {
+            var word: UInt64 = 0
+            let rest = bytes[offset..<min(offset + 8, bytes.count)]
+            if rest.count < 8 { word = try memory.value(at: address &+ UInt64(offset), like: word) ?? 0 }
+            withUnsafeMutableBytes(of: &word) { $0.copyBytes(from: rest) }
+            try tracee.poke(word, at: address &+ UInt64(offset))
+        }
+    }
+
     /// Which number to call on. Alone, a held thread keeps its descriptors. Among others it does not: they may close
     /// the number, or open another file under it, between the look and the call. So there the socket gets a second
     /// number, which nobody knows, and that one is looked at. It was chosen before, so that the parachute can close

@@ -95,6 +95,7 @@ final class Tracee {
 
     /// By their numbers in linux/ptrace.h and asm/ptrace-abi.h.
     private enum Request: Int32 {
+        case poke = 5
         case resume = 7
         case getRegisters = 12
         case setRegisters = 13
@@ -242,6 +243,17 @@ extension Tracee {
     func set(_ registers: Registers) throws(Errno) {
         var user = registers.user
         try request(.setRegisters, address: 0, &user)
+    }
+
+    /// PTRACE_POKEDATA: a word of the memory that the thread has, which stands still.
+    ///
+    /// - Throws: `badAddress` where it is not mapped (EIO, EFAULT).
+    func poke(_ word: UInt64, at address: UInt64) throws(Errno) {
+        do {
+            try request(.poke, address: UInt(address), data: UInt(word))
+        } catch .ioError {
+            throw .badAddress
+        }
     }
 
     /// A register set by its note type (linux/elf.h), as much as the bytes hold. Answers how much there was.

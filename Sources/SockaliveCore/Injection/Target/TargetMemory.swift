@@ -8,16 +8,24 @@ import SystemPackage
 /// under the same number it reads and writes another program, a privileged one perhaps.
 final class TargetMemory {
     private let descriptor: Int32
+    /// False where it may only be read: the file has mode 0600 and belongs to the process's user, and CAP_SYS_PTRACE
+    /// with CAP_DAC_READ_SEARCH opens it for reading alone.
+    let isWritable: Bool
 
-    /// - Parameter thread: `PID/task/TID`.
+    /// - Parameters:
+    ///   - thread: `PID/task/TID`.
+    ///   - isWritten: asks for writing, too; see ``isWritable``.
     /// - Throws: `Errno`: what PTRACE_MODE_ATTACH answers (`permissionDenied`), `noSuchFileOrDirectory`.
     init(procfs: ProcFS, thread: String, isWritten: Bool) throws(Errno) {
-        descriptor = openat(procfs.root.rawValue, "\(thread)/mem", (isWritten ? O_RDWR : O_RDONLY) | O_CLOEXEC)
+        func opened(_ mode: Int32) -> Int32 { openat(procfs.root.rawValue, "\(thread)/mem", mode | O_CLOEXEC) }
+        let writable = isWritten ? opened(O_RDWR) : -1
+        isWritable = writable >= 0
+        descriptor = isWritable ? writable : opened(O_RDONLY)
         guard descriptor >= 0 else { throw Errno(rawValue: errno) }
     }
 
     deinit {
-        close(descriptor)
+        if descriptor >= 0 { close(descriptor) }
     }
 
     /// - Throws: `badAddress` where not all of it is mapped and readable; `noSuchProcess` where the memory is gone,
