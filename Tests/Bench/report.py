@@ -25,6 +25,11 @@ LABELS = {
 LIMITS = {"ss": 1 / 12, "lsof": 1 / 25, "pgrep": 0.3}
 # What a target does while it is held, and seconds that its median pause may take.
 RESTS = {"recv": "sleeps in recv(2)", "poll": "sleeps in poll(2) with a timeout", "spin": "never sleeps"}
+OWNERS = {
+    "": "",
+    "-other": ", another user's",
+    "-undumpable": ", another user's and undumpable: each call looked at",
+}
 PAUSES = {"recv": 250e-6, "spin": 1e-3}
 SERIES = {"inject": "sockalive inject", "c": "the same calls in C", "python": "Python script"}
 
@@ -130,11 +135,12 @@ def pause_rows(results):
     pauses = results.pauses()
     for bits in ("64", "32"):
         for rest, label in RESTS.items():
-            values = sorted(pauses[f"{bits}-{rest}"])
-            if values:
-                worst = values[int(len(values) * 0.99)]
-                figures = [statistics.median(values), worst, values[-1]]
-                yield [f"{bits} bits, {label}", *(duration(value / 1e6) for value in figures)]
+            for owner, whose in OWNERS.items():
+                values = sorted(pauses[f"{bits}-{rest}{owner}"])
+                if values:
+                    worst = values[int(len(values) * 0.99)]
+                    figures = [statistics.median(values), worst, values[-1]]
+                    yield [f"{bits} bits, {label}{whose}", *(duration(value / 1e6) for value in figures)]
 
 
 def gap_rows(results):
@@ -147,6 +153,16 @@ def gap_rows(results):
     for name, label in labels.items():
         if results.text(f"{name}.gaps"):
             yield [label, duration(results.gap(name)), f"{results.gap(name) / results.gap('ptrace'):.3g}"]
+
+
+def owning(results):
+    if "owner-other" not in results.times:
+        return ""
+    root, other = results.median("owner-root"), results.median("owner-other")
+    return (
+        f"\nTen sockets by pidfd: {duration(root)} of a process of root's, {duration(other)} of another user's, whose "
+        f"rights a process of its own takes on first: {duration(max(0, other - root))} more.\n"
+    )
 
 
 def watching(results):
@@ -182,7 +198,7 @@ def main(folder, docs):
         "date": datetime.date.today().isoformat(),
         "claims": table(["", "measured", "at most", "held"], held),
         "host": table(["", "median", "middle half", "`list` takes, of that"], host_rows(results)),
-        "watch": watching(results),
+        "watch": watching(results) + owning(results),
         "counts": table(["sockets", "`sockalive inject`", "C", "Python", "against C"], count_rows(results)),
         "pauses": table(["target", "median", "99 of 100 below", "the slowest"], pause_rows(results)),
         "gaps": table(["what was done meanwhile", "longest standstill", "against ptrace"], gap_rows(results)),

@@ -3,7 +3,8 @@
 #
 #   BENCH=FOLDER RESULTS=FOLDER ROUNDS=N scenes.sh busy PROCESSES CONNECTIONS TARGETS
 #                                                  one COUNT        all sockets in one process
-#                                                  pause BITS REST COUNT
+#                                                  pause BITS REST COUNT [other|undumpable]   whose target
+#                                                  owner COUNT      sockets of root's, and of another user's
 #                                                  probe COUNT
 #                                                  gap
 #                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
@@ -63,12 +64,41 @@ one() {
     memory "inject@$1" "$sockalive" inject --quiet --method pidfd
 }
 
+nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all env)
+
 pause() {
-    local round
-    start "$BENCH/busy-host-$1" many 10.9.0.2 "$3" "$2" "$RESULTS/gap"
+    local round launcher=() program=$BENCH/busy-host-$1 rights=owner
+    touch "$RESULTS/gap"
+    chmod 666 "$RESULTS/gap"
+    case ${4:-} in
+    other) launcher=("${nobody[@]}") ;;
+    undumpable)
+        # A program that may be started and not read is undumpable, and each of its calls is looked at.
+        launcher=("${nobody[@]}") program=$BENCH/unreadable-$1 rights=kept
+        cp "$BENCH/busy-host-$1" "$program"
+        chmod 711 "$program"
+        ;;
+    esac
+    start "${launcher[@]}" "$program" many 10.9.0.2 "$3" "$2" "$RESULTS/gap"
     for ((round = 0; round < ROUNDS; round++)); do
         "$BENCH/keepalive" off >"$RESULTS/log"
-        "$sockalive" inject --method ptrace --timeout 60s --json >"$RESULTS/pause-$1-$2.$round.pauses"
+        "$sockalive" inject --method ptrace --timeout 60s --json >"$RESULTS/pause-$1-$2${4:+-$4}.$round.pauses"
+    done
+    grep -q "\"rights\" : \"$rights\"" "$RESULTS/pause-$1-$2${4:+-$4}.0.pauses" ||
+        { echo "bench: other rights than $rights" >&2 && exit 70; }
+}
+
+owner() {
+    local round up
+    start "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
+    for ((round = 0; round < ROUNDS; round++)); do
+        measure owner-root 20 --prepare "$BENCH/keepalive off" "$sockalive inject --quiet"
+    done
+    pkill -x beremote
+    while pgrep -x beremote >"$RESULTS/log"; do sleep 0.05; done
+    start "${nobody[@]}" "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
+    for ((round = 0; round < ROUNDS; round++)); do
+        measure owner-other 20 --prepare "$BENCH/keepalive off" "$sockalive inject --quiet"
     done
 }
 
