@@ -160,6 +160,9 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
             other.user[keyPath: register] ^= 2
             #expect(!other.isEntry(of: wanted, is32Bit: is32Bit), "\(register)")
         }
+        var exit = entry
+        exit.user.rax = 0
+        #expect(!exit.isEntry(of: wanted, is32Bit: is32Bit))
         // What a system call leaves behind by itself does not matter.
         entry.user.r11 ^= 2
         entry.user.eflags ^= 2

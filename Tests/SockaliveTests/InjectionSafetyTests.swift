@@ -157,6 +157,17 @@ extension ProcessTests {
             try expectUntouched(try Echoer([BuiltVictims.path("victim-odd", kind), "seccomp"]))
         }
 
+        /// PR_SET_SYSCALL_USER_DISPATCH, as emulators have it: a call from libc's code would be a SIGSYS.
+        @Test(arguments: [BuiltVictims.Kind.dynamic64, .static64])
+        func `a target that turns its own system calls into signals is refused`(kind: BuiltVictims.Kind) throws {
+            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "dispatch"])
+            #expect(target.echoes())
+            let refused = try Report.of(["inject", "--method", "ptrace"] + target.selection, status: 69)
+            #expect(try refused.socket.error?.message.contains("PR_SET_SYSCALL_USER_DISPATCH") == true)
+            #expect(target.echoes())
+            #expect(try Report.of(["inject", "--method", "pidfd"] + target.selection).socket.action == "set")
+        }
+
         @Test(arguments: BuiltVictims.kinds)
         func `the child of vfork is treated, and its parent waits on`(kind: BuiltVictims.Kind) throws {
             let target = try Echoer([BuiltVictims.path("victim-odd", kind), "vfork"])

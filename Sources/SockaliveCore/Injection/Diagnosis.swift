@@ -133,7 +133,8 @@ struct Diagnosis {
 
     private var unsupportedReason: String {
         #if arch(x86_64)
-            "the target runs in a mode that sockalive does not know"
+            "it runs in a mode that sockalive does not know (x32, another code segment), "
+                + "or turns its own system calls into signals (PR_SET_SYSCALL_USER_DISPATCH)"
         #else
             "sockalive knows x86-64 only"
         #endif

@@ -59,8 +59,15 @@ final class Worker {
         if isWell { end() }
     }
 
+    /// A target that the worker holds waits for this process: no terminal stops it meanwhile.
     func apply<Treatment: SocketTreatment>(
         _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
+    ) throws -> Reached<Treatment.Outcome> {
+        try withoutJobControlStops { try run(treatment, on: identity, holder) }
+    }
+
+    private func run<Treatment: SocketTreatment>(
+        _ treatment: Treatment, on identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
         try open(identity, holder)
         var socket = WorkerSocket(worker: self, holder: holder)

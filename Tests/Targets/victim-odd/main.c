@@ -11,6 +11,7 @@
  *   coroutine      the stack pointer stands in memory from malloc, right above data that others use
  *   one-coroutine  the same without other threads
  *   deep           the same, and the main thread's own stack has been used to its lowest part
+ *   dispatch       its own system calls are signals, but for those of the one function that echoes
  *   seccomp        a filter kills the process for getsockopt, setsockopt, fcntl and mmap
  *   swap           puts another file under FD, and the connection back, without pause
  *   rseq           spins in restartable sequences
@@ -171,6 +172,34 @@ static void run_seccomp(void)
     echo_until_end();
 }
 
+#if defined(__x86_64__)
+/* PR_SET_SYSCALL_USER_DISPATCH (Linux 5.11): what a page does not hold is no system call but a SIGSYS. */
+static char selector;
+
+__attribute__((noinline, section(".text.dispatch"), aligned(4096))) static void echo_by_own_calls(int fd, char *byte)
+{
+    for (;;) {
+        long got;
+        __asm__ volatile("syscall" : "=a"(got) : "0"(SYS_read), "D"(fd), "S"(byte), "d"(1L) : "rcx", "r11", "memory");
+        if (got == 1)
+            __asm__ volatile("syscall" : "=a"(got) : "0"(SYS_write), "D"(fd), "S"(byte), "d"(1L) : "rcx", "r11", "memory");
+        if (got != 1)
+            __asm__ volatile("syscall" : : "a"(SYS_exit_group), "D"(0) : "rcx", "r11", "memory");
+    }
+}
+
+static void run_dispatch(void)
+{
+    char byte;
+    if (prctl(59, 1, (unsigned long)echo_by_own_calls, 4096UL, &selector) < 0)
+        _exit(9);
+    selector = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK */
+    echo_by_own_calls(connection, &byte);
+}
+#else
+static void run_dispatch(void) { echo_until_end(); }
+#endif
+
 static void *swap(void *unused)
 {
     int null = open("/dev/null", O_RDONLY), spare = dup(connection);
@@ -266,6 +295,8 @@ int main(int argc, char **argv)
         run_coroutine(1);
     } else if (strcmp(how, "seccomp") == 0) {
         run_seccomp();
+    } else if (strcmp(how, "dispatch") == 0) {
+        run_dispatch();
     } else if (strcmp(how, "swap") == 0) {
         run_swap();
     } else if (strcmp(how, "rseq") == 0) {

@@ -124,7 +124,7 @@ final class HeldThread {
         isFilterSuspended = isSuspended && status.seccomp != 0
         // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
         tracee.isGuarded = isFilterSuspended || !isCovered
-        guard found.isServed(is32Bit: target.code.is32Bit) else {
+        guard found.isServed(is32Bit: target.code.is32Bit), try !tracee.dispatchesSystemCalls() else {
             stage = .unsupported
             throw .notSupported
         }

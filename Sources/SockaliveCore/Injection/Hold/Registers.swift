@@ -1,4 +1,5 @@
 import CSockalive
+import Glibc
 
 /// The general registers of a stopped thread on x86-64, in 64-bit and in 32-bit mode. Pure.
 ///
@@ -52,7 +53,8 @@ struct Registers {
     }
 
     /// Does ptrace(2) show, at the entry of a system call, the very call that `wanted` was prepared for? Its number,
-    /// all six arguments, where it was made and on which stack. The two instructions are two bytes long.
+    /// all six arguments, where it was made and on which stack. The two instructions are two bytes long. The kernel
+    /// puts -ENOSYS into rax there (arch/x86/entry/entry_64.S), which tells an entry from the exit of a like call.
     func isEntry(of wanted: Registers, is32Bit: Bool) -> Bool {
         func call(_ user: sockalive_registers, _ number: UInt64, at place: UInt64) -> [UInt64] {
             is32Bit
@@ -60,7 +62,7 @@ struct Registers {
                     .map { $0 & UInt64(UInt32.max) }
                 : [number, user.rdi, user.rsi, user.rdx, user.r10, user.r8, user.r9, place, user.rsp]
         }
-        return user.cs == wanted.user.cs
+        return user.cs == wanted.user.cs && Int32(truncatingIfNeeded: user.rax) == -ENOSYS
             && call(user, user.orig_rax, at: user.rip)
                 == call(wanted.user, wanted.user.rax, at: wanted.user.rip &+ 2)
     }

@@ -110,6 +110,8 @@ final class Tracee {
         case setSignalMask = 0x420b
         /// Linux 5.13.
         case getRestartableSequence = 0x420f
+        /// Linux 6.4.
+        case getSyscallUserDispatch = 0x4211
 
         /// Touches nothing that belongs to the program.
         var isForAnyProgram: Bool { self == .setSignalMask || self == .detach }
@@ -278,6 +280,22 @@ extension Tracee {
     func setSignalMask(_ mask: UInt64) throws(Errno) {
         var mask = mask
         try request(.setSignalMask, address: UInt(MemoryLayout<UInt64>.size), &mask)
+    }
+
+    /// Whether the thread has its own system calls turned into SIGSYS (prctl(2), PR_SET_SYSCALL_USER_DISPATCH), as
+    /// emulators do: a remote call would kill it. False where the kernel is too old to tell.
+    func dispatchesSystemCalls() throws(Errno) -> Bool {
+        // Mode, selector, offset, length (struct ptrace_sud_config).
+        var configuration: (mode: UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        let size = UInt(MemoryLayout.size(ofValue: configuration))
+        do {
+            try request(.getSyscallUserDispatch, address: size, &configuration)
+        } catch .ioError {
+            return false
+        } catch .invalidArgument {
+            return false
+        }
+        return configuration.mode != 0
     }
 
     /// Where the thread has registered its restartable sequences (struct rseq); nil: nowhere, or the kernel is too
