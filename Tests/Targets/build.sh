@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiles the victims of the injection into a folder, each as -64, -64-static, -32 and -32-static
-# (SwiftPM makes the first kind only), and what torture.sh needs. The last two need gcc-multilib, and are
+# (SwiftPM makes the first kind only), and what torture.sh and attacks.sh need. The last two need gcc-multilib, and are
 # left out without it. Usage: build.sh FOLDER
 # shellcheck disable=SC2086 # the flags are words
 set -eu
@@ -23,4 +23,14 @@ for name in victim-registers victim-sleeps victim-signals victim-odd; do
 done
 gcc $flags "$here/torture/main.c" -o "$out/torture"
 gcc $flags -shared -fPIC "$here/legacy/die-at.c" -o "$out/die-at.so" -ldl
+if [ "$(uname -m)" = x86_64 ]; then
+    # The addresses are those of common/attack.h.
+    gcc $flags "$here/attack/main.c" "$here/attack/slow-pages.c" -o "$out/attack"
+    gcc $flags -shared -fPIC "$here/attack/tell-at.c" -o "$out/tell-at.so" -ldl
+    gcc $flags "$here/attacker/main.c" -o "$out/attacker"
+    gcc $flags -static -no-pie -DFIXED -Wl,--section-start=.code=0x20000000 "$here/attacker/main.c" \
+        -o "$out/attacker-static"
+    gcc $flags -static -no-pie -fno-stack-protector -fcf-protection=none -Wl,--section-start=.win=0x20000000 \
+        -Wl,--section-start=.area=0x30000000 "$here/privileged/main.c" -o "$out/ordinary"
+fi
 ! $makes_32 || touch "$out/stamp"

@@ -1,0 +1,526 @@
+/*
+ * Runs the injector on attackers, again and again, and looks whether they gained anything or harmed anybody.
+ *
+ *   attack KIND N SOCKALIVE FOLDER            N tries of one of the attacks (kinds[], and `user`, `stop`)
+ *   attack steps ACTION SOCKALIVE FOLDER [every]
+ *                                             ACTION before every single request of the injector; `every`: also after
+ *
+ * FOLDER holds what build.sh made, in a place where set-user-ID programs work and any user may look.
+ * Prints "KIND tried N gained G harmed H crashed C hung U": gained what its owner may not (euid 0, a folder that a
+ * filter forbids, words in a privileged program, a foreign number taken for root's), harmed an honest target, or
+ * left one held; the injector ended by a signal or with a code that it does not document; it took 20 s.
+ */
+#define _GNU_SOURCE
+#include "slow-pages.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+
+static struct shared *shared;
+static const char *sockalive, *folder;
+static char shared_path[300], proof_path[300], library_path[300];
+static int tried, gained, harmed, crashed, hung, turned;
+
+/* The attacker, and the peer of its connection. */
+static pid_t attacker;
+static int traced_pid, number, port, peer = -1;
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "attack: %s: %s\n", what, strerror(errno));
+    if (attacker > 0)
+        kill(-attacker, SIGKILL);
+    exit(2);
+}
+
+/* --- the target --- */
+
+static bool echoes(void)
+{
+    char byte = 'x';
+    return send(peer, &byte, 1, MSG_NOSIGNAL) == 1 && recv(peer, &byte, 1, 0) == 1 && byte == 'x';
+}
+
+/* One field of a process's status; -1: it has none any more. */
+static long long status_number(const char *name, int base)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", traced_pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    close(fd);
+    if (length <= 0)
+        return -1;
+    text[length] = '\0';
+    const char *line = strstr(text, name);
+    return !line ? -1 : base ? strtoll(line + strlen(name), NULL, base) : line[strlen(name)];
+}
+
+static char state(void)
+{
+    return (char)status_number("\nState:\t", 0);
+}
+
+static int count_descriptors(void)
+{
+    char path[64], link[64];
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", traced_pid, fd);
+        count += readlink(path, link, sizeof link) > 0;
+    }
+    return count;
+}
+
+/* Has the process been replaced by the program that it wanted to turn, or is it gone? */
+static bool is_over(void)
+{
+    char path[64], name[32] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", traced_pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, name, sizeof name - 1);
+    close(fd);
+    return length <= 0 || strncmp(name, "attacker", 8) != 0 || state() == 'Z';
+}
+
+static void end_attacker(void)
+{
+    int status;
+    close(peer);
+    peer = -1;
+    if (attacker > 0) {
+        kill(-attacker, SIGKILL);
+        waitpid(attacker, &status, 0);
+    }
+    attacker = 0;
+}
+
+static void clear_proofs(void)
+{
+    char path[400];
+    const char *names[] = {"user", "words"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", proof_path, names[i]);
+        unlink(path);
+    }
+    snprintf(path, sizeof path, "%s/folder", proof_path);
+    rmdir(path);
+}
+
+static void start_attacker(const char *mode, int file, bool becomes_ready)
+{
+    int out[2];
+    char line[64] = "", path[300], file_text[16];
+    /* The static one has code at an address that the privileged program has, too. */
+    snprintf(path, sizeof path, "%s/attacker%s", folder, strncmp(mode, "table-", 6) == 0 ? "-static" : "");
+    snprintf(file_text, sizeof file_text, "%d", file);
+    shared->is_seized = shared->count = shared->wanted = shared->now = shared->done = 0;
+    shared->target = shared->is_reading = shared->is_ready = 0;
+    clear_proofs();
+    if (pipe2(out, O_CLOEXEC) < 0 || (attacker = fork()) < 0)
+        fail("fork");
+    if (attacker == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(out[1], 1);
+        execl(path, "attacker", mode, shared_path, folder, file_text, (char *)NULL);
+        _exit(127);
+    }
+    setpgid(attacker, attacker);
+    close(out[1]);
+    FILE *lines = fdopen(out[0], "r");
+    if (!fgets(line, sizeof line, lines) || sscanf(line, "%d %d %d", &traced_pid, &number, &port) != 3)
+        fail("attacker");
+    fclose(lines);
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval patience = {2, 0};
+    peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(peer, (void *)&address, sizeof address) < 0)
+        fail("connect");
+    for (double end = seconds() + 5; becomes_ready && shared->is_ready != 2; usleep(200))
+        if (seconds() > end)
+            fail("the attacker is not ready");
+}
+
+/* --- the injector --- */
+
+static pid_t start_injector(const char *command, const char *method, bool loads_library, bool hides_pidfd)
+{
+    static int idle;
+    char pid[16], port_text[16], idle_text[16];
+    const char *words[16] = {sockalive, command, "--pid", pid, "--port", port_text, "--method", method};
+    int count = 8;
+    snprintf(pid, sizeof pid, "%d", traced_pid);
+    snprintf(port_text, sizeof port_text, "%d", port);
+    snprintf(idle_text, sizeof idle_text, "%d", 100 + idle++ % 2); /* so that there is something to set */
+    if (strcmp(command, "inject") == 0)
+        words[count++] = "--no-lock", words[count++] = "--idle", words[count++] = idle_text;
+    words[count] = NULL;
+    pid_t child = fork();
+    if (child < 0)
+        fail("fork");
+    if (child != 0) {
+        setpgid(child, child);
+        return child;
+    }
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int out = open(getenv("ATTACK_LOG") ? getenv("ATTACK_LOG") : "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0644);
+    dup2(out, 1), dup2(out, 2);
+    if (loads_library || hides_pidfd)
+        setenv("LD_PRELOAD", library_path, 1);
+    if (loads_library)
+        setenv("ATTACK_SHARED", shared_path, 1);
+    if (hides_pidfd)
+        setenv("HIDE_PIDFD", "1", 1);
+    execv(sockalive, (char **)words);
+    _exit(127);
+}
+
+/* Whoever follows the injector, a worker of its own say, is in its group and ends with it. */
+static void await_injector(pid_t injector)
+{
+    static const int documented[] = {0, 1, 3, 64, 69, 75, 77};
+    int status;
+    for (double end = seconds() + 20; waitpid(injector, &status, WNOHANG) == 0; usleep(200)) {
+        if (seconds() < end)
+            continue;
+        hung++;
+        kill(-injector, SIGKILL);
+        waitpid(injector, &status, 0);
+        return;
+    }
+    kill(-injector, SIGKILL);
+    bool is_known = false;
+    for (size_t i = 0; WIFEXITED(status) && i < sizeof documented / sizeof *documented; i++)
+        is_known = is_known || WEXITSTATUS(status) == documented[i];
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+        fail(sockalive);
+    if (!is_known && getenv("ATTACK_LOG"))
+        fprintf(stderr, "attack: the injector ended with %#x\n", status);
+    crashed += !is_known;
+}
+
+/* --- what an attack has led to --- */
+
+static long proof(const char *name)
+{
+    char path[400], text[32] = "";
+    snprintf(path, sizeof path, "%s/%s", proof_path, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    return length > 0 ? atol(text) : -1;
+}
+
+static bool has_gained(void)
+{
+    char path[400];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/folder", proof_path);
+    long user = proof("user");
+    turned += user > 0;
+    return user == 0 || proof("words") > 0 || stat(path, &status) == 0;
+}
+
+/* Stopped by a tracer, for longer than any hold lasts. */
+static bool stands_still(void)
+{
+    for (int i = 0; i < 20; i++) {
+        if (state() != 't')
+            return false;
+        usleep(1000);
+    }
+    return true;
+}
+
+static const struct kind {
+    const char *name, *mode, *command, *method;
+    bool hides_pidfd, is_fresh;
+} kinds[] = {
+    {"root-inject", "table-exec", "inject", "auto", false, false},
+    {"root-list", "table-exec", "list", "auto", false, false},
+    {"root-ptrace", "rewrite-exec", "inject", "ptrace", false, false},
+    {"root-list-ptrace", "rewrite-exec", "list", "ptrace", false, false},
+    {"root-old-kernel", "rewrite-exec", "inject", "auto", true, false},
+    {"root-code", "code-exec", "inject", "ptrace", false, true},
+    {"root-table-code", "table-code", "inject", "auto", false, true},
+    {"memory-pc", "slow-pc", "inject", "ptrace", false, true},
+    {"memory-section", "slow-section", "inject", "ptrace", false, true},
+    {"memory-stack", "slow-stack", "inject", "ptrace", false, true},
+    {"memory-code", "slow-code", "inject", "ptrace", false, true},
+    {"memory-list", "slow-pc", "list", "ptrace", false, true},
+    {"filter-frames", "rewrite-mkdir", "inject", "ptrace", false, false},
+    {"filter-code", "code-mkdir", "inject", "ptrace", false, true},
+    {"filter-old-kernel", "rewrite-mkdir", "inject", "auto", true, false},
+    {"crash", "page", "inject", "ptrace", false, false},
+    {"crash-list", "page", "list", "ptrace", false, false},
+};
+
+static void run_kind(const struct kind *kind, int tries)
+{
+    bool is_slow = strncmp(kind->mode, "slow-", 5) == 0;
+    char pages[300], path[320];
+    snprintf(pages, sizeof pages, "%s/pages", folder);
+    if (is_slow && ((mkdir(pages, 0755) < 0 && errno != EEXIST) || serve_slow_pages(pages, shared) < 0))
+        fail("FUSE");
+    for (; tried < tries; tried++) {
+        if (attacker == 0) {
+            int file = -1;
+            if (is_slow) {
+                snprintf(path, sizeof path, "%s/%d", pages, tried);
+                if ((file = open(path, O_RDONLY)) < 0)
+                    fail(path);
+            }
+            start_attacker(kind->mode, file, strncmp(kind->mode, "page", 4) != 0);
+            if (file >= 0)
+                close(file);
+        }
+        await_injector(start_injector(kind->command, kind->method, false, kind->hides_pidfd));
+        bool is_replaced = is_over();
+        for (int i = 0; i < (is_replaced ? 20 : 1) && !has_gained(); i++)
+            usleep(2000);
+        bool has_won = has_gained();
+        gained += has_won;
+        harmed += stands_still();
+        if (has_won || is_replaced || kind->is_fresh || is_over())
+            end_attacker();
+    }
+    end_attacker();
+}
+
+/* --- 5: somebody else's connection counted as root's --- */
+
+static void run_user(int tries)
+{
+    char port_text[16];
+    for (; tried < tries; tried++) {
+        start_attacker("linked", -1, false);
+        for (double end = seconds() + 5; !shared->done && seconds() < end;)
+            usleep(200);
+        snprintf(port_text, sizeof port_text, "%d", port);
+        pid_t child = fork();
+        if (child == 0) {
+            int null = open("/dev/null", O_WRONLY);
+            dup2(null, 1), dup2(null, 2);
+            execl(sockalive, sockalive, "list", "--user", "root", "--port", port_text, "--require", (char *)NULL);
+            _exit(127);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        crashed += !WIFEXITED(status);
+        gained += WIFEXITED(status) && WEXITSTATUS(status) != 3;
+        end_attacker();
+    }
+}
+
+/* --- 6: the injector is stopped while it holds --- */
+
+static bool is_stopped(pid_t injector)
+{
+    siginfo_t stop = {.si_pid = 0};
+    return waitid(P_PID, (id_t)injector, &stop, WSTOPPED | WEXITED | WNOHANG | WNOWAIT) == 0 && stop.si_pid != 0 &&
+           stop.si_code == CLD_STOPPED;
+}
+
+static bool has_ended(pid_t injector)
+{
+    siginfo_t stop = {.si_pid = 0};
+    return waitid(P_PID, (id_t)injector, &stop, WEXITED | WNOHANG | WNOWAIT) == 0 && stop.si_pid != 0;
+}
+
+static void run_stop(int tries)
+{
+    static const int signals[] = {SIGTSTP, SIGTTIN, SIGTTOU};
+    int stopped = 0;
+    start_attacker("nothing", -1, true);
+    for (; tried < tries; tried++) {
+        pid_t injector = start_injector("inject", "ptrace", false, false);
+        while (!has_ended(injector) && status_number("\nTracerPid:\t", 10) <= 0)
+            ;
+        /* 50 us is the kernel's own slack for a sleep: count instead. */
+        for (double end = seconds() + (double)(random() % 400) / 1e6; seconds() < end;)
+            ;
+        kill(-injector, signals[tried % 3]);
+        for (double end = seconds() + 0.2; seconds() < end && !is_stopped(injector) && !has_ended(injector);)
+            usleep(200);
+        stopped += is_stopped(injector);
+        harmed += is_stopped(injector) && stands_still();
+        kill(-injector, SIGCONT);
+        await_injector(injector);
+        if (!echoes()) {
+            harmed++;
+            end_attacker();
+            start_attacker("nothing", -1, true);
+        }
+    }
+    fprintf(stderr, "stop: %d of %d runs were stopped\n", stopped, tried);
+    end_attacker();
+}
+
+/* --- at each step --- */
+
+static const char *const honest[] = {"nothing", "exit-thread", "clone", "unshare-files", "unshare-fs", "drop-root",
+                                     "seteuid", "hide", "trace", "stop", "filter", "strict-filter"};
+
+static bool is_honest(const char *action)
+{
+    for (size_t i = 0; i < sizeof honest / sizeof *honest; i++)
+        if (strcmp(honest[i], action) == 0)
+            return true;
+    return false;
+}
+
+static int borrow(void)
+{
+    int pidfd = (int)syscall(SYS_pidfd_open, traced_pid, 0);
+    int copy = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+    close(pidfd);
+    return copy;
+}
+
+/* Under the number stands another connection by now: was that one set? */
+static bool has_set_another(ino_t inode)
+{
+    struct stat status;
+    int is_on = 0, copy = borrow();
+    socklen_t length = sizeof is_on;
+    if (copy < 0 || fstat(copy, &status) < 0 || status.st_ino == inode)
+        is_on = 0;
+    else
+        getsockopt(copy, SOL_SOCKET, SO_KEEPALIVE, &is_on, &length);
+    close(copy);
+    return is_on != 0;
+}
+
+static const char *harm(const char *action, int descriptors, ino_t inode)
+{
+    bool must_echo = is_honest(action), is_stop = strcmp(action, "stop") == 0;
+    bool has_replaced = strncmp(action, "exec-", 5) == 0;
+    siginfo_t over = {.si_pid = 0};
+    waitid(P_PID, (id_t)attacker, &over, WEXITED | WNOHANG | WNOWAIT);
+    if (over.si_pid != 0)
+        return must_echo ? "dead" : has_replaced && over.si_code != CLD_EXITED ? "the new program is dead" : NULL;
+    if (stands_still() || status_number("\nTracerPid:\t", 10) > 0)
+        return "left traced";
+    if (is_stop && shared->now) {
+        for (int i = 0; i < 50 && state() != 'T'; i++)
+            usleep(1000);
+        if (state() != 'T')
+            return "did not stay stopped";
+        kill(traced_pid, SIGCONT);
+    } else if (state() == 'T') {
+        return "left stopped";
+    }
+    if ((must_echo || has_replaced) && status_number("\nSigBlk:\t", 16) > 0)
+        return "signals left blocked";
+    if (must_echo && !(echoes() && echoes()))
+        return "does not echo";
+    if (must_echo && count_descriptors() != descriptors)
+        return "descriptors left";
+    return strcmp(action, "replace") == 0 && has_set_another(inode) ? "another socket was set" : NULL;
+}
+
+static void run_steps(const char *action, bool also_after)
+{
+    for (int variant = 0; variant < 2; variant++) {
+        const char *method = variant == 0 ? "ptrace" : "auto";
+        for (int step = 1;; step++) {
+            bool is_last = false;
+            for (int after = 0; after < (also_after ? 2 : 1); after++) {
+                start_attacker(action, -1, true);
+                if (!echoes())
+                    fail("the target does not echo");
+                struct stat status = {0};
+                int copy = borrow(), descriptors = count_descriptors();
+                fstat(copy, &status);
+                close(copy);
+                shared->wanted = step;
+                shared->after = after;
+                await_injector(start_injector("inject", method, true, variant == 1));
+                is_last = shared->count < step;
+                if (step == 1 && is_last && shared->count == 0)
+                    fail("the library sees no request: is the program static?");
+                if (is_last) {
+                    end_attacker();
+                    break;
+                }
+                tried++;
+                for (int i = 0; i < (is_over() ? 5 : 1) && !has_gained(); i++)
+                    usleep(1000);
+                bool has_won = has_gained();
+                const char *what = harm(action, descriptors, status.st_ino);
+                if (has_won || what)
+                    fprintf(stderr, "%s %s %s request %d: %s%s\n", action, method, after ? "after" : "before", step,
+                            has_won ? "gained " : "", what ? what : "");
+                gained += has_won;
+                harmed += what != NULL;
+                end_attacker();
+            }
+            if (is_last)
+                break;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 5)
+        return 64;
+    sockalive = argv[3], folder = argv[4];
+    srandom((unsigned)(getpid() ^ time(NULL)));
+    signal(SIGPIPE, SIG_IGN);
+    snprintf(shared_path, sizeof shared_path, "%s/shared", folder);
+    snprintf(proof_path, sizeof proof_path, "%s/proof", folder);
+    snprintf(library_path, sizeof library_path, "%s/tell-at.so", folder);
+    int fd = open(shared_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 || fchmod(fd, 0666) < 0 || ftruncate(fd, 4096) < 0 || !(shared = map_shared(shared_path)))
+        fail(shared_path);
+    if ((mkdir(proof_path, 0777) < 0 && errno != EEXIST) || chmod(proof_path, 0777) < 0)
+        fail(proof_path);
+    const char *name = strcmp(argv[1], "steps") == 0 ? argv[2] : argv[1];
+    if (strcmp(argv[1], "steps") == 0)
+        run_steps(argv[2], argc > 5);
+    else if (strcmp(argv[1], "user") == 0)
+        run_user(atoi(argv[2]));
+    else if (strcmp(argv[1], "stop") == 0)
+        run_stop(atoi(argv[2]));
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(argv[1], kinds[i].name) == 0)
+            run_kind(&kinds[i], atoi(argv[2]));
+    if (tried == 0)
+        return 64;
+    if (turned > 0)
+        fprintf(stderr, "%s: turned without rights %d times\n", name, turned);
+    printf("%-18s tried %4d gained %3d harmed %3d crashed %3d hung %d\n", name, tried, gained, harmed, crashed, hung);
+    return gained + harmed + crashed + hung > 0;
+}

@@ -1,0 +1,13 @@
+#ifndef SLOW_PAGES_H
+#define SLOW_PAGES_H
+
+#include "../common/attack.h"
+
+/*
+ * Mounts the file system on a folder, seen by this process and those that it starts, and gone with them; a file of
+ * any number is in it. While `shared->target` is traced, a read sets `is_reading` and waits for `done`, or 300 ms.
+ * Returns the server's number, -1 where that cannot be.
+ */
+int serve_slow_pages(const char *folder, struct shared *shared);
+
+#endif

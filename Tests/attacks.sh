@@ -1,0 +1,64 @@
+#!/bin/sh
+# Attacks the injector with targets whose owner means harm, an ordinary user: N tries (200) of each attack, and then
+# from another thread of a target every kind of harm at every single request of the injector. Counts what was gained
+# (rights, a way out of a filter, words in a set-user-ID program), harmed, crashed, hung. Needs root, gcc, FUSE, and
+# a folder in which set-user-ID programs work. From 1000 on the steps are tried after each request, too.
+# Usage: Tests/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop or steps, or one line's
+# name. SOCKALIVE=PATH takes a built program (not a static one), VICTIMS=FOLDER what build.sh made.
+# shellcheck disable=SC2086 # the lists are split into words
+set -eu
+cd "$(dirname "$0")/.."
+number=${1:-200}
+[ $# -eq 0 ] || shift
+kinds=${*:-root memory filter crash user stop steps}
+if [ -z "${SOCKALIVE:-}" ]; then
+    swift build -c release --product sockalive >/dev/null
+    SOCKALIVE=$(swift build -c release --show-bin-path)/sockalive
+fi
+victims=${VICTIMS:-${TMPDIR:-/tmp}/sockalive-torture.$(id -u)}
+Tests/Targets/build.sh "$victims"
+
+# Any user may look into it, and a set-user-ID program has to work there.
+work=$(mktemp -d "${TMPDIR:-/tmp}/sockalive-attacks.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
+chmod 755 "$work"
+for name in attack attacker attacker-static ordinary tell-at.so; do cp "$victims/$name" "$work/$name"; done
+cp "$work/ordinary" "$work/privileged"
+chmod 4755 "$work/privileged"
+ln -s privileged "$work/beremote"
+if findmnt -n -o OPTIONS -T "$work" | grep -q nosuid; then
+    echo "attacks.sh: set-user-ID programs do not work in $work: set TMPDIR" >&2
+    exit 2
+fi
+
+actions='nothing exec-privileged exec-ordinary exit-thread exit-group clone unshare-files unshare-fs drop-root
+    seteuid hide trace kill stop filter strict-filter close replace protect-stack protect-stack-read unmap-stack
+    protect-code unmap-code junk returns frames code'
+every=
+[ "$number" -lt 1000 ] || every=every
+
+failed=0
+attack() { "$work/attack" "$1" "$2" "$SOCKALIVE" "$work" ${3:-} || failed=1; }
+# All kinds of one attack share its tries.
+share() { # KIND…
+    part=$(((number + $# - 1) / $#))
+    for kind; do attack "$kind" "$part"; done
+}
+
+for kind in $kinds; do
+    case $kind in
+    root) share root-inject root-list root-ptrace root-list-ptrace root-old-kernel root-code root-table-code ;;
+    memory) share memory-pc memory-section memory-stack memory-code memory-list ;;
+    filter) share filter-frames filter-code filter-old-kernel ;;
+    crash) share crash crash-list ;;
+    user) attack user $(((number + 19) / 20)) ;;
+    stop) attack stop "$number" ;;
+    steps) for action in $actions; do attack steps "$action" $every; done ;;
+    *) case " $(echo $actions) " in
+        *" $kind "*) attack steps "$kind" $every ;;
+        *) attack "$kind" "$number" ;;
+        esac ;;
+    esac
+done
+[ "$failed" -eq 0 ] || exit 1
