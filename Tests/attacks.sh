@@ -54,7 +54,7 @@ for kind in $kinds; do
     crash) share crash crash-list ;;
     user) attack user $(((number + 19) / 20)) ;;
     stop) attack stop "$number" ;;
-    steps) for action in $actions; do attack steps "$action" $every; done ;;
+    steps) echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $every || failed=1 ;;
     *) case " $(echo $actions) " in
         *" $kind "*) attack steps "$kind" $every ;;
         *) attack "$kind" "$number" ;;

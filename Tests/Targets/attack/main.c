@@ -132,12 +132,21 @@ static void clear_proofs(void)
     rmdir(path);
 }
 
+/* The static one has its system call instruction where the privileged program has code, too. */
+static bool is_static(const char *mode)
+{
+    static const char *const modes[] = {"table-exec", "table-code", "junk", "returns", "frames", "code"};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (strcmp(modes[i], mode) == 0)
+            return true;
+    return false;
+}
+
 static void start_attacker(const char *mode, int file, bool becomes_ready)
 {
     int out[2];
     char line[64] = "", path[300], file_text[16];
-    /* The static one has code at an address that the privileged program has, too. */
-    snprintf(path, sizeof path, "%s/attacker%s", folder, strncmp(mode, "table-", 6) == 0 ? "-static" : "");
+    snprintf(path, sizeof path, "%s/attacker%s", folder, is_static(mode) ? "-static" : "");
     snprintf(file_text, sizeof file_text, "%d", file);
     shared->is_seized = shared->count = shared->wanted = shared->now = shared->done = 0;
     shared->target = shared->is_reading = shared->is_ready = 0;
@@ -148,7 +157,7 @@ static void start_attacker(const char *mode, int file, bool becomes_ready)
         setpgid(0, 0);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(out[1], 1);
-        execl(path, "attacker", mode, shared_path, folder, file_text, (char *)NULL);
+        execl(path, "attacker", mode, shared_path, folder, proof_path, file_text, (char *)NULL);
         _exit(127);
     }
     setpgid(attacker, attacker);
@@ -290,14 +299,15 @@ static void run_kind(const struct kind *kind, int tries)
 {
     bool is_slow = strncmp(kind->mode, "slow-", 5) == 0;
     char pages[300], path[320];
-    snprintf(pages, sizeof pages, "%s/pages", folder);
+    snprintf(pages, sizeof pages, "%s/pages.%d", folder, getpid());
     if (is_slow && ((mkdir(pages, 0755) < 0 && errno != EEXIST) || serve_slow_pages(pages, shared) < 0))
         fail("FUSE");
     for (; tried < tries; tried++) {
         if (attacker == 0) {
             int file = -1;
             if (is_slow) {
-                snprintf(path, sizeof path, "%s/%d", pages, tried);
+                bool is_code = strcmp(kind->mode, "slow-code") == 0;
+                snprintf(path, sizeof path, "%s/%d", pages, tried + (is_code ? WITH_INODE : 0));
                 if ((file = open(path, O_RDONLY)) < 0)
                     fail(path);
             }
@@ -479,6 +489,9 @@ static void run_steps(const char *action, bool also_after)
                     usleep(1000);
                 bool has_won = has_gained();
                 const char *what = harm(action, descriptors, status.st_ino);
+                /* That program belongs to its owner: nothing is gained, but it is not the one that was held. */
+                if (has_won && strcmp(action, "exec-ordinary") == 0)
+                    has_won = false, what = "another program was written to";
                 if (has_won || what)
                     fprintf(stderr, "%s %s %s request %d: %s%s\n", action, method, after ? "after" : "before", step,
                             has_won ? "gained " : "", what ? what : "");
@@ -499,8 +512,8 @@ int main(int argc, char **argv)
     sockalive = argv[3], folder = argv[4];
     srandom((unsigned)(getpid() ^ time(NULL)));
     signal(SIGPIPE, SIG_IGN);
-    snprintf(shared_path, sizeof shared_path, "%s/shared", folder);
-    snprintf(proof_path, sizeof proof_path, "%s/proof", folder);
+    snprintf(shared_path, sizeof shared_path, "%s/shared.%d", folder, getpid());
+    snprintf(proof_path, sizeof proof_path, "%s/proof.%d", folder, getpid());
     snprintf(library_path, sizeof library_path, "%s/tell-at.so", folder);
     int fd = open(shared_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0 || fchmod(fd, 0666) < 0 || ftruncate(fd, 4096) < 0 || !(shared = map_shared(shared_path)))

@@ -27,10 +27,10 @@ static void answer(const struct fuse_in_header *request, int error, const void *
         _exit(0);
 }
 
-/* Inode number 0: in /proc/PID/maps it looks like memory without a file. */
+/* With inode number 0 it looks like memory without a file in /proc/PID/maps. */
 static struct fuse_attr attributes(uint64_t node)
 {
-    return (struct fuse_attr){.ino = node == FUSE_ROOT_ID ? 1 : 0,
+    return (struct fuse_attr){.ino = node == FUSE_ROOT_ID || node > WITH_INODE ? node : 0,
                               .size = node == FUSE_ROOT_ID ? 0 : AREA_SIZE,
                               .mode = node == FUSE_ROOT_ID ? S_IFDIR | 0755 : S_IFREG | 0755,
                               .nlink = 1};

@@ -1,14 +1,14 @@
 /*
  * A local user who wants to gain something by being injected. Started as root, it becomes that user first.
  *
- *   attacker MODE SHARED FOLDER [FILE]     prints "PID FD PORT"; the peer connects to PORT on 127.0.0.1
+ *   attacker MODE SHARED FOLDER PROOF [FILE]     prints "PID FD PORT"; the peer connects to PORT on 127.0.0.1
  *
- * FOLDER holds `privileged` (set-user-ID root), `ordinary` (the same without that) and `proof`, for what they
- * say. FILE is the number of a descriptor of a file whose pages come late (slow pages, below).
+ * FOLDER holds `privileged` (set-user-ID root) and `ordinary` (the same without that); PROOF is a folder for what
+ * they say. FILE is the number of a descriptor of a file whose pages come late (slow pages, below).
  *
  *   rewrite-exec, rewrite-mkdir    the main thread spins; a process with the same memory makes every call that the
  *                                  frames on its stack hold an execve of `privileged`, or, under a filter that
- *                                  forbids it, a mkdir of proof/folder
+ *                                  forbids it, a mkdir of PROOF/folder
  *   code-exec, code-mkdir          the same by overwriting the instructions that the frames lead to
  *   table-exec, table-code         as rewrite-exec and code-exec, but the socket is in another thread's own table and
  *                                  only from time to time in the main thread's
@@ -692,21 +692,27 @@ __attribute__((no_stack_protector)) static void *act_when_told(void *unused)
     return unused;
 }
 
-static void make_other_connection(int listener, const struct sockaddr_in *address)
+/* On a port of its own: nobody looks for it. */
+static void make_other_connection(void)
 {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int here = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connect(here, (const void *)address, sizeof *address) < 0)
+    if (bind(listener, (void *)&address, sizeof address) < 0 || listen(listener, 1) < 0 ||
+        getsockname(listener, (void *)&address, &length) < 0 || connect(here, (void *)&address, length) < 0)
         exit(5);
     other_connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    close(listener);
 }
 
-_Noreturn static void run_action(const struct action *action, int listener, const struct sockaddr_in *address)
+_Noreturn static void run_action(const struct action *action, int listener)
 {
     act = action->act;
     exec_arguments[2] = "2500";
     exec_arguments[3] = (char *)shared_path;
     if (act == act_replace)
-        make_other_connection(listener, address);
+        make_other_connection();
     close(listener);
     make_turned_call(map_at(CODE_ADDRESS + 16 * PAGE, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC));
     if (action->is_fixed) {
@@ -739,7 +745,7 @@ int main(int argc, char **argv)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
-    if (argc < 4 || !(shared = map_shared(argv[2])))
+    if (argc < 5 || !(shared = map_shared(argv[2])))
         return 64;
     mode = argv[1], shared_path = argv[2];
     if (strcmp(mode, "drop-root") != 0)
@@ -747,9 +753,9 @@ int main(int argc, char **argv)
     snprintf(privileged_path, sizeof privileged_path, "%s/privileged", argv[3]);
     snprintf(ordinary_path, sizeof ordinary_path, "%s/ordinary", argv[3]);
     snprintf(linked_path, sizeof linked_path, "%s/beremote", argv[3]);
-    snprintf(proof_path, sizeof proof_path, "%s/proof", argv[3]);
+    snprintf(proof_path, sizeof proof_path, "%s", argv[4]);
     snprintf(folder_path, sizeof folder_path, "%s/folder", proof_path);
-    slow_file = argc > 4 ? atoi(argv[4]) : -1;
+    slow_file = argc > 5 ? atoi(argv[5]) : -1;
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(listener, (void *)&address, sizeof address) < 0 || listen(listener, 2) < 0)
         return 1;
@@ -778,6 +784,6 @@ int main(int argc, char **argv)
         run_slow(mode + 5);
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++)
         if (strcmp(mode, actions[i].name) == 0)
-            run_action(&actions[i], listener, &address);
+            run_action(&actions[i], listener);
     return 64;
 }
