@@ -35,6 +35,7 @@ fi
 actions='nothing exec-privileged exec-ordinary exit-thread exit-group clone unshare-files unshare-fs drop-root
     seteuid hide trace kill stop filter strict-filter close replace protect-stack protect-stack-read unmap-stack
     protect-code unmap-code junk returns frames code'
+actions=$(echo $actions | tr -s '\n ' ' ')
 every=
 [ "$number" -lt 1000 ] || every=every
 
@@ -55,7 +56,7 @@ for kind in $kinds; do
     user) attack user $(((number + 19) / 20)) ;;
     stop) attack stop "$number" ;;
     steps) echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $every || failed=1 ;;
-    *) case " $(echo $actions) " in
+    *) case " $actions " in
         *" $kind "*) attack steps "$kind" $every ;;
         *) attack "$kind" "$number" ;;
         esac ;;
