@@ -9,7 +9,7 @@ out=$1
 flags='-std=gnu17 -O2 -Wall -Wextra -Werror -pthread'
 mkdir -p "$out"
 # Once for all that share the folder: whoever makes the stamp is the last to have changed anything.
-if [ -e "$out/stamp" ] && [ -z "$(find "$here" -newer "$out/stamp" -name '*.c' -print -quit)" ]; then exit 0; fi
+if [ -e "$out/stamp" ] && [ -z "$(find "$here" -newer "$out/stamp" -name '*.[ch]' -print -quit)" ]; then exit 0; fi
 # <asm/…> is the same for both; gcc-multilib links it to /usr/include, and conflicts with cross compilers.
 flags_32="$flags -m32 -idirafter /usr/include/x86_64-linux-gnu"
 makes_32=true

@@ -512,6 +512,7 @@ int main(int argc, char **argv)
     sockalive = argv[3], folder = argv[4];
     srandom((unsigned)(getpid() ^ time(NULL)));
     signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     snprintf(shared_path, sizeof shared_path, "%s/shared.%d", folder, getpid());
     snprintf(proof_path, sizeof proof_path, "%s/proof.%d", folder, getpid());
     snprintf(library_path, sizeof library_path, "%s/tell-at.so", folder);

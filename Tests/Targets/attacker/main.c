@@ -737,8 +737,9 @@ static void become_user(void)
     if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(ATTACKER_USER, ATTACKER_USER, ATTACKER_USER) < 0 ||
                            setresuid(ATTACKER_USER, ATTACKER_USER, ATTACKER_USER) < 0))
         exit(4);
-    /* As any program of that user is. */
+    /* As any program of that user is; and the kernel has forgotten with whom this one ends. */
     prctl(PR_SET_DUMPABLE, 1);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
 int main(int argc, char **argv)
