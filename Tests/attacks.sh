@@ -33,8 +33,8 @@ if findmnt -n -o OPTIONS -T "$work" | grep -q nosuid; then
 fi
 
 actions='nothing exec-privileged exec-ordinary exit-thread exit-group clone unshare-files unshare-fs drop-root
-    seteuid hide trace kill stop filter strict-filter close replace protect-stack protect-stack-read unmap-stack
-    protect-code unmap-code junk returns frames code'
+    seteuid hide trace kill stop signal filter strict-filter close replace protect-stack protect-stack-read unmap-stack
+    map-stack protect-code unmap-code junk returns frames code filtered-returns filtered-frames filtered-code'
 actions=$(echo $actions | tr -s '\n ' ' ')
 every=
 [ "$number" -lt 1000 ] || every=every

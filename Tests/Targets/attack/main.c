@@ -135,7 +135,8 @@ static void clear_proofs(void)
 /* The static one has its system call instruction where the privileged program has code, too. */
 static bool is_static(const char *mode)
 {
-    static const char *const modes[] = {"table-exec", "table-code", "junk", "returns", "frames", "code"};
+    static const char *const modes[] = {"table-exec", "table-code", "junk", "returns", "frames", "code",
+                                        "filtered-returns", "filtered-frames", "filtered-code"};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (strcmp(modes[i], mode) == 0)
             return true;
@@ -400,7 +401,7 @@ static void run_stop(int tries)
 /* --- at each step --- */
 
 static const char *const honest[] = {"nothing", "exit-thread", "clone", "unshare-files", "unshare-fs", "drop-root",
-                                     "seteuid", "hide", "trace", "stop", "filter", "strict-filter"};
+                                     "seteuid", "hide", "trace", "stop", "signal", "filter", "strict-filter"};
 
 static bool is_honest(const char *action)
 {
@@ -485,6 +486,8 @@ static void run_steps(const char *action, bool also_after)
                     break;
                 }
                 tried++;
+                if (getenv("ATTACK_LOG"))
+                    fprintf(stderr, "%s %d %d\n", action, shared->now, shared->done);
                 for (int i = 0; i < (is_over() ? 5 : 1) && !has_gained(); i++)
                     usleep(1000);
                 bool has_won = has_gained();

@@ -506,6 +506,12 @@ static void act_stop(void)
     kill(getpid(), SIGSTOP);
 }
 
+/* The main thread is to handle it, once. */
+static void act_signal(void)
+{
+    syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1);
+}
+
 static void act_filter(void)
 {
     forbid(SYS_mkdir, SYS_mkdirat, SECCOMP_RET_ERRNO | EPERM, SECCOMP_FILTER_FLAG_TSYNC);
@@ -577,6 +583,12 @@ static void act_protect_stack_read(void)
 static void act_unmap_stack(void)
 {
     CALL3(SYS_munmap, STACK_BOTTOM, STACK_PART, 0);
+}
+
+/* Other memory at the same place. */
+static void act_map_stack(void)
+{
+    call(SYS_mmap, (long)STACK_BOTTOM, STACK_PART, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 static unsigned long library_code[32][2];
@@ -664,6 +676,7 @@ static const struct action {
     {"trace", act_trace, false},
     {"kill", act_kill, false},
     {"stop", act_stop, false},
+    {"signal", act_signal, false},
     {"filter", act_filter, false},
     {"strict-filter", act_strict_filter, false},
     {"close", act_close, false},
@@ -671,12 +684,17 @@ static const struct action {
     {"protect-stack", act_protect_stack, true},
     {"protect-stack-read", act_protect_stack_read, true},
     {"unmap-stack", act_unmap_stack, true},
+    {"map-stack", act_map_stack, true},
     {"protect-code", act_protect_code, true},
     {"unmap-code", act_unmap_code, true},
     {"junk", act_junk, true},
     {"returns", act_returns, true},
     {"frames", act_frames, true},
     {"code", act_code, true},
+    /* The same under a filter; the call is one that it forbids. */
+    {"filtered-returns", act_returns, true},
+    {"filtered-frames", act_frames, true},
+    {"filtered-code", act_code, true},
 };
 
 static void (*act)(void);
@@ -690,6 +708,11 @@ __attribute__((no_stack_protector)) static void *act_when_told(void *unused)
     for (;;)
         rest(1000000);
     return unused;
+}
+
+static void handle(int signal)
+{
+    (void)signal;
 }
 
 /* On a port of its own: nobody looks for it. */
@@ -708,7 +731,13 @@ static void make_other_connection(void)
 
 _Noreturn static void run_action(const struct action *action, int listener)
 {
+    struct sigaction handler = {.sa_handler = handle, .sa_flags = SA_RESTART};
     act = action->act;
+    sigaction(SIGUSR1, &handler, NULL);
+    if (strncmp(mode, "filtered-", 9) == 0) {
+        makes_folder = true;
+        forbid(SYS_mkdir, SYS_mkdirat, SECCOMP_RET_ERRNO | EPERM, 0);
+    }
     exec_arguments[2] = "2500";
     exec_arguments[3] = (char *)shared_path;
     if (act == act_replace)
