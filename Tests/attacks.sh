@@ -55,7 +55,9 @@ for kind in $kinds; do
     crash) share crash crash-list ;;
     user) attack user $(((number + 19) / 20)) ;;
     stop) attack stop "$number" ;;
-    steps) echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $every || failed=1 ;;
+    steps)
+        echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $every || failed=1
+        ;;
     *) case " $actions " in
         *" $kind "*) attack steps "$kind" $every ;;
         *) attack "$kind" "$number" ;;

@@ -47,6 +47,7 @@
 #include <asm/prctl.h>
 
 #define PAGE 4096UL
+#define TURNED_ADDRESS 0x28000000UL /* the call that a held thread is to make, as code; out of the heap's way */
 #define SCAN 32768UL /* more than any injection lays below a stack pointer */
 
 static struct shared *shared;
@@ -90,9 +91,9 @@ static void *map_at(unsigned long address, unsigned long size, int rights)
 
 #define STACK_TOP (AREA_END - 16384)
 /* In the page of code; the privileged program has nops there. */
-#define SLEEP_OFFSET 2  /* `xor %eax,%eax; syscall; jmp back`: read(2) for ever */
-#define CALL_OFFSET 14  /* `syscall; ret` */
-#define SPIN_OFFSET 24  /* `jmp .` */
+#define SLEEP_OFFSET 2   /* `xor %eax,%eax; syscall; jmp back`: read(2) for ever */
+#define CALL_OFFSET 14   /* `syscall; ret` */
+#define SPIN_OFFSET 24   /* `jmp .` */
 #define RETURN_OFFSET 40 /* `mov $15,%rax; syscall`: rt_sigreturn(2) */
 
 /* A stack like a C library's: a guard page below, the thread's block at its end. */
@@ -246,7 +247,7 @@ __attribute__((no_stack_protector)) static int rewrite_always(void *turned)
 
 static void start_rewriter(void)
 {
-    uint8_t *turned = map_at(CODE_ADDRESS + 16 * PAGE, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    uint8_t *turned = map_at(TURNED_ADDRESS, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
     char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     make_turned_call(turned);
     if (clone(rewrite_always, stack + 65536, CLONE_VM | SIGCHLD, turned) < 0)
@@ -276,7 +277,8 @@ static void send_connection(void)
 {
     char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
     struct iovec bytes = {&byte, 1};
-    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET, header->cmsg_type = SCM_RIGHTS, header->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(header), &connection, sizeof(int));
@@ -588,7 +590,8 @@ static void act_unmap_stack(void)
 /* Other memory at the same place. */
 static void act_map_stack(void)
 {
-    call(SYS_mmap, (long)STACK_BOTTOM, STACK_PART, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    const long flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    call(SYS_mmap, (long)STACK_BOTTOM, STACK_PART, PROT_READ | PROT_WRITE, flags, -1, 0);
 }
 
 static unsigned long library_code[32][2];
@@ -634,7 +637,7 @@ static void act_junk(void)
 static void act_returns(void)
 {
     for (volatile uint64_t *words = LOWEST_WORD; words < HIGHEST_WORD; words++)
-        *words = CODE_ADDRESS + 16 * PAGE;
+        *words = TURNED_ADDRESS;
 }
 
 static void act_frames(void)
@@ -648,7 +651,7 @@ static void act_code(void)
 {
     for (volatile uint64_t *words = LOWEST_WORD; words < HIGHEST_WORD; words++)
         if (is_frame(words)) {
-            rewrite_code(words[RIP], (uint8_t *)(CODE_ADDRESS + 16 * PAGE));
+            rewrite_code(words[RIP], (uint8_t *)(TURNED_ADDRESS));
             break;
         }
 }
@@ -743,7 +746,7 @@ _Noreturn static void run_action(const struct action *action, int listener)
     if (act == act_replace)
         make_other_connection();
     close(listener);
-    make_turned_call(map_at(CODE_ADDRESS + 16 * PAGE, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC));
+    make_turned_call(map_at(TURNED_ADDRESS, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC));
     if (action->is_fixed) {
         make_code();
         make_stack(-1);
