@@ -19,7 +19,9 @@ struct WorkerProcess {
             _ = channel.send(WorkerReply.failed(Errno(rawValue: -error)).message)
             _exit(1)
         }
-        let reach = LocalReach(procfs: local.procfs, method: local.method, handles: local.handles)
+        let rights = OwnRights(procfs: local.procfs, parent: local.rights)
+        let reach = LocalReach(
+            procfs: local.procfs, method: local.method, handles: local.handles, rights: rights)
         guard channel.send(WorkerReply.done.message) else { _exit(0) }
         while let request = channel.receiveRequest() {
             guard case .open(let holder, let identity) = request else { break }

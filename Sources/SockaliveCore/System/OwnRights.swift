@@ -5,13 +5,20 @@ struct OwnRights: Sendable {
     let users: ProcessStatus.IDs
     private let capabilities: Capabilities
     private let userNamespace: [UInt8]?
+    /// The process that this one works for may suspend a target's seccomp filter, and this one may not: what depends on
+    /// that is better done there.
+    let leavesFiltersToParent: Bool
 
     /// What `/proc` does not tell is taken for more than any owner has.
-    init(procfs: ProcFS) {
+    ///
+    /// - Parameter parent: what the process may do that this one works for; nil: it works for itself.
+    init(procfs: ProcFS, parent: OwnRights? = nil) {
         let status = try? procfs.status("self")
         users = status?.users ?? ProcessStatus.IDs(real: .max, effective: .max, saved: .max)
         capabilities = status?.permittedCapabilities ?? Capabilities(rawValue: .max)
         userNamespace = try? procfs.link("self/ns/user")
+        leavesFiltersToParent =
+            !capabilities.contains(.sysAdmin) && parent?.capabilities.contains(.sysAdmin) ?? false
     }
 
     /// Whether the owner of a thread may do all that this process may: nothing can be gained by turning this

@@ -120,7 +120,7 @@ final class HeldThread {
         let isCovered = target.rights.areCovered(by: status, thread, target.procfs)
         found = try tracee.registers()
         stage = .seccomp
-        guard isSuspended || status.seccomp == 0 else { throw .notPermitted }
+        guard isSuspended || (status.seccomp == 0 && !target.mayBeFilteredMeanwhile) else { throw .notPermitted }
         isFilterSuspended = isSuspended && status.seccomp != 0
         // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
         tracee.isGuarded = isFilterSuspended || !isCovered

@@ -34,6 +34,11 @@ struct RemoteTarget {
         }
     }
 
+    /// Another thread may put a filter on all of them while this one is held (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC), and
+    /// it would meet a call that the program never makes. Whoever may suspend it has to be asked instead, if there is
+    /// somebody.
+    var mayBeFilteredMeanwhile: Bool { rights.leavesFiltersToParent && !hasOneThread }
+
     /// Nobody touches the process's descriptors while that one is held.
     var hasOneThread: Bool { procfs.threadCount(of: holder.pid) == 1 }
 }

@@ -31,6 +31,11 @@ struct TargetInspector {
         let tid = try choosing { try choice.best(map) }
         let thread = "\(holder.pid)/task/\(tid)"
         let status = try preparing { try procfs.status("\(thread)") }
+        let isFiltered = status.seccomp != 0
+        if rights.leavesFiltersToParent, isFiltered || procfs.threadCount(of: holder.pid) != 1 {
+            // Known before anybody is stopped; looked at again while the thread stands.
+            throw RemoteSocket.Refusal(stage: .seccomp, errno: .notPermitted)
+        }
         let code = if let known { known } else { try findCode(thread: thread, map) }
         return RemoteTarget(
             procfs: procfs, holder: holder, inode: inode, tid: tid, code: code, status: status, stacks: map.stacks,
