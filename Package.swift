@@ -18,7 +18,7 @@ let cSettings: [CSetting] = [
 func testProgram(_ name: String) -> Target {
     .executableTarget(
         name: name,
-        path: "Tests/Targets/\(name)",
+        path: "Tests/Programs/\(name)",
         cSettings: cSettings + [.headerSearchPath("../common")],
         linkerSettings: [.linkedLibrary("pthread")]
     )

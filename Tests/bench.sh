@@ -66,8 +66,8 @@ scene() {
     world=
 }
 
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 [ "$(uname -m)" != x86_64 ] || install_missing gcc-multilib
 install_missing_to_build binutils gdb hyperfine iproute2 lsof net-tools procps python3 time util-linux
 build

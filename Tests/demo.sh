@@ -2,8 +2,8 @@
 # Installs what is missing, builds, runs `sockalive demo`: a session lost without it, and one saved by it.
 set -eu
 cd "$(dirname "$0")/.."
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 
 install_missing_to_build iproute2 nftables
 swift build --product sockalive

@@ -2,8 +2,8 @@
 # Installs what is missing, builds, runs every test. From a fresh clone, with nothing but the Swift toolchain.
 set -eu
 cd "$(dirname "$0")/.."
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 
 # 32-bit targets exist beside 64-bit ones on x86-64 only.
 [ "$(uname -m)" != x86_64 ] || install_missing gcc-multilib
@@ -16,4 +16,4 @@ echo "A session on port 5633, idle for 9 s, through a firewall that forgets afte
 LAB_PROGRAMS=$(swift build --show-bin-path) Tests/Lab/run.sh
 
 echo
-Tests/servers.sh
+Tests/Lab/servers.sh

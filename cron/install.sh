@@ -114,8 +114,8 @@ put_text() {
 }
 
 build() {
-    # shellcheck source=Tests/install.sh
-    . "$here/../Tests/install.sh"
+    # shellcheck source=Tests/lib.sh
+    . "$here/../Tests/lib.sh"
     install_missing_to_build binutils
     swift build --package-path "$here/.." -c release -Xswiftc -static-executable --product sockalive >&2
     program=$(swift build --package-path "$here/.." -c release -Xswiftc -static-executable --show-bin-path)/sockalive

@@ -8,8 +8,8 @@
 set -euo pipefail
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=Tests/install.sh
-. "$here/../Tests/install.sh"
+# shellcheck source=Tests/lib.sh
+. "$here/../Tests/lib.sh"
 
 die() {
     echo "package.sh: $*" >&2

@@ -3,11 +3,11 @@
 # shipped cron file, whose schedule alone is changed to every minute; a firewall that forgets after 90 s; 4 minutes
 # idle. First without cron, where the session has to be lost, then with it, where it has to be saved.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 if [ -z "${LAB_INSIDE:-}" ]; then
-    # shellcheck source=Tests/install.sh
-    . Tests/install.sh
+    # shellcheck source=Tests/lib.sh
+    . Tests/lib.sh
     install_missing_to_build cron iproute2 libcos4-dev libomniorb4-dev nftables omniorb-nameserver util-linux
     swift build >&2
     LAB_PROGRAMS=$(swift build --show-bin-path)
@@ -19,7 +19,7 @@ fi
 
 scene() {
     local outcome
-    outcome=$(bash Tests/cron-lab.sh "$1")
+    outcome=$(bash Tests/Lab/cron-lab.sh "$1")
     if [ "$outcome" = "$2" ]; then echo "ok     $3: $outcome"; else
         echo "WRONG  $3: ${outcome:-none}"
         return 1

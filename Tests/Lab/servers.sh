@@ -1,11 +1,11 @@
 #!/bin/bash
 # Servers as Debian ships them, each with a client's session on it: five injections by ptrace, keepalive read
 # back from outside after each, and the session goes on. Redis, PostgreSQL, sshd.
-# Usage: Tests/servers.sh [SOCKALIVE]. Needs root: sshd and the user postgres do.
+# Usage: Tests/Lab/servers.sh [SOCKALIVE]. Needs root: sshd and the user postgres do.
 set -eu
-cd "$(dirname "$0")/.."
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+cd "$(dirname "$0")/../.."
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 [ "$(id -u)" = 0 ] || { echo "skipped: sshd and PostgreSQL's user need root"; exit 0; }
 install_missing iproute2 openssh-client openssh-server postgresql redis-server redis-tools
 sockalive=$(realpath "${1:-$(swift build --show-bin-path)/sockalive}")

@@ -6,7 +6,7 @@
 #
 # The lab host is a namespace whose /etc, /usr and /var are copies.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 fail() {
     echo "ansible.sh: $*" >&2
@@ -14,8 +14,8 @@ fail() {
 }
 
 if [ -z "${INSIDE:-}" ]; then
-    # shellcheck source=Tests/install.sh
-    . Tests/install.sh
+    # shellcheck source=Tests/lib.sh
+    . Tests/lib.sh
     install_missing python3 python3-apt python3-venv util-linux
     [ "$(id -u)" = 0 ] || { echo "skipped: packages are installed by root"; exit 0; }
     work=$(mktemp -d)
@@ -23,7 +23,7 @@ if [ -z "${INSIDE:-}" ]; then
     python3 -m venv "$work/ansible"
     "$work/ansible/bin/pip" --quiet install ansible-core
     cron/package.sh --output "$work/packages" ${1:+--program "$1"} deb >/dev/null
-    INSIDE=$work unshare --mount --pid --fork --kill-child --mount-proc bash Tests/ansible.sh
+    INSIDE=$work unshare --mount --pid --fork --kill-child --mount-proc bash Tests/Packaging/ansible.sh
     exit
 fi
 

@@ -6,7 +6,7 @@
 #
 # All of it happens in namespaces of its own; /etc, /usr, /dev and /run are copies there.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 fail() {
     echo "cron-daemon.sh: $*" >&2
@@ -14,8 +14,8 @@ fail() {
 }
 
 if [ -z "${INSIDE:-}" ]; then
-    # shellcheck source=Tests/install.sh
-    . Tests/install.sh
+    # shellcheck source=Tests/lib.sh
+    . Tests/lib.sh
     install_missing cron python3 util-linux
     [ "$(id -u)" = 0 ] || { echo "skipped: cron runs jobs of root, as root"; exit 0; }
     program=${1:-}
@@ -23,7 +23,8 @@ if [ -z "${INSIDE:-}" ]; then
         swift build -c release -Xswiftc -static-executable --product sockalive >&2
         program=$(swift build -c release -Xswiftc -static-executable --show-bin-path)/sockalive
     fi
-    INSIDE=$(realpath "$program") exec unshare --mount --pid --fork --kill-child --mount-proc bash Tests/cron-daemon.sh
+    INSIDE=$(realpath "$program") exec unshare --mount --pid --fork --kill-child --mount-proc \
+        bash Tests/Packaging/cron-daemon.sh
 fi
 
 repository=$PWD

@@ -3,7 +3,7 @@
 #
 #   installer.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -63,7 +63,7 @@ installs
 echo "the program, alone with /proc"
 size=$(stat -c %s "$program")
 [ "$size" -le 20971520 ] || fail "the program has $size bytes, more than 20 MiB"
-Tests/alone.sh "$DESTDIR" /usr/local/sbin/sockalive
+Tests/Packaging/alone.sh "$DESTDIR" /usr/local/sbin/sockalive
 
 echo "edited files"
 echo "# mine" >>"$DESTDIR/etc/cron.d/sockalive"

@@ -3,9 +3,9 @@
 #
 #   manual.sh [PROGRAM]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+cd "$(dirname "$0")/../.."
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 install_missing mandoc
 page=Docs/sockalive.8
 work=$(mktemp -d)

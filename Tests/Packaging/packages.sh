@@ -3,9 +3,9 @@
 #
 #   packages.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 set -euo pipefail
-cd "$(dirname "$0")/.."
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+cd "$(dirname "$0")/../.."
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 install_missing rpm python3 iproute2 util-linux
 [ "$(id -u)" = 0 ] || { echo "skipped: dpkg and rpm install for root only"; exit 0; }
 
@@ -50,12 +50,12 @@ life() {
         [ "$(stat -c '%u %a' "$root/$file")" = "0 644" ] || [ "$file" = usr/lib/sockalive/pre-backup ] ||
             fail "$kind: /$file has another owner or mode"
     done
-    Tests/alone.sh "$root" /usr/sbin/sockalive >/dev/null || fail "$kind: the program does not run"
+    Tests/Packaging/alone.sh "$root" /usr/sbin/sockalive >/dev/null || fail "$kind: the program does not run"
 
     echo "--process other --port 1 --firewall-timeout 5m" >>"$root/etc/sockalive.conf"
     $upgrade "$3" || fail "$kind: not upgraded: $(cat "$work/said")"
     grep -q "^--process other" "$root/etc/sockalive.conf" || fail "$kind: the upgrade lost an edit"
-    Tests/alone.sh "$root" /usr/sbin/sockalive >/dev/null || fail "$kind: the upgraded program does not run"
+    Tests/Packaging/alone.sh "$root" /usr/sbin/sockalive >/dev/null || fail "$kind: the upgraded program does not run"
 
     $remove sockalive || fail "$kind: not removed: $(cat "$work/said")"
     # rpm keeps an edited configuration under another name.

@@ -14,7 +14,7 @@ import tempfile
 import jsonschema
 
 program = sys.argv[1]
-schema = json.loads((pathlib.Path(__file__).parent.parent / "Docs/sockalive-output.schema.json").read_text())
+schema = json.loads((pathlib.Path(__file__).parent.parent.parent / "Docs/sockalive-output.schema.json").read_text())
 jsonschema.Draft202012Validator.check_schema(schema)
 validator = jsonschema.Draft202012Validator(schema)
 

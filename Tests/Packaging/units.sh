@@ -4,11 +4,11 @@
 #
 #   units.sh [PROGRAM]
 #
-# No systemd is started: Tests/under-unit.py applies the restrictions in private namespaces.
+# No systemd is started: Tests/Packaging/under-unit.py applies the restrictions in private namespaces.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-# shellcheck source=Tests/install.sh
-. Tests/install.sh
+cd "$(dirname "$0")/../.."
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 
 fail() {
     echo "units.sh: $*" >&2
@@ -44,8 +44,8 @@ if [ -z "${UNITS_ROOM:-}" ]; then
     fi
     cp "$program" "$work/sockalive"
     for name in victim-echo echo-peer; do
-        cc -D_GNU_SOURCE -ITests/Targets/common -o "$work/$name" Tests/Targets/$name/*.[cS] -lpthread 2>/dev/null ||
-            cc -D_GNU_SOURCE -ITests/Targets/common -o "$work/$name" Tests/Targets/$name/*.c -lpthread
+        cc -D_GNU_SOURCE -ITests/Programs/common -o "$work/$name" Tests/Programs/$name/*.[cS] -lpthread 2>/dev/null ||
+            cc -D_GNU_SOURCE -ITests/Programs/common -o "$work/$name" Tests/Programs/$name/*.c -lpthread
     done
     mv "$work/victim-echo" "$work/beremote"
     UNITS_ROOM=$work unshare --mount --net --pid --fork --kill-child --mount-proc bash "$0"
@@ -79,7 +79,7 @@ attempt() {
     local idle
     idle=$(($(cat /run/idle) + 1))
     echo "$idle" >/run/idle
-    python3 Tests/under-unit.py "cron/systemd/$unit" "$@" -- "$UNITS_ROOM/sockalive" \
+    python3 Tests/Packaging/under-unit.py "cron/systemd/$unit" "$@" -- "$UNITS_ROOM/sockalive" \
         inject --idle "$idle" --method "$method" --json >/run/answer 2>/run/errors || true
     python3 -c '
 import json

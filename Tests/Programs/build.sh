@@ -9,7 +9,9 @@ out=$1
 flags='-std=gnu17 -O2 -Wall -Wextra -Werror -pthread'
 mkdir -p "$out"
 # Once for all that share the folder: whoever makes the stamp is the last to have changed anything.
-if [ -e "$out/stamp" ] && [ -z "$(find "$here" -newer "$out/stamp" -name '*.[ch]' -print -quit)" ]; then exit 0; fi
+torture=$here/../Torture
+if [ -e "$out/stamp" ] &&
+    [ -z "$(find "$here" "$torture" -newer "$out/stamp" -name '*.[ch]' -print -quit)" ]; then exit 0; fi
 # <asm/…> is the same for both; gcc-multilib links it to /usr/include, and conflicts with cross compilers.
 flags_32="$flags -m32 -idirafter /usr/include/x86_64-linux-gnu"
 makes_32=true
@@ -21,8 +23,8 @@ for name in victim-registers victim-sleeps victim-signals victim-odd; do
     gcc $flags_32 "$here/$name/main.c" -o "$out/$name-32"
     gcc $flags_32 -static "$here/$name/main.c" -o "$out/$name-32-static"
 done
-gcc $flags "$here/torture/main.c" -o "$out/torture"
-gcc $flags -shared -fPIC "$here/legacy/die-at.c" -o "$out/die-at.so" -ldl
+gcc $flags "$torture/torture.c" -o "$out/torture"
+gcc $flags -shared -fPIC "$torture/die-at.c" -o "$out/die-at.so" -ldl
 if [ "$(uname -m)" = x86_64 ]; then
     # The addresses are those of common/attack.h.
     gcc $flags "$here/attack/main.c" "$here/attack/slow-pages.c" -o "$out/attack"

@@ -2,8 +2,8 @@ import Foundation
 import Testing
 
 extension ProcessTests {
-    /// An ordinary user starts these targets and means harm. `Tests/attacks.sh` runs them; it prints a line for each
-    /// attack, and ends with 0 if nothing was gained, harmed, crashed or hung.
+    /// An ordinary user starts these targets and means harm. `Tests/Torture/attacks.sh` runs them; it prints a line for
+    /// each attack, and ends with 0 if nothing was gained, harmed, crashed or hung.
     @Suite(
         .enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"),
         .enabled(if: Machine.isRoot, "only root has rights that somebody else could gain"))
@@ -43,7 +43,7 @@ extension ProcessTests {
             let environment = ProcessInfo.processInfo.environment.merging(
                 ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": BuiltVictims.folder]) { $1 }
             let attacks = try Program.run(
-                [BuiltVictims.script("attacks.sh"), "200", kind], environment: environment, deadline: deadline)
+                [BuiltVictims.script("Torture/attacks.sh"), "200", kind], environment: environment, deadline: deadline)
             #expect(attacks.status == 0, "\(attacks.output)\(attacks.errors)", sourceLocation: sourceLocation)
             #expect(attacks.output.contains(" tried "), sourceLocation: sourceLocation)
         }

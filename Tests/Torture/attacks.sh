@@ -3,11 +3,11 @@
 # from another thread of a target every kind of harm at every single request of the injector. Counts what was gained
 # (rights, a way out of a filter, words in a set-user-ID program), harmed, crashed, hung. Needs root, gcc, FUSE, and
 # a folder in which set-user-ID programs work. Below 1000 one in four requests is taken.
-# Usage: Tests/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop or steps, or one line's
+# Usage: Tests/Torture/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop or steps, or one line's
 # name. SOCKALIVE=PATH takes a built program (not a static one), VICTIMS=FOLDER what build.sh made.
 # shellcheck disable=SC2086 # the lists are split into words
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 number=${1:-200}
 [ $# -eq 0 ] || shift
 kinds=${*:-root memory filter crash user stop steps}
@@ -16,7 +16,7 @@ if [ -z "${SOCKALIVE:-}" ]; then
     SOCKALIVE=$(swift build -c release --show-bin-path)/sockalive
 fi
 victims=${VICTIMS:-${TMPDIR:-/tmp}/sockalive-torture.$(id -u)}
-Tests/Targets/build.sh "$victims"
+Tests/Programs/build.sh "$victims"
 
 # Any user may look into it, and a set-user-ID program has to work there.
 work=$(mktemp -d "${TMPDIR:-/tmp}/sockalive-attacks.XXXXXX")

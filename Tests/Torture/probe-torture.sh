@@ -4,7 +4,7 @@
 #
 #   probe-torture.sh [COUNT]
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/Lab/lab.sh
 . Tests/Lab/lab.sh
 lab_enter "$@"

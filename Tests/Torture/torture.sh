@@ -3,17 +3,17 @@
 # injection, and counts the targets harmed: root's own, another user's, and another user's that is reached with all
 # rights, because it is undumpable. Needs gcc with 32-bit support (gcc-multilib), and root or
 # CAP_SYS_PTRACE. Below 1000 the steps are those of three kinds of targets, not ten.
-# Usage: Tests/torture.sh [N]; SOCKALIVE=PATH takes a built program, VICTIMS=FOLDER what build.sh made.
+# Usage: Tests/Torture/torture.sh [N]; SOCKALIVE=PATH takes a built program, VICTIMS=FOLDER what build.sh made.
 # shellcheck disable=SC2086 # the line is split into words
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 number=${1:-2000}
 if [ -z "${SOCKALIVE:-}" ]; then
     swift build -c release --product sockalive >/dev/null
     SOCKALIVE=$(swift build -c release --show-bin-path)/sockalive
 fi
 out=${VICTIMS:-${TMPDIR:-/tmp}/sockalive-torture.$(id -u)}
-Tests/Targets/build.sh "$out"
+Tests/Programs/build.sh "$out"
 
 total=0 harmed=0 live=0 holding=0
 # Only root has victims of other users.

@@ -429,7 +429,7 @@ _Noreturn static void run_slow(const char *what)
     else
         make_code();
     if (strcmp(what, "code") == 0) {
-        /* Above the loader: it is found first. The file holds all that is looked for (Tests/Targets/attack). */
+        /* Above the loader: it is found first. The file holds all that is looked for (Tests/Programs/attack). */
         slow_code = getauxval(AT_BASE) + 0x2000000;
         slow_page(slow_code, PAGE, PROT_READ | PROT_EXEC);
     }

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Testing
 
-/// The victims that `Tests/Targets/build.sh` makes, each for four kinds of programs.
+/// The victims that `Tests/Programs/build.sh` makes, each for four kinds of programs.
 enum BuiltVictims {
     enum Kind: String, CaseIterable {
         case dynamic64 = "64"
@@ -19,7 +19,7 @@ enum BuiltVictims {
     /// Beside the test bundle, so that they are built once and not for every run.
     static let folder: String = {
         let folder = Program.path("victims")
-        let built = try? Program.run([script("Targets/build.sh"), folder], deadline: .seconds(120))
+        let built = try? Program.run([script("Programs/build.sh"), folder], deadline: .seconds(120))
         if built?.status != 0 { Issue.record("the victims were not built: \(built?.errors ?? "no shell")") }
         return folder
     }()

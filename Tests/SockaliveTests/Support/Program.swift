@@ -31,7 +31,7 @@ struct Program {
         return program
     }
 
-    /// For `Tests/schema.py`, which holds every document against the schema.
+    /// For `Tests/Packaging/schema.py`, which holds every document against the schema.
     private static func keep(_ document: String) {
         guard document.hasPrefix("{"),
             let folder = ProcessInfo.processInfo.environment["SOCKALIVE_TESTS_KEEP_JSON"]
