@@ -42,8 +42,7 @@ build() {
     local flags=(-std=gnu17 -O2 -Wall -Wextra -Werror) name
     # As the README installs it; what strip takes away is not loaded either.
     if [ -z "${SOCKALIVE:-}" ]; then
-        swift build -c release -Xswiftc -static-executable --product sockalive
-        SOCKALIVE=$(swift build -c release -Xswiftc -static-executable --show-bin-path)/sockalive
+        SOCKALIVE=$(static_program)
     fi
     strip -o "$BENCH/sockalive" "$SOCKALIVE"
     for name in busy-host keepalive; do gcc "${flags[@]}" "Tests/Bench/$name.c" -o "$BENCH/$name"; done

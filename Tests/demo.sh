@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 . Tests/lib.sh
 
 install_missing_to_build iproute2 nftables
-swift build --product sockalive
-exec "$(swift build --show-bin-path)/sockalive" demo "$@"
+program=$(built_program)
+exec "$program" demo "$@"

@@ -1,12 +1,46 @@
 # shellcheck shell=bash
-# To be sourced by the scripts of this folder.
+# The shell functions of the tests and of cron/, to be sourced.
 
 # Debian keeps nft here, where a plain user does not look.
 PATH=$PATH:/usr/sbin:/sbin
+sockalive_repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# fail MESSAGE…: ends the script.
+fail() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# skip REASON…: ends the script, and nothing is wrong.
+skip() {
+    echo "skipped: $*"
+    exit 0
+}
+
+# built_program FLAG…: builds the program with these flags of swift build, and prints its path.
+built_program() {
+    swift build --package-path "$sockalive_repository" "$@" --product sockalive >&2
+    echo "$(swift build --package-path "$sockalive_repository" "$@" --show-bin-path)/sockalive"
+}
+
+# static_program: the same for the program as it ships.
+static_program() {
+    built_program -c release -Xswiftc -static-executable
+}
+
+# overlay FOLDER…: puts a copy in place of each; the copies stand in /run, which is new. For a mount namespace.
+overlay() {
+    local folder
+    mount -t tmpfs tmpfs /run
+    for folder in "$@"; do
+        mkdir -p "/run/upper$folder" "/run/work$folder"
+        mount -t overlay overlay "$folder" -o "lowerdir=$folder,upperdir=/run/upper$folder,workdir=/run/work$folder"
+    done
+}
 
 # install_missing PACKAGE…: those that this machine lacks, from Debian or Ubuntu.
 install_missing() {
-    local package missing=() become=()
+    local package missing=()
     if ! command -v dpkg-query >/dev/null; then
         echo "not Debian or Ubuntu; taking for granted: $*" >&2
         return
@@ -17,10 +51,23 @@ install_missing() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     echo "installing ${missing[*]}"
+    apt_get update
+    apt_get install -y --no-install-recommends "${missing[@]}"
+}
+
+# apt_get WORD…: waits up to ten minutes while another program uses apt. DPkg::Lock::Timeout covers the lock of dpkg;
+# the lock of the lists and that of the archives are tried again here.
+apt_get() {
+    local become=() messages end=$((SECONDS + 600))
     [ "$(id -u)" = 0 ] || become=(sudo)
-    "${become[@]}" apt-get update -qq </dev/null
-    "${become[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends "${missing[@]}" </dev/null
+    until messages=$("${become[@]}" env LC_ALL=C DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -o DPkg::Lock::Timeout=600 "$@" </dev/null 2>&1); do
+        if [[ $messages != *"Could not get lock"* ]] || [ $SECONDS -ge $end ]; then
+            printf '%s\n' "$messages" >&2
+            return 1
+        fi
+        sleep 2
+    done
 }
 
 # What the Swift toolchain needs to fetch, compile and link the package, and then PACKAGE….

@@ -117,8 +117,7 @@ build() {
     # shellcheck source=Tests/lib.sh
     . "$here/../Tests/lib.sh"
     install_missing_to_build binutils
-    swift build --package-path "$here/.." -c release -Xswiftc -static-executable --product sockalive >&2
-    program=$(swift build --package-path "$here/.." -c release -Xswiftc -static-executable --show-bin-path)/sockalive
+    program=$(static_program)
 }
 
 install_all() {

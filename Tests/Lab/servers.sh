@@ -6,9 +6,9 @@ set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
-[ "$(id -u)" = 0 ] || { echo "skipped: sshd and PostgreSQL's user need root"; exit 0; }
-install_missing iproute2 openssh-client openssh-server postgresql redis-server redis-tools
-sockalive=$(realpath "${1:-$(swift build --show-bin-path)/sockalive}")
+[ "$(id -u)" = 0 ] || skip "sshd and PostgreSQL's user need root"
+install_missing iproute2 openssh-client openssh-server postgresql python3 redis-server redis-tools util-linux
+sockalive=$(realpath "${1:-$(built_program)}")
 folder=$(mktemp -d)
 chmod 755 "$folder"
 servers=()
@@ -18,11 +18,6 @@ end() {
     rm -rf "$folder"
 }
 trap end EXIT
-
-fail() {
-    echo "servers: $*" >&2
-    exit 1
-}
 
 # As another user where one is named: postgres will not run as root.
 start() { # [-u USER] COMMAND…

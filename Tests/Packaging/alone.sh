@@ -13,10 +13,8 @@ if [ -z "${ALONE:-}" ]; then
     exit
 fi
 
-fail() {
-    echo "alone.sh: $*" >&2
-    exit 1
-}
+# shellcheck source=Tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
 
 ip link set lo up
 mount -t tmpfs tmpfs "$ALONE"

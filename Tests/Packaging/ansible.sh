@@ -8,16 +8,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-fail() {
-    echo "ansible.sh: $*" >&2
-    exit 1
-}
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 
 if [ -z "${INSIDE:-}" ]; then
-    # shellcheck source=Tests/lib.sh
-    . Tests/lib.sh
     install_missing python3 python3-apt python3-venv util-linux
-    [ "$(id -u)" = 0 ] || { echo "skipped: packages are installed by root"; exit 0; }
+    [ "$(id -u)" = 0 ] || skip "packages are installed by root"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     python3 -m venv "$work/ansible"
@@ -27,11 +23,7 @@ if [ -z "${INSIDE:-}" ]; then
     exit
 fi
 
-mount -t tmpfs tmpfs /run
-for folder in /etc /usr /var; do
-    mkdir -p "/run/upper$folder" "/run/work$folder"
-    mount -t overlay overlay "$folder" -o "lowerdir=$folder,upperdir=/run/upper$folder,workdir=/run/work$folder"
-done
+overlay /etc /usr /var
 
 play() {
     # The host's own Python: it is the one with python3-apt.

@@ -8,31 +8,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-fail() {
-    echo "cron-daemon.sh: $*" >&2
-    exit 1
-}
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 
 if [ -z "${INSIDE:-}" ]; then
-    # shellcheck source=Tests/lib.sh
-    . Tests/lib.sh
     install_missing cron python3 util-linux
-    [ "$(id -u)" = 0 ] || { echo "skipped: cron runs jobs of root, as root"; exit 0; }
-    program=${1:-}
-    if [ -z "$program" ]; then
-        swift build -c release -Xswiftc -static-executable --product sockalive >&2
-        program=$(swift build -c release -Xswiftc -static-executable --show-bin-path)/sockalive
-    fi
+    [ "$(id -u)" = 0 ] || skip "cron runs jobs of root, as root"
+    program=${1:-$(static_program)}
     INSIDE=$(realpath "$program") exec unshare --mount --pid --fork --kill-child --mount-proc \
         bash Tests/Packaging/cron-daemon.sh
 fi
 
 repository=$PWD
-mount -t tmpfs tmpfs /run
-for folder in /etc /usr; do
-    mkdir -p "/run/upper$folder" "/run/work$folder"
-    mount -t overlay overlay "$folder" -o "lowerdir=$folder,upperdir=/run/upper$folder,workdir=/run/work$folder"
-done
+overlay /etc /usr
 mkdir /run/dev
 mount -t tmpfs tmpfs /run/dev
 for node in null zero full random urandom; do

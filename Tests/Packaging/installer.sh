@@ -4,6 +4,9 @@
 #   installer.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
+install_missing iproute2 python3 util-linux
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -11,11 +14,6 @@ export DESTDIR=$work/root
 mkdir "$DESTDIR"
 words=()
 [ $# = 0 ] || words=(--program "$1")
-
-fail() {
-    echo "installer.sh: $*" >&2
-    exit 1
-}
 
 installs() {
     cron/install.sh ${words+"${words[@]}"} "$@" >"$work/said" || fail "install.sh $* failed"

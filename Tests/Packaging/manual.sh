@@ -11,21 +11,12 @@ page=Docs/sockalive.8
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-fail() {
-    echo "manual.sh: $*" >&2
-    exit 1
-}
-
 # Other pages need not be installed here.
 complaints=$(mandoc -T lint -W style "$page" 2>&1 | grep -vE 'referenced manual not found|outdated mandoc.db' || true)
 [ -z "$complaints" ] || fail "$complaints"
 [ -z "$(awk 'length > 80' "$page")" ] || fail "longer than 80: $(awk 'length > 80' "$page")"
 
-program=${1:-}
-if [ -z "$program" ]; then
-    swift build --product sockalive >&2
-    program=$(swift build --show-bin-path)/sockalive
-fi
+program=${1:-$(built_program)}
 
 options() {
     grep -oE -- '--[a-z]+(-[a-z]+)*' | sort -u

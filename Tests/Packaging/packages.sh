@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
 install_missing rpm python3 iproute2 util-linux
-[ "$(id -u)" = 0 ] || { echo "skipped: dpkg and rpm install for root only"; exit 0; }
+[ "$(id -u)" = 0 ] || skip "dpkg and rpm install for root only"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -16,11 +16,6 @@ if [ -z "$program" ]; then
     DESTDIR=$work/built cron/install.sh >/dev/null
     program=$work/built/usr/local/sbin/sockalive
 fi
-
-fail() {
-    echo "packages.sh: $*" >&2
-    exit 1
-}
 
 # deb VERB [PACKAGE], rpm_ VERB [PACKAGE]: into the root of that kind
 deb() {

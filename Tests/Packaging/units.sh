@@ -10,11 +10,6 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
 
-fail() {
-    echo "units.sh: $*" >&2
-    exit 1
-}
-
 verify() {
     local unit score
     install_missing systemd python3 gcc libc6-dev iproute2 util-linux
@@ -32,16 +27,12 @@ verify() {
 }
 
 if [ -z "${UNITS_ROOM:-}" ]; then
-    [ "$(id -u)" = 0 ] || { echo "skipped: needs root, as the units do"; exit 0; }
+    [ "$(id -u)" = 0 ] || skip "needs root, as the units do"
     work=$(mktemp -d)
     chmod 755 "$work"
     trap 'rm -rf "$work"' EXIT
     verify
-    program=${1:-}
-    if [ -z "$program" ]; then
-        swift build --product sockalive
-        program=$(swift build --show-bin-path)/sockalive
-    fi
+    program=${1:-$(built_program)}
     cp "$program" "$work/sockalive"
     for name in victim-echo echo-peer; do
         cc -D_GNU_SOURCE -ITests/Programs/common -o "$work/$name" Tests/Programs/$name/*.[cS] -lpthread 2>/dev/null ||
