@@ -7,13 +7,13 @@ struct Finding {
     let discovery: Discovery
     let snapshot: Snapshot
 
-    init(_ target: Target, _ control: RunControl) throws(Hindrance) {
+    init(_ configuration: RunConfiguration, _ control: RunControl) throws(Hindrance) {
         OpenFiles.raiseLimit()
         do {
             procfs = try ProcFS()
             guard procfs.isOwn else { throw Hindrance.foreignNamespace }
-            discovery = Discovery(procfs: procfs, source: target.source, method: target.method.resolved())
-            snapshot = try discovery.snapshot(of: target.rules.union, mayGoOn: { control.stopReason })
+            discovery = Discovery(procfs: procfs, source: configuration.source, method: configuration.method.resolved())
+            snapshot = try discovery.snapshot(of: configuration.rules.union, mayGoOn: { control.stopReason })
         } catch {
             throw Hindrance(error)
         }

@@ -26,28 +26,28 @@ struct InjectCommand: ParsableCommand {
     }
 
     func run() throws {
-        let target = try config.target(selection, keepalive)
+        let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
         let record = RunRecord(limits, reporter)
-        target.warnIfTooSlow(reporter)
+        configuration.warnIfTooSlow(reporter)
         // A dry run changes nothing, so it neither waits for nor stops a run that does.
         let lock = dryRun || limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
             command: "inject",
             work: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
-            target: target, output: output)
+            configuration: configuration, output: output)
         let outcome = try journey.run(limit: limits.timeout, record: dryRun ? nil : record)
         let results = outcome.results
         let isKept = dryRun || record.keep(results)
         withExtendedLifetime(lock) {}
         guard outcome.isWritten else { throw RunStatus.someFailed }
-        summarize(results, target, reporter)
+        summarize(results, configuration, reporter)
         throw RunStatus(results: results, require: limits.require).failed(unless: isKept)
     }
 
-    private func summarize(_ results: [SocketResult], _ target: Target, _ reporter: Reporter) {
-        limits.reportAbsence(results, target, output)
+    private func summarize(_ results: [SocketResult], _ configuration: RunConfiguration, _ reporter: Reporter) {
+        limits.reportAbsence(results, configuration, output)
         guard !results.isEmpty && !output.json else { return }
         let would = results.count { $0.action == .wouldSet }
         let summary = Summary(results)

@@ -16,16 +16,18 @@ struct Journey {
 
     let command: String
     let work: Work
-    let target: Target
+    let configuration: RunConfiguration
     let output: OutputOptions
 
     /// What `watch` repeats: select, discover, apply; the telling is up to the caller.
     static func round(
-        _ target: Target, _ control: RunControl, _ reporter: Reporter
+        _ configuration: RunConfiguration, _ control: RunControl, _ reporter: Reporter
     ) throws(Hindrance) -> [SocketResult] {
-        let found = try Finding(target, control)
-        return KeepaliveRun(procfs: found.procfs, mode: .inject, rules: target.rules, choice: target.method)
-            .results(for: found.snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
+        let found = try Finding(configuration, control)
+        return KeepaliveRun(
+            procfs: found.procfs, mode: .inject, rules: configuration.rules, choice: configuration.method
+        )
+        .results(for: found.snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
     }
 
     /// - Parameters:
@@ -35,7 +37,7 @@ struct Journey {
         let reporter = Reporter(output: output)
         let control = RunControl(limit: limit)
         do throws(Hindrance) {
-            let found = try Finding(target, control)
+            let found = try Finding(configuration, control)
             let (processes, sockets) = (found.snapshot.processes.count, found.snapshot.sockets.count)
             reporter.step("\(processes) matching processes, \(sockets) sockets")
             let results = carryOut(on: found, control, reporter)
@@ -51,16 +53,16 @@ struct Journey {
         defer { line.clear() }
         let (procfs, snapshot) = (found.procfs, found.snapshot)
         func apply(_ mode: KeepaliveRun.Mode) -> [SocketResult] {
-            KeepaliveRun(procfs: procfs, mode: mode, rules: target.rules, choice: target.method)
+            KeepaliveRun(procfs: procfs, mode: mode, rules: configuration.rules, choice: configuration.method)
                 .results(for: snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
         }
         func probe(_ wait: Seconds) -> ProbeRun {
-            ProbeRun(procfs: procfs, snapshot: snapshot, choice: target.method, wait: wait, control: control)
+            ProbeRun(procfs: procfs, snapshot: snapshot, choice: configuration.method, wait: wait, control: control)
         }
         switch work {
         case .keepalive(let mode): return apply(mode)
         case .probe(let wait):
-            let results = probe(wait).results(for: snapshot, target.rules, procfs, progress: line.update)
+            let results = probe(wait).results(for: snapshot, configuration.rules, procfs, progress: line.update)
             results.forEach(reporter.step)
             return results
         case .injectAndProbe(let wait):
@@ -80,7 +82,7 @@ struct Journey {
 
     private func report(_ results: [SocketResult], _ found: Finding, _ reporter: Reporter) -> Bool {
         let report = RunReport(
-            command: command, dryRun: isDryRun, isProbed: isProbed, rules: target.rules, results: results)
+            command: command, dryRun: isDryRun, isProbed: isProbed, rules: configuration.rules, results: results)
         let isWritten = reporter.answer(results, report)
         if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
         if results.isEmpty && !output.quiet { explainAbsence(found) }
@@ -92,8 +94,8 @@ struct Journey {
     private func explainAbsence(_ found: Finding) {
         // What several rules have in common says nothing about any of them.
         let reason =
-            target.rules.rules.count == 1
-            ? found.discovery.absenceReason(found.snapshot, target.rules.union) : AbsenceReason.unknown
-        AbsenceText(lookedFor: target.description, reason: reason).lines.forEach(StandardStreams.error)
+            configuration.rules.rules.count == 1
+            ? found.discovery.absenceReason(found.snapshot, configuration.rules.union) : AbsenceReason.unknown
+        AbsenceText(lookedFor: configuration.description, reason: reason).lines.forEach(StandardStreams.error)
     }
 }

@@ -17,7 +17,8 @@ struct ListCommand: ParsableCommand {
 
     func run() throws {
         let journey = Journey(
-            command: "list", work: .keepalive(.list), target: try config.target(selection, keepalive), output: output)
+            command: "list", work: .keepalive(.list), configuration: try config.runConfiguration(selection, keepalive),
+            output: output)
         let outcome = try journey.run(limit: nil)
         guard outcome.isWritten else { throw RunStatus.someFailed }
         throw RunStatus(results: outcome.results, check: check)

@@ -15,19 +15,19 @@ struct ProbeCommand: ParsableCommand {
     @OptionGroup var waiting: WaitOptions
 
     func run() throws {
-        let target = try config.target(selection, keepalive)
+        let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
         let record = RunRecord(limits, reporter)
         let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let journey = Journey(
-            command: "probe", work: .probe(waiting.time), target: target, output: output)
+            command: "probe", work: .probe(waiting.time), configuration: configuration, output: output)
         let outcome = try journey.run(limit: limits.timeout, record: record)
         let results = outcome.results
         let isKept = record.keep(results)
         withExtendedLifetime(lock) {}
         guard outcome.isWritten else { throw RunStatus.someFailed }
-        limits.reportAbsence(results, target, output)
+        limits.reportAbsence(results, configuration, output)
         if !results.isEmpty && !output.json {
             reporter.message("\(reporter.candidates(results)): \(reporter.answers(results))")
         }

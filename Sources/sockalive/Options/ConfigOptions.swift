@@ -18,21 +18,21 @@ struct ConfigOptions: ParsableArguments {
         transform: ArgumentTransform.filePath)
     var config: String?
 
-    /// What the run is about: the rule of its command line, or those of the file.
+    /// The configuration of the run: the rule of its command line, or those of the file.
     ///
     /// - Throws: `ValidationError` that names file, line and word.
-    func target(_ selection: SelectionOptions, _ keepalive: KeepaliveOptions) throws -> Target {
-        guard let config else { return Target([(selection, keepalive)]) }
+    func runConfiguration(_ selection: SelectionOptions, _ keepalive: KeepaliveOptions) throws -> RunConfiguration {
+        guard let config else { return RunConfiguration([(selection, keepalive)]) }
         guard !selection.isGiven && !keepalive.isGiven else {
             throw ValidationError("--config takes which sockets and which keepalive from its file alone")
         }
-        return try Self.target(of: config)
+        return try Self.runConfiguration(of: config)
     }
 
     /// The file's rules as they are by now; nil without a file.
-    func reread() throws -> Target? { try config.map(Self.target) }
+    func reread() throws -> RunConfiguration? { try config.map(Self.runConfiguration) }
 
-    private static func target(of config: String) throws -> Target {
+    private static func runConfiguration(of config: String) throws -> RunConfiguration {
         do {
             let lines = try RuleFile.lines(try RuleFile.read(config))
             guard !lines.isEmpty else {
@@ -45,7 +45,7 @@ struct ConfigOptions: ParsableArguments {
                     throw ValidationError(place(config, line.number) + "\(word) differs from a line before")
                 }
             }
-            return Target(rules.map { ($0.selection, $0.keepalive) })
+            return RunConfiguration(rules.map { ($0.selection, $0.keepalive) })
         } catch let error as RuleFile.Malformed {
             throw ValidationError(place(config, error.line) + error.reason)
         } catch let error as Errno {
@@ -93,8 +93,8 @@ struct ConfigOptions: ParsableArguments {
     }
 }
 
-/// What a run is about.
-struct Target {
+/// The configuration of one run: rules, method, source.
+struct RunConfiguration {
     let rules: RuleSet
     let method: MethodChoice
     let source: SocketSource
@@ -109,7 +109,7 @@ struct Target {
     }
 }
 
-extension Target {
+extension RunConfiguration {
     /// Explicit values are obeyed, also where they do not help.
     func warnIfTooSlow(_ reporter: Reporter) {
         for request in rules.rules.map(\.request) {

@@ -48,9 +48,9 @@ struct RunOptions: ParsableArguments {
     }
 
     /// With --quiet nothing else says why the exit code is 3.
-    func reportAbsence(_ results: [SocketResult], _ target: Target, _ output: OutputOptions) {
+    func reportAbsence(_ results: [SocketResult], _ configuration: RunConfiguration, _ output: OutputOptions) {
         guard results.isEmpty && require && output.quiet else { return }
-        StandardStreams.error("no candidate: looked for \(target.description)")
+        StandardStreams.error("no candidate: looked for \(configuration.description)")
     }
 }
 

@@ -3,7 +3,7 @@ import SockaliveCore
 
 /// Rounds of injection until a signal ends them.
 struct Watch {
-    private var target: Target
+    private var configuration: RunConfiguration
     private let config: ConfigOptions
     private let limits: RunOptions
     private let reporter: Reporter
@@ -18,8 +18,8 @@ struct Watch {
     private var isReady = false
     private var hasWorked = false
 
-    init(target: Target, config: ConfigOptions, limits: RunOptions, reporter: Reporter) {
-        self.target = target
+    init(configuration: RunConfiguration, config: ConfigOptions, limits: RunOptions, reporter: Reporter) {
+        self.configuration = configuration
         self.config = config
         self.limits = limits
         self.reporter = reporter
@@ -57,7 +57,7 @@ struct Watch {
 
     private mutating func work() throws(Hindrance) {
         let record = RunRecord(limits, reporter)
-        let results = try Journey.round(target, RunControl(limit: limits.timeout), reporter)
+        let results = try Journey.round(configuration, RunControl(limit: limits.timeout), reporter)
         var lines = tell(results)
         do throws(RunRecord.Unwritten) {
             try record.writeMetrics(results)
@@ -111,8 +111,8 @@ struct Watch {
     /// Rules that are wrong do not replace those that were right.
     private mutating func reread() {
         do {
-            target = try config.reread() ?? target
-            target.warnIfTooSlow(reporter)
+            configuration = try config.reread() ?? configuration
+            configuration.warnIfTooSlow(reporter)
         } catch {
             complain(ForeignText(ConfigOptions.message(for: error)).escaped + "; the rules stay as they were")
         }

@@ -23,12 +23,12 @@ struct WatchCommand: ParsableCommand {
     }
 
     func run() throws {
-        let target = try config.target(selection, keepalive)
+        let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
         RunControl.letHangupWake()
         let reporter = Reporter(output: output)
-        target.warnIfTooSlow(reporter)
-        var watch = Watch(target: target, config: config, limits: limits, reporter: reporter)
+        configuration.warnIfTooSlow(reporter)
+        var watch = Watch(configuration: configuration, config: config, limits: limits, reporter: reporter)
         try watch.run(every: every)
     }
 }
