@@ -7,29 +7,29 @@ struct Finding {
     let discovery: Discovery
     let snapshot: Snapshot
 
-    init(_ configuration: RunConfiguration, _ control: RunControl) throws(Hindrance) {
+    init(_ configuration: RunConfiguration, _ control: RunControl) throws(RunError) {
         OpenFiles.raiseLimit()
         do {
             procfs = try ProcFS()
-            guard procfs.isOwn else { throw Hindrance.foreignNamespace }
+            guard procfs.isOwn else { throw RunError.foreignNamespace }
             discovery = Discovery(procfs: procfs, source: configuration.source, method: configuration.method.resolved())
             snapshot = try discovery.snapshot(of: configuration.rules.union, mayGoOn: { control.stopReason })
         } catch {
-            throw Hindrance(error)
+            throw RunError(error)
         }
     }
 }
 
 /// Why a run cannot do its work at all, with what to do about it.
-struct Hindrance: Error {
+struct RunError: Error {
     let line: String
     let status: RunStatus
 
-    static let foreignNamespace = Hindrance(
+    static let foreignNamespace = RunError(
         line: "/proc shows another PID namespace: mount this one's, or join that one (nsenter -p)",
         status: .unsupported)
 
-    static let noProc = Hindrance(Errno.noSuchFileOrDirectory)
+    static let noProc = RunError(Errno.noSuchFileOrDirectory)
 
     init(line: String, status: RunStatus) {
         self.line = line
@@ -44,7 +44,7 @@ struct Hindrance: Error {
 
     fileprivate init(_ error: any Error) {
         switch error {
-        case let hindrance as Hindrance: self = hindrance
+        case let runError as RunError: self = runError
         case let reason as StopReason: self.init(line: reason.searchLine, status: .someFailed)
         case let failure as SourceFailure:
             self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)

@@ -12,7 +12,7 @@ final class HeldLock {
 
     /// For a run that ends where it does not get the lock.
     static func take(_ path: String?, _ reporter: Reporter) throws -> HeldLock? {
-        do throws(Hindrance) {
+        do throws(RunError) {
             return try attempt(path, reporter)
         } catch {
             throw error.printed()
@@ -20,7 +20,7 @@ final class HeldLock {
     }
 
     /// - Parameter path: nil takes the default, and goes on without a lock where its folder is missing.
-    static func attempt(_ path: String?, _ reporter: Reporter) throws(Hindrance) -> HeldLock? {
+    static func attempt(_ path: String?, _ reporter: Reporter) throws(RunError) -> HeldLock? {
         guard let file = path ?? defaultPath else {
             reporter.step("no lock: XDG_RUNTIME_DIR is not set")
             return nil
@@ -28,14 +28,14 @@ final class HeldLock {
         do throws(Errno) {
             return HeldLock(try RunLock(path: file))
         } catch .wouldBlock {
-            throw Hindrance(
+            throw RunError(
                 line: "another run holds the lock \(ForeignText(file).escaped): wait for it to end", status: .locked)
         } catch {
             if path == nil && error == .noSuchFileOrDirectory {
                 reporter.step("no lock: \(file) cannot be created")
                 return nil
             }
-            throw Hindrance(
+            throw RunError(
                 line: "the lock file \(ForeignText(file).escaped) cannot be opened (\(error)): "
                     + "name another with --lock, or use --no-lock",
                 status: .usage)

@@ -22,7 +22,7 @@ struct Journey {
     /// What `watch` repeats: select, discover, apply; the telling is up to the caller.
     static func round(
         _ configuration: RunConfiguration, _ control: RunControl, _ reporter: Reporter
-    ) throws(Hindrance) -> [SocketResult] {
+    ) throws(RunError) -> [SocketResult] {
         let found = try Finding(configuration, control)
         return KeepaliveRun(
             procfs: found.procfs, mode: .inject, rules: configuration.rules, choice: configuration.method
@@ -36,7 +36,7 @@ struct Journey {
     func run(limit: Seconds?, record: RunRecord? = nil) throws -> Outcome {
         let reporter = Reporter(output: output)
         let control = RunControl(limit: limit)
-        do throws(Hindrance) {
+        do throws(RunError) {
             let found = try Finding(configuration, control)
             let (processes, sockets) = (found.snapshot.processes.count, found.snapshot.sockets.count)
             reporter.step("\(processes) matching processes, \(sockets) sockets")

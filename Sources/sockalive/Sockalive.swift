@@ -22,7 +22,7 @@ struct Sockalive: ParsableCommand {
     static func main() {
         StandardStreams.reserve()
         // Swift's runtime reads the command line in /proc/self/cmdline.
-        guard CommandLine.argc > 0 else { Glibc.exit(Hindrance.noProc.printed().rawValue) }
+        guard CommandLine.argc > 0 else { Glibc.exit(RunError.noProc.printed().rawValue) }
         do {
             var command = try directly(CommandLine.arguments.dropFirst()) ?? parseAsRoot()
             try command.run()

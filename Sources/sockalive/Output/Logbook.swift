@@ -26,10 +26,10 @@ struct Logbook {
     }
 
     /// Why a run could not do its work at all.
-    func write(_ hindrance: Hindrance) {
+    func write(_ error: RunError) {
         remembering { memory in
-            guard memory.isNews(runFailure: "EXIT\(hindrance.status.rawValue)") else { return }
-            log.write(LogLine(failure: hindrance.line))
+            guard memory.isNews(runFailure: "EXIT\(error.status.rawValue)") else { return }
+            log.write(LogLine(failure: error.line))
             if log.error != nil { memory.forgetRun() }
         }
     }

@@ -26,8 +26,8 @@ struct RunRecord {
     }
 
     /// Why it could not do its work at all. The metrics stay those of the last run that could.
-    func keep(_ hindrance: Hindrance) {
-        Logbook(limits, reporter)?.write(hindrance)
+    func keep(_ error: RunError) {
+        Logbook(limits, reporter)?.write(error)
     }
 
     struct Unwritten: Error {

@@ -40,7 +40,7 @@ struct Watch {
     }
 
     private mutating func round() throws {
-        do throws(Hindrance) {
+        do throws(RunError) {
             // Let go in the rests, for whoever runs by hand or before a backup.
             let lock = limits.noLock ? nil : try HeldLock.attempt(limits.lock, reporter)
             defer { withExtendedLifetime(lock) {} }
@@ -55,7 +55,7 @@ struct Watch {
         }
     }
 
-    private mutating func work() throws(Hindrance) {
+    private mutating func work() throws(RunError) {
         let record = RunRecord(limits, reporter)
         let results = try Journey.round(configuration, RunControl(limit: limits.timeout), reporter)
         var lines = tell(results)
@@ -71,7 +71,7 @@ struct Watch {
     }
 
     /// Another run is at work; the next round comes soon.
-    private mutating func skip(_ locked: Hindrance) {
+    private mutating func skip(_ locked: RunError) {
         report("another run holds the lock")
         skips.news(["\(locked.line); until then no new connection is protected by this watch"]).forEach(complain)
     }
