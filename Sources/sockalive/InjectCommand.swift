@@ -33,11 +33,11 @@ struct InjectCommand: ParsableCommand {
         configuration.warnIfTooSlow(reporter)
         // A dry run changes nothing, so it neither waits for nor stops a run that does.
         let lock = dryRun || limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
-        let journey = Journey(
+        let run = Run(
             command: "inject",
-            work: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
+            mode: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
             configuration: configuration, output: output)
-        let outcome = try journey.run(limit: limits.timeout, record: dryRun ? nil : record)
+        let outcome = try run.execute(limit: limits.timeout, record: dryRun ? nil : record)
         let results = outcome.results
         let isKept = dryRun || record.keep(results)
         withExtendedLifetime(lock) {}

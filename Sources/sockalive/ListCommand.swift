@@ -16,10 +16,10 @@ struct ListCommand: ParsableCommand {
     var check = false
 
     func run() throws {
-        let journey = Journey(
-            command: "list", work: .keepalive(.list), configuration: try config.runConfiguration(selection, keepalive),
+        let run = Run(
+            command: "list", mode: .keepalive(.list), configuration: try config.runConfiguration(selection, keepalive),
             output: output)
-        let outcome = try journey.run(limit: nil)
+        let outcome = try run.execute(limit: nil)
         guard outcome.isWritten else { throw RunStatus.someFailed }
         throw RunStatus(results: outcome.results, check: check)
     }

@@ -20,9 +20,9 @@ struct ProbeCommand: ParsableCommand {
         let reporter = Reporter(output: output)
         let record = RunRecord(limits, reporter)
         let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
-        let journey = Journey(
-            command: "probe", work: .probe(waiting.time), configuration: configuration, output: output)
-        let outcome = try journey.run(limit: limits.timeout, record: record)
+        let run = Run(
+            command: "probe", mode: .probe(waiting.time), configuration: configuration, output: output)
+        let outcome = try run.execute(limit: limits.timeout, record: record)
         let results = outcome.results
         let isKept = record.keep(results)
         withExtendedLifetime(lock) {}

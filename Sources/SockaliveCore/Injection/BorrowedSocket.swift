@@ -78,13 +78,13 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
-        for index in options.indices { options[index].carryOut(on: descriptor) }
+        for index in options.indices { options[index].execute(on: descriptor) }
     }
 }
 
 extension OptionExchange {
     /// On a descriptor of this process.
-    mutating func carryOut(on descriptor: Int32) {
+    mutating func execute(on descriptor: Int32) {
         var length = socklen_t(MemoryLayout<Int32>.size)
         error = nil
         if var newValue, setsockopt(descriptor, level, name, &newValue, length) != 0 {

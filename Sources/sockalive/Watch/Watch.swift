@@ -57,7 +57,7 @@ struct Watch {
 
     private mutating func work() throws(RunError) {
         let record = RunRecord(limits, reporter)
-        let results = try Journey.round(configuration, RunControl(limit: limits.timeout), reporter)
+        let results = try Run.round(configuration, RunControl(limit: limits.timeout), reporter)
         var lines = tell(results)
         do throws(RunRecord.Unwritten) {
             try record.writeMetrics(results)

@@ -1,8 +1,8 @@
 import SockaliveCore
 
 /// The road that `list`, `inject` and `probe` share: select, discover, plan, apply, report.
-struct Journey {
-    enum Work {
+struct Run {
+    enum Mode {
         case keepalive(KeepaliveRun.Mode)
         case probe(Seconds)
         case injectAndProbe(Seconds)
@@ -15,7 +15,7 @@ struct Journey {
     }
 
     let command: String
-    let work: Work
+    let mode: Mode
     let configuration: RunConfiguration
     let output: OutputOptions
 
@@ -33,14 +33,14 @@ struct Journey {
     /// - Parameters:
     ///   - limit: how long the whole run may take; nil is without end.
     ///   - record: where it is kept why the run cannot do its work at all, if anywhere.
-    func run(limit: Seconds?, record: RunRecord? = nil) throws -> Outcome {
+    func execute(limit: Seconds?, record: RunRecord? = nil) throws -> Outcome {
         let reporter = Reporter(output: output)
         let control = RunControl(limit: limit)
         do throws(RunError) {
             let found = try Finding(configuration, control)
             let (processes, sockets) = (found.snapshot.processes.count, found.snapshot.sockets.count)
             reporter.step("\(processes) matching processes, \(sockets) sockets")
-            let results = carryOut(on: found, control, reporter)
+            let results = execute(on: found, control, reporter)
             return Outcome(results: results, isWritten: report(results, found, reporter))
         } catch {
             record?.keep(error)
@@ -48,7 +48,7 @@ struct Journey {
         }
     }
 
-    private func carryOut(on found: Finding, _ control: RunControl, _ reporter: Reporter) -> [SocketResult] {
+    private func execute(on found: Finding, _ control: RunControl, _ reporter: Reporter) -> [SocketResult] {
         let line = ProgressLine(output)
         defer { line.clear() }
         let (procfs, snapshot) = (found.procfs, found.snapshot)
@@ -59,7 +59,7 @@ struct Journey {
         func probe(_ wait: Seconds) -> ProbeRun {
             ProbeRun(procfs: procfs, snapshot: snapshot, choice: configuration.method, wait: wait, control: control)
         }
-        switch work {
+        switch mode {
         case .keepalive(let mode): return apply(mode)
         case .probe(let wait):
             let results = probe(wait).results(for: snapshot, configuration.rules, procfs, progress: line.update)
@@ -73,11 +73,11 @@ struct Journey {
     }
 
     private var isDryRun: Bool {
-        if case .keepalive(.dryRun) = work { true } else { false }
+        if case .keepalive(.dryRun) = mode { true } else { false }
     }
 
     private var isProbed: Bool {
-        if case .keepalive = work { false } else { true }
+        if case .keepalive = mode { false } else { true }
     }
 
     private func report(_ results: [SocketResult], _ found: Finding, _ reporter: Reporter) -> Bool {
