@@ -73,46 +73,48 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
     }
 }
 
-@Suite struct FailureMemoryTests {
-    private func told(_ memory: inout FailureMemory, _ results: [SocketResult], at now: Int) -> Int {
-        memory.news(results, now: now).compactMap(LogLine.init).count
+@Suite struct FailureThrottleTests {
+    private func dueCount(_ throttle: inout FailureThrottle, _ results: [SocketResult], at now: Int) -> Int {
+        throttle.due(results, now: now).compactMap(LogLine.init).count
     }
 
     @Test func `the same failure is told once and then hourly`() {
-        var memory = FailureMemory()
+        var throttle = FailureThrottle()
         let result = [failed(socket(), denied)]
-        let times = stride(from: 1000, through: 1000 + 2 * 3600, by: 300).filter { told(&memory, result, at: $0) > 0 }
+        let times = stride(from: 1000, through: 1000 + 2 * 3600, by: 300).filter {
+            dueCount(&throttle, result, at: $0) > 0
+        }
         #expect(times == [1000, 4600, 8200])
     }
 
     @Test func `another error, another socket and a relapse are told at once`() {
-        var memory = FailureMemory()
-        #expect(told(&memory, [failed(socket(), denied)], at: 10) == 1)
-        #expect(told(&memory, [failed(socket(), .fought)], at: 20) == 1)
-        #expect(told(&memory, [failed(socket(inode: 8), .fought)], at: 30) == 1)
-        #expect(told(&memory, [treated(socket(), .unchanged)], at: 40) == 0)
-        #expect(told(&memory, [failed(socket(), .fought)], at: 50) == 1)
+        var throttle = FailureThrottle()
+        #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
+        #expect(dueCount(&throttle, [failed(socket(), .fought)], at: 20) == 1)
+        #expect(dueCount(&throttle, [failed(socket(inode: 8), .fought)], at: 30) == 1)
+        #expect(dueCount(&throttle, [treated(socket(), .unchanged)], at: 40) == 0)
+        #expect(dueCount(&throttle, [failed(socket(), .fought)], at: 50) == 1)
     }
 
     @Test func `a run over other candidates forgets nothing, and time does`() {
-        var memory = FailureMemory()
-        #expect(told(&memory, [failed(socket(), denied)], at: 10) == 1)
-        #expect(told(&memory, [], at: 300) == 0)
-        #expect(told(&memory, [failed(socket(), denied)], at: 600) == 0)
-        _ = memory.news([], now: 10_000)
-        #expect(memory.told.isEmpty)
+        var throttle = FailureThrottle()
+        #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
+        #expect(dueCount(&throttle, [], at: 300) == 0)
+        #expect(dueCount(&throttle, [failed(socket(), denied)], at: 600) == 0)
+        _ = throttle.due([], now: 10_000)
+        #expect(throttle.entries.isEmpty)
     }
 
     @Test func `a time from another boot is no time`() {
-        var memory = FailureMemory("90000 42 99 7 EPERM\n".utf8)
-        #expect(told(&memory, [failed(socket(), denied)], at: 10) == 1)
+        var throttle = FailureThrottle("90000 42 99 7 EPERM\n".utf8)
+        #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
     }
 
     @Test func `it comes back from its file as it was`() {
-        var memory = FailureMemory()
-        _ = memory.news([failed(socket(), denied), failed(socket(inode: 9), .fought)], now: 5)
-        #expect(memory.told.count == 2)
-        #expect(FailureMemory(memory.text.utf8) == memory)
+        var throttle = FailureThrottle()
+        _ = throttle.due([failed(socket(), denied), failed(socket(inode: 9), .fought)], now: 5)
+        #expect(throttle.entries.count == 2)
+        #expect(FailureThrottle(throttle.text.utf8) == throttle)
     }
 
     @Test(arguments: [
@@ -120,17 +122,17 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         "\0\0\0", "1  2 3 4 E", "99999999999999999999999 1 1 1 E",
     ])
     func `a hostile line is passed over, and the others count`(line: String) {
-        let memory = FailureMemory("\(line)\n5 42 99 7 EPERM\n".utf8)
-        #expect(memory == FailureMemory("5 42 99 7 EPERM".utf8))
-        #expect(memory.told.count == 1)
+        let throttle = FailureThrottle("\(line)\n5 42 99 7 EPERM\n".utf8)
+        #expect(throttle == FailureThrottle("5 42 99 7 EPERM".utf8))
+        #expect(throttle.entries.count == 1)
     }
 
     @Test func `it grows to its capacity and no further`() {
         let text = (0..<40_000).map { "5 1 1 \($0) EPERM\n" }.joined()
-        #expect(FailureMemory(text.utf8).told.count == FailureMemory.capacity)
-        var memory = FailureMemory()
-        _ = memory.news((0..<33_000).map { failed(socket(inode: $0), denied) }, now: 5)
-        #expect(memory.told.count == FailureMemory.capacity)
+        #expect(FailureThrottle(text.utf8).entries.count == FailureThrottle.capacity)
+        var throttle = FailureThrottle()
+        _ = throttle.due((0..<33_000).map { failed(socket(inode: $0), denied) }, now: 5)
+        #expect(throttle.entries.count == FailureThrottle.capacity)
     }
 }
 

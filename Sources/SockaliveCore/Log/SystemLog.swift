@@ -22,12 +22,12 @@ public final class SystemLog {
         }
     }
 
-    /// Writes what is news; what the logger does not take, is news again next time.
-    public func write(_ results: [SocketResult], _ memory: inout FailureMemory) {
-        for result in memory.news(results) {
+    /// Writes what is due; what the logger does not take stays due.
+    public func write(_ results: [SocketResult], _ throttle: inout FailureThrottle) {
+        for result in throttle.due(results) {
             guard let line = LogLine(result) else { continue }
             write(line)
-            if error != nil { memory.forget(result) }
+            if error != nil { throttle.forget(result) }
         }
     }
 

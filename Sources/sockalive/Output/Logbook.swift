@@ -5,53 +5,54 @@ import SystemPackage
 struct Logbook {
     private let log = SystemLog()
     private let reporter: Reporter
-    /// Where the failures that have been told are kept from run to run; nil where no folder is for that.
-    private let memoryFile: String?
+    /// Where the reported failures are kept from run to run; nil where no folder is for that.
+    private let throttleFile: String?
 
     /// nil if no log is wanted.
     init?(_ limits: RunOptions, _ reporter: Reporter) {
         guard limits.syslog else { return nil }
         self.reporter = reporter
-        memoryFile = (limits.lock ?? HeldLock.defaultPath).map(Self.memoryFile)
+        throttleFile = (limits.lock ?? HeldLock.defaultPath).map(Self.throttleFile)
     }
 
     /// Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.failures`.
-    private static func memoryFile(beside lock: String) -> String {
+    private static func throttleFile(beside lock: String) -> String {
         let suffix = ".lock"
         return (lock.hasSuffix(suffix) ? String(lock.dropLast(suffix.count)) : lock) + ".failures"
     }
 
     func write(_ results: [SocketResult]) {
-        remembering { log.write(results, &$0) }
+        withThrottle { log.write(results, &$0) }
     }
 
     /// Why a run could not do its work at all.
     func write(_ error: RunError) {
-        remembering { memory in
-            guard memory.isNews(runFailure: "EXIT\(error.status.rawValue)") else { return }
+        withThrottle { throttle in
+            guard throttle.isDue(runFailure: "EXIT\(error.status.rawValue)") else { return }
             log.write(LogLine(failure: error.line))
-            if log.error != nil { memory.forgetRun() }
+            if log.error != nil { throttle.forgetRun() }
         }
     }
 
-    private func remembering(_ body: (inout FailureMemory) -> Void) {
-        let remembered = memoryFile.map { FailureMemory(file: $0) } ?? FailureMemory()
-        var memory = remembered
-        body(&memory)
+    private func withThrottle(_ body: (inout FailureThrottle) -> Void) {
+        let loaded = throttleFile.map { FailureThrottle(file: $0) } ?? FailureThrottle()
+        var throttle = loaded
+        body(&throttle)
         if let error = log.error { reporter.message(Self.complaint(error)) }
-        if memory != remembered { save(memory) }
+        if throttle != loaded { save(throttle) }
     }
 
     static func complaint(_ error: Errno) -> String {
         "the system log takes no lines (\(error)): is a syslog daemon behind /dev/log?"
     }
 
-    private func save(_ memory: FailureMemory) {
-        guard let memoryFile else { return }
+    private func save(_ throttle: FailureThrottle) {
+        guard let throttleFile else { return }
         do throws(Errno) {
-            try memory.save(to: memoryFile)
+            try throttle.save(to: throttleFile)
         } catch {
-            reporter.step("\(ForeignText(memoryFile).escaped) cannot be written (\(error)): failures are logged again")
+            reporter.step(
+                "\(ForeignText(throttleFile).escaped) cannot be written (\(error)): failures are logged again")
         }
     }
 }

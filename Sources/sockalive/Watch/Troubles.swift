@@ -16,16 +16,16 @@ struct Troubles {
     }
 
     /// Those of a round's lines that are to be told; what is not among them is over.
-    mutating func news(_ lines: [String], now: Int = FailureMemory.now) -> [String] {
+    mutating func due(_ lines: [String], now: Int = FailureThrottle.now) -> [String] {
         courses = courses.filter { lines.contains($0.key) }
-        return lines.filter { isNews($0, now) }
+        return lines.filter { isDue($0, now) }
     }
 
-    private mutating func isNews(_ line: String, _ now: Int) -> Bool {
+    private mutating func isDue(_ line: String, _ now: Int) -> Bool {
         var course = courses[line] ?? Course(start: now)
         defer { courses[line] = course }
         guard now - course.start >= patience else { return false }
-        if let told = course.told, now - told < FailureMemory.repeatAfter { return false }
+        if let told = course.told, now - told < FailureThrottle.repeatAfter { return false }
         course.told = now
         return true
     }

@@ -9,8 +9,8 @@ struct Watch {
     private let reporter: Reporter
     private let manager = ServiceManager.ofEnvironment
     private let log: SystemLog?
-    private var printed = FailureMemory()
-    private var logged = FailureMemory()
+    private var printed = FailureThrottle()
+    private var logged = FailureThrottle()
     private var troubles = Troubles()
     /// Another run may well take some rounds.
     private var skips = Troubles(patience: 60)
@@ -51,7 +51,7 @@ struct Watch {
             if error.status == .locked { return skip(error) }
             // The first round says whether this machine lets it work at all.
             guard hasWorked else { throw error.printed() }
-            troubles.news([error.line]).forEach(complain)
+            troubles.due([error.line]).forEach(complain)
         }
     }
 
@@ -65,15 +65,15 @@ struct Watch {
             lines.append(error.line)
         }
         hasWorked = true
-        _ = skips.news([])
+        _ = skips.due([])
         report(Self.status(results))
-        troubles.news(lines).forEach(complain)
+        troubles.due(lines).forEach(complain)
     }
 
     /// Another run is at work; the next round comes soon.
     private mutating func skip(_ locked: RunError) {
         report("another run holds the lock")
-        skips.news(["\(locked.line); until then no new connection is protected by this watch"]).forEach(complain)
+        skips.due(["\(locked.line); until then no new connection is protected by this watch"]).forEach(complain)
     }
 
     private mutating func report(_ status: String) {
@@ -95,9 +95,9 @@ struct Watch {
     private mutating func tell(_ results: [SocketResult]) -> [String] {
         // What a signal kept from being reached is no failure: the watch is over.
         let reached = isStopped ? results.filter { $0.failure == nil } : results
-        let news = printed.news(reached)
-        for result in news where result.failure == nil && result.action == .set { reporter.change(result) }
-        reporter.failures(news)
+        let due = printed.due(reached)
+        for result in due where result.failure == nil && result.action == .set { reporter.change(result) }
+        reporter.failures(due)
         log?.forgetError()
         log?.write(reached, &logged)
         return log?.error.map { [Logbook.complaint($0)] } ?? []

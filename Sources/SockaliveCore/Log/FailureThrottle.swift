@@ -1,9 +1,9 @@
 import Glibc
 
-/// Remembers which failures have been told, so that the same one is told once and then hourly.
+/// Limits repeated failures: the same one is reported once and then hourly.
 ///
 /// Times are seconds since boot: nobody sets that clock, and a time that lies ahead is from another boot.
-public struct FailureMemory: Equatable, Sendable {
+public struct FailureThrottle: Equatable, Sendable {
     /// A socket of a process, for good: a PID and an inode may come again, not with the same start.
     struct Candidate: Hashable, Sendable {
         let pid: Int32
@@ -21,7 +21,7 @@ public struct FailureMemory: Equatable, Sendable {
         }
     }
 
-    struct Told: Equatable, Sendable {
+    struct Entry: Equatable, Sendable {
         let code: String
         let time: Int
     }
@@ -29,7 +29,7 @@ public struct FailureMemory: Equatable, Sendable {
     /// The run itself, where it fails before it comes to a socket.
     private static let run = Candidate(pid: 0, startTime: 0, inode: 0)
 
-    private(set) var told: [Candidate: Told] = [:]
+    private(set) var entries: [Candidate: Entry] = [:]
 
     public static let repeatAfter = 3600
     /// Who failed no more for so long is forgotten.
@@ -39,39 +39,39 @@ public struct FailureMemory: Equatable, Sendable {
     public init() {}
 
     /// The results that are worth a line now: every change, and every failure that is new or was last told an hour ago.
-    public mutating func news(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
-        told = told.filter { (0..<Self.forgetAfter).contains(now - $0.value.time) }
-        told[Self.run] = nil
-        return results.filter { isNews($0, now) }
+    public mutating func due(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
+        entries = entries.filter { (0..<Self.forgetAfter).contains(now - $0.value.time) }
+        entries[Self.run] = nil
+        return results.filter { isDue($0, now) }
     }
 
-    private mutating func isNews(_ result: SocketResult, _ now: Int) -> Bool {
+    private mutating func isDue(_ result: SocketResult, _ now: Int) -> Bool {
         let candidate = Candidate(result.socket)
         guard let code = result.failure?.code ?? (result.isSilent ? "SILENT" : nil) else {
-            told[candidate] = nil
+            entries[candidate] = nil
             return true
         }
-        return isNews(code, of: candidate, now)
+        return isDue(code, of: candidate, now)
     }
 
     /// Whether a whole run's failure is worth a line now.
-    public mutating func isNews(runFailure code: String, now: Int = Self.now) -> Bool {
-        isNews(code, of: Self.run, now)
+    public mutating func isDue(runFailure code: String, now: Int = Self.now) -> Bool {
+        isDue(code, of: Self.run, now)
     }
 
-    private mutating func isNews(_ code: String, of candidate: Candidate, _ now: Int) -> Bool {
-        if let last = told[candidate], last.code == code, now - last.time < Self.repeatAfter { return false }
-        if told.count < Self.capacity { told[candidate] = Told(code: code, time: now) }
+    private mutating func isDue(_ code: String, of candidate: Candidate, _ now: Int) -> Bool {
+        if let last = entries[candidate], last.code == code, now - last.time < Self.repeatAfter { return false }
+        if entries.count < Self.capacity { entries[candidate] = Entry(code: code, time: now) }
         return true
     }
 
-    /// It was not told after all, so it stays news.
+    /// It was not logged after all, so it stays due.
     public mutating func forget(_ result: SocketResult) {
-        told[Candidate(result.socket)] = nil
+        entries[Candidate(result.socket)] = nil
     }
 
     public mutating func forgetRun() {
-        told[Self.run] = nil
+        entries[Self.run] = nil
     }
 
     public static var now: Int {
@@ -82,7 +82,7 @@ public struct FailureMemory: Equatable, Sendable {
 }
 
 /// As a file: a line a failure, `time pid start inode code`. What is no such line is passed over.
-extension FailureMemory {
+extension FailureThrottle {
     public init(_ text: some Sequence<UInt8>) {
         for line in Array(text).split(separator: UInt8(ascii: "\n")).prefix(Self.capacity) {
             let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
@@ -90,12 +90,12 @@ extension FailureMemory {
                 let startTime: UInt64 = fields[2].decimal(), let inode: UInt64 = fields[3].decimal(),
                 (1...32).contains(fields[4].count), fields[4].allSatisfy({ $0 > 0x20 && $0 < 0x7f })
             else { continue }
-            told[Candidate(pid: pid, startTime: startTime, inode: inode)] = Told(
+            entries[Candidate(pid: pid, startTime: startTime, inode: inode)] = Entry(
                 code: String(decoding: fields[4], as: UTF8.self), time: time)
         }
     }
 
     public var text: String {
-        told.map { "\($1.time) \($0.pid) \($0.startTime) \($0.inode) \($1.code)\n" }.sorted().joined()
+        entries.map { "\($1.time) \($0.pid) \($0.startTime) \($0.inode) \($1.code)\n" }.sorted().joined()
     }
 }

@@ -1,7 +1,7 @@
 import Glibc
 import SystemPackage
 
-extension FailureMemory {
+extension FailureThrottle {
     private static let longestFile = 1 << 22
 
     /// What the last run left; nothing where there is none, or where somebody else wrote it.
