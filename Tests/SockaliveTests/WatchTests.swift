@@ -148,13 +148,13 @@ extension ProcessTests {
         }
 
         @Test func `what lasts is told after a while and then hourly, and its return anew`() {
-            var troubles = Troubles(patience: 60)
+            var messages = MessageThrottle(delay: 60)
             let rounds = stride(from: 100, through: 100 + 2 * 3600, by: 5)
-            let times = rounds.filter { !troubles.due(["x"], now: $0).isEmpty }
+            let times = rounds.filter { !messages.due(["x"], now: $0).isEmpty }
             #expect(times == [160, 3760])
-            #expect(troubles.due([], now: 8000).isEmpty)
-            #expect(troubles.due(["x"], now: 8001).isEmpty)
-            #expect(troubles.due(["x"], now: 8061) == ["x"])
+            #expect(messages.due([], now: 8000).isEmpty)
+            #expect(messages.due(["x"], now: 8001).isEmpty)
+            #expect(messages.due(["x"], now: 8061) == ["x"])
         }
 
         @Test func `the watchdog hears of it between two rounds`() throws {

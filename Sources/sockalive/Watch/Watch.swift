@@ -11,9 +11,9 @@ struct Watch {
     private let log: SystemLog?
     private var printed = FailureThrottle()
     private var logged = FailureThrottle()
-    private var troubles = Troubles()
+    private var messages = MessageThrottle()
     /// Another run may well take some rounds.
-    private var skips = Troubles(patience: 60)
+    private var skips = MessageThrottle(delay: 60)
     /// The service manager has been told so.
     private var isReady = false
     private var hasWorked = false
@@ -51,7 +51,7 @@ struct Watch {
             if error.status == .locked { return skip(error) }
             // The first round says whether this machine lets it work at all.
             guard hasWorked else { throw error.printed() }
-            troubles.due([error.line]).forEach(complain)
+            messages.due([error.line]).forEach(complain)
         }
     }
 
@@ -67,7 +67,7 @@ struct Watch {
         hasWorked = true
         _ = skips.due([])
         report(Self.status(results))
-        troubles.due(lines).forEach(complain)
+        messages.due(lines).forEach(complain)
     }
 
     /// Another run is at work; the next round comes soon.
@@ -89,7 +89,7 @@ struct Watch {
         return "\(summary.candidates) candidates, \(shielded) protected, \(summary.failed) failed"
     }
 
-    /// Prints and logs what is news.
+    /// Prints and logs what is due.
     ///
     /// - Returns: what stood in the way of that.
     private mutating func tell(_ results: [SocketResult]) -> [String] {
