@@ -55,9 +55,9 @@ struct DescriptorWalk {
             if mayGoOn() != nil { break }
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
             guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }
-            let news = own.filter { known.insert($0).inserted }
-            holdings += news
-            needsThreads = needsThreads || !news.isEmpty
+            let added = own.filter { known.insert($0).inserted }
+            holdings += added
+            needsThreads = needsThreads || !added.isEmpty
             owners.append(thread)
             if owners.count == Self.mostTables { break }
         }

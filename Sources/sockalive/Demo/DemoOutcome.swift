@@ -25,13 +25,13 @@ struct DemoOutcome {
 extension DemoOutcome.Result {
     fileprivate func line(_ screen: Screen) -> String {
         let drops = dropped == 0 ? "" : "; the firewall dropped \(dropped) packet\(dropped == 1 ? "" : "s")"
-        let news =
+        let answer =
             switch echo {
             case .answered(let milliseconds): screen.paint("answered", .green) + " in \(milliseconds.tenths) ms"
             case .silent: screen.paint("no answer", .red) + " in \(DemoScript.patience)s\(drops)"
             case .broken(let reason): screen.paint("broken", .red) + ": \(reason)\(drops)"
             }
-        return track.session.address.padded(11) + "\(track.session)".padded(13) + news
+        return track.session.address.padded(11) + "\(track.session)".padded(13) + answer
     }
 
     fileprivate var verdict: String {
