@@ -15,7 +15,7 @@ struct RunRecord {
 
     /// False if the metrics could not be written.
     func keep(_ results: [SocketResult]) -> Bool {
-        Logbook(limits, reporter)?.write(results)
+        SyslogReporter(limits, reporter)?.write(results)
         do throws(Unwritten) {
             try writeMetrics(results)
             return true
@@ -27,7 +27,7 @@ struct RunRecord {
 
     /// Why it could not do its work at all. The metrics stay those of the last run that could.
     func keep(_ error: RunError) {
-        Logbook(limits, reporter)?.write(error)
+        SyslogReporter(limits, reporter)?.write(error)
     }
 
     struct Unwritten: Error {

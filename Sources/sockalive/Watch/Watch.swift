@@ -100,7 +100,7 @@ struct Watch {
         reporter.failures(due)
         log?.forgetError()
         log?.write(reached, &logged)
-        return log?.error.map { [Logbook.complaint($0)] } ?? []
+        return log?.error.map { [SyslogReporter.complaint($0)] } ?? []
     }
 
     private func complain(_ line: String) {

@@ -1,8 +1,8 @@
 import SockaliveCore
 import SystemPackage
 
-/// Tells the system log what changed and what failed, the same failure once and then hourly.
-struct Logbook {
+/// Writes to the system log what changed and what failed: the same failure once and then hourly.
+struct SyslogReporter {
     private let log = SystemLog()
     private let reporter: Reporter
     /// Where the reported failures are kept from run to run; nil where no folder is for that.
