@@ -4,7 +4,7 @@ final class PulseReader {
     private let reach: SocketReach
     private let namespaces: NetworkNamespaces
     /// One for each network namespace, by its inode; nil where there is none to be had.
-    private var windows: [UInt64?: Window?] = [:]
+    private var connections: [UInt64?: DiagConnection?] = [:]
     private var hasTouched = false
 
     init(procfs: ProcFS, reach: SocketReach) {
@@ -13,7 +13,7 @@ final class PulseReader {
     }
 
     func pulse(of socket: DiscoveredSocket) throws(SocketFailure) -> Reached<Pulse> {
-        if let pulse = window(to: socket.process)?.pulse(of: socket.row) {
+        if let pulse = connection(to: socket.process)?.pulse(of: socket.row) {
             return Reached(outcome: pulse, method: reach.method, pausedMicroseconds: 0)
         }
         hasTouched = true
@@ -26,17 +26,17 @@ final class PulseReader {
         hasTouched && reach.method == .ptrace ? min(500, max(20, elapsed)) : min(20, max(0.3, elapsed / 5))
     }
 
-    private func window(to process: ProcessInfo) -> Window? {
+    private func connection(to process: ProcessInfo) -> DiagConnection? {
         let namespace = process.networkNamespace
-        if let known = windows[namespace] { return known }
-        let window = namespace.flatMap {
-            try? Window(namespaces.diagSocket(in: .inode($0), seenBy: [process.pid]))
+        if let known = connections[namespace] { return known }
+        let connection = namespace.flatMap {
+            try? DiagConnection(namespaces.diagSocket(in: .inode($0), seenBy: [process.pid]))
         }
-        windows.updateValue(window, forKey: namespace)
-        return window
+        connections.updateValue(connection, forKey: namespace)
+        return connection
     }
 
-    private final class Window {
+    private final class DiagConnection {
         private var diag: SockDiagSocket
 
         init(_ diag: consuming SockDiagSocket) {
