@@ -4,7 +4,7 @@ import Testing
 
 private let off = KeepaliveSettings(enabled: false, idle: 7200, interval: 75, count: 9)
 private let oneHour = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
-private let idle = Pulse(millisecondsSinceData: 60_000, millisecondsSinceAck: 50_000, segmentsSent: 7)
+private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 50_000, segmentsSent: 7)
 
 @Suite struct ProbePlanTests {
     private static let settings = [
@@ -60,16 +60,16 @@ private let idle = Pulse(millisecondsSinceData: 60_000, millisecondsSinceAck: 50
     }
 
     @Test func `a connection is left alone where one probe more might end it`() {
-        func pulse(probes: Int = 0, inFlight: Int = 0) -> Pulse {
-            Pulse(
+        func tcpInfo(probes: Int = 0, inFlight: Int = 0) -> TCPInfo {
+            TCPInfo(
                 probesOutstanding: probes, segmentsInFlight: inFlight, millisecondsSinceData: 60_000,
                 millisecondsSinceAck: 60_000)
         }
         let limited = KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3, userTimeout: 20_000)
-        #expect(ProbePlan.arming(limited, pulse(probes: 1)) == [])
-        #expect(ProbePlan.arming(oneHour, pulse(probes: 113)) == [])
-        #expect(ProbePlan.arming(oneHour, pulse(probes: 112)) != [])
-        #expect(ProbePlan.arming(oneHour, pulse(inFlight: 1)) == [])
+        #expect(ProbePlan.arming(limited, tcpInfo(probes: 1)) == [])
+        #expect(ProbePlan.arming(oneHour, tcpInfo(probes: 113)) == [])
+        #expect(ProbePlan.arming(oneHour, tcpInfo(probes: 112)) != [])
+        #expect(ProbePlan.arming(oneHour, tcpInfo(inFlight: 1)) == [])
     }
 
     /// With keepalive on, TCP_KEEPIDLE fires at once where the connection has been idle for longer.
@@ -101,12 +101,12 @@ extension KeepaliveSettings {
 }
 
 @Suite struct ProbeQuestionTests {
-    private func look(ack: Int, data: Int = 90_000, sent: UInt32? = 8) -> Pulse {
-        Pulse(millisecondsSinceData: data, millisecondsSinceAck: ack, segmentsSent: sent)
+    private func look(ack: Int, data: Int = 90_000, sent: UInt32? = 8) -> TCPInfo {
+        TCPInfo(millisecondsSinceData: data, millisecondsSinceAck: ack, segmentsSent: sent)
     }
 
     @Test func `a fresh acknowledgement is an answer, and an old one is not`() {
-        var question = ProbeQuestion(asked: 100, isArmed: true, pulse: idle)
+        var question = ProbeQuestion(asked: 100, isArmed: true, tcpInfo: idle)
         #expect(question.answer(seenIn: 101...101, look(ack: 50_000, sent: 7)) == nil)
         #expect(question.answer(seenIn: 150...150, look(ack: 50_050)) == nil)
         #expect(question.answer(seenIn: 3100...3100, look(ack: 53_000)) == nil)
@@ -115,7 +115,7 @@ extension KeepaliveSettings {
 
     /// Ages come in clock ticks of up to 10 ms: an age that grew more slowly than time is no answer yet.
     @Test func `a clock that ticks coarsely makes no answer`() {
-        var question = ProbeQuestion(asked: 0, isArmed: true, pulse: look(ack: 4, data: 4))
+        var question = ProbeQuestion(asked: 0, isArmed: true, tcpInfo: look(ack: 4, data: 4))
         for elapsed in stride(from: 0.0, to: 900, by: 0.5) {
             let age = Int(elapsed / 10) * 10 + 4
             #expect(question.answer(seenIn: elapsed...elapsed, look(ack: age, data: age)) == nil)
@@ -124,34 +124,34 @@ extension KeepaliveSettings {
 
     /// Looked at by ptrace on a machine with too much to do: 300 ms pass between the look and the clock.
     @Test func `a slow look makes no answer`() {
-        var question = ProbeQuestion(asked: 100, isArmed: true, pulse: idle)
+        var question = ProbeQuestion(asked: 100, isArmed: true, tcpInfo: idle)
         #expect(question.answer(seenIn: 200...500, look(ack: 50_110)) == nil)
         #expect(question.answer(seenIn: 200...500, look(ack: 50)) == 360)
     }
 
     @Test func `a connection idle for less than a second is asked as soon as it has been`() {
-        var question = ProbeQuestion(asked: 100, isArmed: true, pulse: look(ack: 300, sent: 7))
+        var question = ProbeQuestion(asked: 100, isArmed: true, tcpInfo: look(ack: 300, sent: 7))
         #expect(question.due == 800)
         #expect(question.answer(seenIn: 700...700, look(ack: 900, data: 90_600, sent: 7)) == nil)
         #expect(question.answer(seenIn: 802...802, look(ack: 0, data: 90_700)) == 2)
     }
 
     @Test func `the time before the probe leaves does not count`() {
-        var question = ProbeQuestion(asked: 0, isArmed: true, pulse: idle)
+        var question = ProbeQuestion(asked: 0, isArmed: true, tcpInfo: idle)
         #expect(question.answer(seenIn: 3...3, look(ack: 50_004, sent: 7)) == nil)
         #expect(question.answer(seenIn: 4...4, look(ack: 0)) == 1)
     }
 
     @Test func `data in flight is answered by its acknowledgement, and data received is an answer too`() {
-        var question = ProbeQuestion(asked: 0, isArmed: false, pulse: idle)
+        var question = ProbeQuestion(asked: 0, isArmed: false, tcpInfo: idle)
         #expect(question.due == 0)
         #expect(question.answer(seenIn: 80...80, look(ack: 4)) == 80)
-        var stream = ProbeQuestion(asked: 0, isArmed: true, pulse: look(ack: 50_000, data: 200))
+        var stream = ProbeQuestion(asked: 0, isArmed: true, tcpInfo: look(ack: 50_000, data: 200))
         #expect(stream.answer(seenIn: 500...500, look(ack: 50_500, data: 8)) != nil)
     }
 }
 
-@Suite struct PulseTests {
+@Suite struct TCPInfoTests {
     @Test func `tcp_info is read at its offsets, however much of it there is`() throws {
         var bytes = [UInt8](repeating: 0, count: 232)
         bytes[0] = 1
@@ -160,14 +160,14 @@ extension KeepaliveSettings {
         bytes[52...53] = [0x10, 0x27]
         bytes[56...57] = [0xe8, 0x03]
         bytes[136] = 9
-        func pulse(_ count: Int) -> Pulse? { bytes.withUnsafeBytes { Pulse(.init(rebasing: $0[..<count])) } }
-        let whole = Pulse(
+        func tcpInfo(_ count: Int) -> TCPInfo? { bytes.withUnsafeBytes { TCPInfo(.init(rebasing: $0[..<count])) } }
+        let whole = TCPInfo(
             probesOutstanding: 2, segmentsInFlight: 3, millisecondsSinceData: 10_000, millisecondsSinceAck: 1000,
             segmentsSent: 9)
-        #expect(pulse(232) == whole)
+        #expect(tcpInfo(232) == whole)
         #expect(whole.idleSeconds == 1)
-        #expect(pulse(104)?.segmentsSent == nil)
-        #expect(pulse(104)?.probesOutstanding == 2)
-        #expect(pulse(59) == nil)
+        #expect(tcpInfo(104)?.segmentsSent == nil)
+        #expect(tcpInfo(104)?.probesOutstanding == 2)
+        #expect(tcpInfo(59) == nil)
     }
 }

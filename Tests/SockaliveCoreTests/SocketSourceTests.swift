@@ -89,15 +89,15 @@ import Testing
         for (inode, socket) in sockets {
             let holder = try #require(socket.holders.first)
             var borrowed = try BorrowedSocket(pidfd: handle, fd: holder.fd, identity: SocketIdentity(inode: inode))
-            let told = try borrowed.pulse()
-            let seen = try #require(try diag.pulse(of: socket.row))
+            let told = try borrowed.tcpInfo()
+            let seen = try #require(try diag.tcpInfo(of: socket.row))
             #expect(seen.state == told.state && seen.segmentsSent == told.segmentsSent)
             #expect(abs(seen.millisecondsSinceAck - told.millisecondsSinceAck) < 1000)
             let row = socket.row
             let other = SocketRow(
                 family: row.family, local: row.local, remote: row.remote, state: row.state, timer: row.timer,
                 uid: row.uid, inode: inode + 1)
-            #expect(try diag.pulse(of: other) == nil)
+            #expect(try diag.tcpInfo(of: other) == nil)
         }
     }
 

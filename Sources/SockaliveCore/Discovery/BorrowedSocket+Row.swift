@@ -19,12 +19,12 @@ extension BorrowedSocket {
     }
 
     private func stateAndIdle() -> (SocketRow.State, Double?)? {
-        withUnsafeTemporaryAllocation(byteCount: Pulse.byteCount, alignment: 8) { bytes in
+        withUnsafeTemporaryAllocation(byteCount: TCPInfo.byteCount, alignment: 8) { bytes in
             var length = socklen_t(bytes.count)
             guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, bytes.baseAddress, &length) == 0, length > 0
             else { return nil }
             let info = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, Int(length))])
-            return SocketRow.State(kernel: info[0]).map { ($0, Pulse(info)?.idleSeconds) }
+            return SocketRow.State(kernel: info[0]).map { ($0, TCPInfo(info)?.idleSeconds) }
         }
     }
 

@@ -110,12 +110,12 @@ struct SockDiagMessage {
         }
     }
 
-    private var idleSeconds: Double? { pulse?.idleSeconds }
+    private var idleSeconds: Double? { tcpInfo?.idleSeconds }
 
     /// Its tcp_info, which the kernel sends where it was asked for it (INET_DIAG_INFO).
-    var pulse: Pulse? {
+    var tcpInfo: TCPInfo? {
         let attributes = NetlinkAttributes(UnsafeRawBufferPointer(rebasing: bytes[Self.fixedSize...]))
-        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { Pulse($0.value) }
+        return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { TCPInfo($0.value) }
     }
 
     /// Within the fixed part, whose length was checked once.

@@ -59,11 +59,11 @@ struct SockDiagSocket: ~Copyable {
         try connection(family, local, remote, \.row)
     }
 
-    /// Signs of life of the connection that a row stands for; nil where it is gone, or another by now.
-    mutating func pulse(of row: SocketRow) throws(Errno) -> Pulse? {
+    /// The tcp_info of the connection that a row describes; nil where it is gone, or another by now.
+    mutating func tcpInfo(of row: SocketRow) throws(Errno) -> TCPInfo? {
         try connection(row.family, row.local, row.remote) { message in
             let isSame = message.inode == row.inode && (row.cookie ?? message.cookie) == message.cookie
-            return isSame ? message.pulse : nil
+            return isSame ? message.tcpInfo : nil
         }
     }
 

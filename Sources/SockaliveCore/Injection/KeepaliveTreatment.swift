@@ -43,7 +43,7 @@ struct KeepaliveTreatment: SocketTreatment {
     /// nil where the socket does not tell. A target that cannot be reached any more ends the treatment.
     private func idleSeconds(of socket: inout some SocketOptions & ~Copyable) throws -> Double? {
         do {
-            return try socket.pulse().idleSeconds
+            return try socket.tcpInfo().idleSeconds
         } catch is Errno {
             return nil
         }

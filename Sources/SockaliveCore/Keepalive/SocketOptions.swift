@@ -68,13 +68,13 @@ extension SocketOptions where Self: ~Copyable {
         return before.applying(.set(zip(steps, options).map { $0.reading($1.value) }))
     }
 
-    mutating func pulse() throws -> Pulse {
-        try withUnsafeTemporaryAllocation(byteCount: Pulse.byteCount, alignment: 8) { bytes in
+    mutating func tcpInfo() throws -> TCPInfo {
+        try withUnsafeTemporaryAllocation(byteCount: TCPInfo.byteCount, alignment: 8) { bytes in
             let count = try get(level: Option.info.level, name: Option.info.name, into: bytes)
-            guard let pulse = Pulse(UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])) else {
+            guard let tcpInfo = TCPInfo(UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])) else {
                 throw Errno.invalidArgument
             }
-            return pulse
+            return tcpInfo
         }
     }
 }

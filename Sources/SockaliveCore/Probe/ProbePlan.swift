@@ -23,11 +23,13 @@ public enum ProbePlan {
     /// The calls that make it send a probe, or as soon as it has been idle for one second: TCP_KEEPIDLE,
     /// set last, fires at once where the connection has been idle for longer.
     /// Empty where the question needs no probe, or where a probe might end the connection.
-    static func arming(_ found: KeepaliveSettings, _ pulse: Pulse) -> [KeepaliveStep] {
+    static func arming(_ found: KeepaliveSettings, _ tcpInfo: TCPInfo) -> [KeepaliveStep] {
         var armed = found
         armed.count = mark
         // Data in flight will be acknowledged, or not; the keepalive timer only waits for that.
-        guard pulse.segmentsInFlight == 0, mayFire(armed, probesOutstanding: pulse.probesOutstanding) else { return [] }
+        guard tcpInfo.segmentsInFlight == 0, mayFire(armed, probesOutstanding: tcpInfo.probesOutstanding) else {
+            return []
+        }
         var steps: [KeepaliveStep] = [.count(mark)]
         // A shorter interval of the application's stays in force: its own keepalive must not pause meanwhile.
         if !found.enabled || found.interval > interval || found.userTimeout != 0 { steps.append(.interval(interval)) }

@@ -3,18 +3,18 @@ struct ProbeQuestion {
     /// Ages in tcp_info are whole clock ticks; the slowest clock ticks every 10 ms (CONFIG_HZ_100).
     private static let tick = 10.0
 
-    /// Between reading the signs of life and setting the timer.
+    /// Between reading tcp_info and setting the timer.
     let asked: Double
     /// When the probe leaves at the earliest: TCP_KEEPIDLE is at least one second.
     let due: Double
-    private let before: Pulse
+    private let before: TCPInfo
     /// The last look that found it not yet sent.
     private var leftAfter: Double
 
-    init(asked: Double, isArmed: Bool, pulse: Pulse) {
+    init(asked: Double, isArmed: Bool, tcpInfo: TCPInfo) {
         self.asked = asked
-        due = asked + (isArmed ? Double(max(0, 1000 - pulse.idleMilliseconds)) : 0)
-        before = pulse
+        due = asked + (isArmed ? Double(max(0, 1000 - tcpInfo.idleMilliseconds)) : 0)
+        before = tcpInfo
         leftAfter = due
     }
 
@@ -24,19 +24,19 @@ struct ProbeQuestion {
     /// - Parameter look: from before the connection was looked at until after.
     /// - Returns: how long the answer took at most, in milliseconds; nil as long as nothing came from the
     ///   peer since it was asked.
-    mutating func answer(seenIn look: ClosedRange<Double>, _ pulse: Pulse) -> Double? {
+    mutating func answer(seenIn look: ClosedRange<Double>, _ tcpInfo: TCPInfo) -> Double? {
         let elapsed = look.lowerBound - asked
-        func isFresh(_ age: KeyPath<Pulse, Int>) -> Bool {
-            Double(pulse[keyPath: age]) + Self.tick < Double(before[keyPath: age]) + elapsed
+        func isFresh(_ age: KeyPath<TCPInfo, Int>) -> Bool {
+            Double(tcpInfo[keyPath: age]) + Self.tick < Double(before[keyPath: age]) + elapsed
         }
         // A peer that only sends has nothing to acknowledge: its data is an answer, too.
         guard isFresh(\.millisecondsSinceAck) || isFresh(\.millisecondsSinceData) else {
-            if let sent = pulse.segmentsSent, sent == before.segmentsSent {
+            if let sent = tcpInfo.segmentsSent, sent == before.segmentsSent {
                 leftAfter = max(leftAfter, look.lowerBound)
             }
             return nil
         }
-        let came = look.upperBound - max(0, Double(pulse.idleMilliseconds) - Self.tick)
+        let came = look.upperBound - max(0, Double(tcpInfo.idleMilliseconds) - Self.tick)
         return max(0, came - leftAfter)
     }
 }

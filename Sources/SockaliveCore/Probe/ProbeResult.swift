@@ -62,7 +62,7 @@ struct Candidate {
     var result: ProbeResult {
         ProbeResult(
             socket: socket, before: armed?.found, after: after,
-            idleSeconds: socket.row.state == .listen ? nil : armed?.pulse.idleSeconds,
+            idleSeconds: socket.row.state == .listen ? nil : armed?.tcpInfo.idleSeconds,
             pausedMicroseconds: pausedMicroseconds, rights: rights, answer: answer, failure: failure)
     }
 }

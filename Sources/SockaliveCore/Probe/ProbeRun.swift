@@ -15,7 +15,7 @@ public struct ProbeRun {
     private let wait: Double
     private let control: RunControl
     private let reach: SocketReach
-    private let look: PulseReader
+    private let reader: TCPInfoReader
     private let clock = ProbeClock()
 
     /// - Parameters:
@@ -25,7 +25,7 @@ public struct ProbeRun {
         self.wait = Double(wait.count) * 1000
         self.control = control
         reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
-        look = PulseReader(procfs: procfs, reach: reach)
+        reader = TCPInfoReader(procfs: procfs, reach: reach)
     }
 
     public var method: Method { reach.method }
@@ -85,7 +85,7 @@ public struct ProbeRun {
         guard var question = candidate.armed?.question else { return .notAsked }
         do {
             let start = clock.milliseconds
-            let seen = try look.pulse(of: candidate.socket)
+            let seen = try reader.tcpInfo(of: candidate.socket)
             let now = clock.milliseconds
             candidate.pausedMicroseconds += seen.pausedMicroseconds
             let answer = question.answer(seenIn: start...now, seen.outcome)
@@ -116,7 +116,7 @@ public struct ProbeRun {
         let now = clock.milliseconds
         let latest = due.filter { $0 <= now }.max() ?? now
         let next = due.filter { $0 > now }.min() ?? .infinity
-        let gap = look.gap(after: now - latest)
+        let gap = reader.gap(after: now - latest)
         usleep(UInt32(1000 * min(gap, max(0.1, next - now))))
     }
 }

@@ -4,7 +4,7 @@ struct ProbeArming: SocketTreatment {
 
     struct Outcome {
         let found: KeepaliveSettings
-        let pulse: Pulse
+        let tcpInfo: TCPInfo
         /// nil for a listener, which has no peer to ask.
         var question: ProbeQuestion?
         /// Something was changed, and is to be put back.
@@ -15,11 +15,11 @@ struct ProbeArming: SocketTreatment {
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         let found = try socket.keepalive()
-        let pulse = try socket.pulse()
-        guard !pulse.isListening else {
-            return Outcome(found: found, pulse: pulse, question: nil, isTouched: false, error: nil)
+        let tcpInfo = try socket.tcpInfo()
+        guard !tcpInfo.isListening else {
+            return Outcome(found: found, tcpInfo: tcpInfo, question: nil, isTouched: false, error: nil)
         }
-        let steps = ProbePlan.arming(found, pulse)
+        let steps = ProbePlan.arming(found, tcpInfo)
         var failure: (any Error)?
         let asked = clock.milliseconds
         do {
@@ -28,8 +28,8 @@ struct ProbeArming: SocketTreatment {
             failure = error
         }
         return Outcome(
-            found: found, pulse: pulse,
-            question: ProbeQuestion(asked: asked, isArmed: !steps.isEmpty, pulse: pulse),
+            found: found, tcpInfo: tcpInfo,
+            question: ProbeQuestion(asked: asked, isArmed: !steps.isEmpty, tcpInfo: tcpInfo),
             isTouched: !steps.isEmpty, error: failure)
     }
 }
@@ -40,23 +40,23 @@ struct ProbeRestoring: SocketTreatment {
 
     struct Outcome {
         let after: KeepaliveSettings
-        let pulse: Pulse
+        let tcpInfo: TCPInfo
     }
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
-        let pulse = try socket.pulse()
-        let steps = ProbePlan.restoring(found, probesOutstanding: pulse.probesOutstanding)
+        let tcpInfo = try socket.tcpInfo()
+        let steps = ProbePlan.restoring(found, probesOutstanding: tcpInfo.probesOutstanding)
         if !steps.isEmpty { _ = try socket.apply(steps, to: found) }
         let after = try socket.keepalive()
         guard after == found else { throw SocketFailure.fought }
-        return Outcome(after: after, pulse: pulse)
+        return Outcome(after: after, tcpInfo: tcpInfo)
     }
 }
 
 /// Looks for an answer, and touches nothing.
 struct ProbeLook: SocketTreatment {
-    func run(on socket: inout some SocketOptions & ~Copyable) throws -> Pulse {
-        try socket.pulse()
+    func run(on socket: inout some SocketOptions & ~Copyable) throws -> TCPInfo {
+        try socket.tcpInfo()
     }
 }
 

@@ -1,6 +1,6 @@
 /// Looks at connections while they are asked: through the kernel's sock_diag, which touches neither process nor
 /// socket. Where that is not to be had, through the owner again, as the settings are.
-final class PulseReader {
+final class TCPInfoReader {
     private let reach: SocketReach
     private let namespaces: NetworkNamespaces
     /// One for each network namespace, by its inode; nil where there is none to be had.
@@ -12,9 +12,9 @@ final class PulseReader {
         namespaces = NetworkNamespaces(procfs: procfs)
     }
 
-    func pulse(of socket: DiscoveredSocket) throws(SocketFailure) -> Reached<Pulse> {
-        if let pulse = connection(to: socket.process)?.pulse(of: socket.row) {
-            return Reached(outcome: pulse, method: reach.method, pausedMicroseconds: 0)
+    func tcpInfo(of socket: DiscoveredSocket) throws(SocketFailure) -> Reached<TCPInfo> {
+        if let tcpInfo = connection(to: socket.process)?.tcpInfo(of: socket.row) {
+            return Reached(outcome: tcpInfo, method: reach.method, pausedMicroseconds: 0)
         }
         hasTouched = true
         return try reach.apply(ProbeLook(), to: socket)
@@ -43,8 +43,8 @@ final class PulseReader {
             self.diag = diag
         }
 
-        func pulse(of row: SocketRow) -> Pulse? {
-            try? diag.pulse(of: row)
+        func tcpInfo(of row: SocketRow) -> TCPInfo? {
+            try? diag.tcpInfo(of: row)
         }
     }
 }

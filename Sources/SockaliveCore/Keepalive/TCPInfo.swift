@@ -1,5 +1,5 @@
-/// Signs of life of one connection: struct tcp_info (include/uapi/linux/tcp.h), as far as it is asked here.
-struct Pulse: Equatable, Sendable {
+/// State of one connection: struct tcp_info (include/uapi/linux/tcp.h), as far as it is asked here.
+struct TCPInfo: Equatable, Sendable {
     /// Up to tcpi_segs_out, which came in Linux 4.2; the 104 bytes before it are ten years older.
     static let byteCount = 144
 
