@@ -230,7 +230,7 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
     }
 }
 
-@Suite struct PlaceTests {
+@Suite struct ScratchAreaTests {
     private static let main: Range<UInt64> = 0x7ffd_1000_0000..<0x7ffd_1002_1000
     private static let thread: Range<UInt64> = 0x7f10_a080_1000..<0x7f10_a100_1000
 
@@ -251,39 +251,39 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
 
     @Test func `the red zone is left alone, and 32-bit programs have none`() throws {
         let top = Self.main.upperBound - 0x1000
-        #expect(try target().placeOnStack(below: registers(stack: top), size: 0x1000) == top - 0x1000 - 128)
-        #expect(try target(is32Bit: true).placeOnStack(below: registers(stack: top), size: 0x1000) == top - 0x1000)
-        let odd = try #require(try target().placeOnStack(below: registers(stack: top - 7), size: 1000))
+        #expect(try target().stackAddress(below: registers(stack: top), size: 0x1000) == top - 0x1000 - 128)
+        #expect(try target(is32Bit: true).stackAddress(below: registers(stack: top), size: 0x1000) == top - 0x1000)
+        let odd = try #require(try target().stackAddress(below: registers(stack: top - 7), size: 1000))
         #expect(odd % 64 == 0 && odd + 1000 <= top - 7 - 128)
     }
 
     @Test func `a thread's stack is its own only if its block lies at the end`() throws {
         let end = Self.thread.upperBound
         let stack = registers(stack: end - 0x10000, thread: end - 0x900)
-        #expect(try target().placeOnStack(below: stack, size: 0x1000) != nil)
+        #expect(try target().stackAddress(below: stack, size: 0x1000) != nil)
         for block in [end - 0x2001, end + 1, 0, end - 0x20000, .max] {
             let stranger = registers(stack: end - 0x10000, thread: block)
-            #expect(try target().placeOnStack(below: stranger, size: 0x1000) == nil)
+            #expect(try target().stackAddress(below: stranger, size: 0x1000) == nil)
         }
         let beyond = registers(stack: end - 0x100, thread: end - 0x1000)
-        #expect(try target().placeOnStack(below: beyond, size: 0x1000) == nil)
+        #expect(try target().stackAddress(below: beyond, size: 0x1000) == nil)
     }
 
     @Test func `without room, or beside every stack, there is no place`() throws {
         let start = Self.main.lowerBound
-        #expect(try target().placeOnStack(below: registers(stack: start + 0x1000 + 128), size: 0x1000) == nil)
-        #expect(try target().placeOnStack(below: registers(stack: start + 0x1000 + 192), size: 0x1000) == start + 64)
+        #expect(try target().stackAddress(below: registers(stack: start + 0x1000 + 128), size: 0x1000) == nil)
+        #expect(try target().stackAddress(below: registers(stack: start + 0x1000 + 192), size: 0x1000) == start + 64)
         for pointer in [0, 1, 127, 128, start, .max, Self.thread.upperBound + 0x1000] {
-            #expect(try target().placeOnStack(below: registers(stack: pointer), size: 0x1000) == nil)
+            #expect(try target().stackAddress(below: registers(stack: pointer), size: 0x1000) == nil)
         }
     }
 
     @Test func `the main stack's bottom is lent only by its own thread, and only while that stands elsewhere`() throws {
         let elsewhere = registers(stack: 0x55d0_0000_0000)
-        #expect(try target().placeAtBottom(besides: elsewhere, size: 0x1000) == Self.main.lowerBound)
-        #expect(try target(tid: 8).placeAtBottom(besides: elsewhere, size: 0x1000) == nil)
-        #expect(try target().placeAtBottom(besides: registers(stack: Self.main.lowerBound), size: 0x1000) == nil)
-        #expect(try target().placeAtBottom(besides: registers(stack: Self.main.upperBound), size: 0x1000) == nil)
-        #expect(try target().placeAtBottom(besides: elsewhere, size: 0x10801) == nil)
+        #expect(try target().unusedStackAddress(besides: elsewhere, size: 0x1000) == Self.main.lowerBound)
+        #expect(try target(tid: 8).unusedStackAddress(besides: elsewhere, size: 0x1000) == nil)
+        #expect(try target().unusedStackAddress(besides: registers(stack: Self.main.lowerBound), size: 0x1000) == nil)
+        #expect(try target().unusedStackAddress(besides: registers(stack: Self.main.upperBound), size: 0x1000) == nil)
+        #expect(try target().unusedStackAddress(besides: elsewhere, size: 0x10801) == nil)
     }
 }

@@ -45,9 +45,9 @@ extension Endpoint {
     /// struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)).
     init?(socketAddress bytes: UnsafeRawBufferPointer) {
         guard let family: UInt16 = bytes.number(at: 0), let port: UInt16 = bytes.number(at: 2) else { return nil }
-        let place = family == AF_INET ? 4..<8 : 8..<24
-        guard family == AF_INET || family == AF_INET6, bytes.count >= place.upperBound,
-            let address = IPAddress(bytes: bytes[place])
+        let addressBytes = family == AF_INET ? 4..<8 : 8..<24
+        guard family == AF_INET || family == AF_INET6, bytes.count >= addressBytes.upperBound,
+            let address = IPAddress(bytes: bytes[addressBytes])
         else { return nil }
         self.init(address: address, port: UInt16(bigEndian: port))
     }

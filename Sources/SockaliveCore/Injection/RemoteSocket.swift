@@ -75,7 +75,7 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     }
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
-        let value = UnsafeMutableRawBufferPointer(rebasing: value.prefix(Pad.valueSize))
+        let value = UnsafeMutableRawBufferPointer(rebasing: value.prefix(ScratchArea.valueSize))
         return try make(OptionCall(isSet: false, level: level, name: name), value)
     }
 

@@ -138,7 +138,7 @@ private struct WorkerSocket: SocketOptions {
     let holder: SocketHolder
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
-        let size = min(value.count, Pad.valueSize)
+        let size = min(value.count, ScratchArea.valueSize)
         guard case .value(let bytes) = try worker.ask(.get(level: level, name: name, size: size), holder),
             bytes.count <= size
         else { throw Errno.ioError }

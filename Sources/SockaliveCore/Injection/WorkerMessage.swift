@@ -8,7 +8,7 @@ struct WorkerMessage: Equatable {
     var words: [Int64] = []
     var value: [UInt8] = []
 
-    /// As large as an option's value may be (``Pad/valueSize``), and all words of a message.
+    /// As large as an option's value may be (``ScratchArea/valueSize``), and all words of a message.
     static let maxBytes = 1024
 
     init(_ words: [Int64], value: [UInt8] = []) {
@@ -78,7 +78,7 @@ enum WorkerRequest: Equatable {
                     sharesInode: message.words[6] != 0))
         case 2:
             guard let level = message.word(1, Int32.self), let name = message.word(2, Int32.self),
-                let size = message.word(3, Int.self), (0...Pad.valueSize).contains(size)
+                let size = message.word(3, Int.self), (0...ScratchArea.valueSize).contains(size)
             else { return nil }
             self = .get(level: level, name: name, size: size)
         case 3:

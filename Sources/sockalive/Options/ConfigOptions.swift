@@ -42,12 +42,12 @@ struct ConfigOptions: ParsableArguments {
             for line in lines {
                 rules.append(try rule(line, of: config))
                 if let word = contradiction(rules) {
-                    throw ValidationError(place(config, line.number) + "\(word) differs from a line before")
+                    throw ValidationError(location(config, line.number) + "\(word) differs from a line before")
                 }
             }
             return RunConfiguration(rules.map { ($0.selection, $0.keepalive) })
         } catch let error as RuleFile.Malformed {
-            throw ValidationError(place(config, error.line) + error.reason)
+            throw ValidationError(location(config, error.line) + error.reason)
         } catch let error as Errno {
             throw ValidationError("\(config) cannot be read: \(remedy(for: error))")
         }
@@ -68,14 +68,14 @@ struct ConfigOptions: ParsableArguments {
         return Set(rules.compactMap(\.selection.source)).count > 1 ? "--source" : nil
     }
 
-    private static func place(_ file: String, _ line: Int) -> String { "\(file), line \(line): " }
+    private static func location(_ file: String, _ line: Int) -> String { "\(file), line \(line): " }
 
     private static func rule(_ line: RuleFile.Line, of file: String) throws -> RuleOptions {
         do {
             return try RuleOptions.parse(line.words)
         } catch {
             let reason = asksForHelp(line.words) ?? RuleOptions.message(for: error)
-            throw ValidationError(place(file, line.number) + reason)
+            throw ValidationError(location(file, line.number) + reason)
         }
     }
 

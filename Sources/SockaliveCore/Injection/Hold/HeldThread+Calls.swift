@@ -7,8 +7,8 @@ extension HeldThread {
     func call(_ call: RemoteCall) throws(Errno) -> CallResult {
         // Where a filter is suspended, all that it would look at stands in registers. Kernels that suspend filters
         // have the direct calls: both came with Linux 4.3.
-        let array = isFilterSuspended ? nil : pad.place(of: Pad.words)
-        return try self.call(call, stack: pad.place(of: Pad.close), array: array)
+        let array = isFilterSuspended ? nil : scratch.address(of: ScratchArea.words)
+        return try self.call(call, stack: scratch.address(of: ScratchArea.close), array: array)
     }
 
     /// - Parameters:
@@ -58,35 +58,35 @@ struct OptionCall {
 
 extension HeldThread {
     /// - Parameters:
-    ///   - value: in for setsockopt, out for getsockopt; ``Pad/valueSize`` bytes at most.
+    ///   - value: in for setsockopt, out for getsockopt; ``ScratchArea/valueSize`` bytes at most.
     ///   - length: of the value; out: how much of it the target's kernel filled.
     /// - Returns: what the call returned.
     func make(
         _ option: OptionCall, _ value: UnsafeMutableRawBufferPointer, length: inout UInt32
     ) throws(Errno) -> CallResult {
-        let call = remoteCall(option, value: Pad.value, length: Pad.length, size: length)
-        let slot = pad.bytes(from: 0, count: Pad.slotSize)
-        let place = UnsafeMutableRawBufferPointer(rebasing: slot[Pad.value...].prefix(value.count))
+        let call = remoteCall(option, value: ScratchArea.value, length: ScratchArea.length, size: length)
+        let slot = scratch.bytes(from: 0, count: ScratchArea.slotSize)
+        let valueBytes = UnsafeMutableRawBufferPointer(rebasing: slot[ScratchArea.value...].prefix(value.count))
         // What the caller's memory holds by chance is not for the target to see.
-        place.initializeMemory(as: UInt8.self, repeating: 0)
-        if option.isSet { place.copyMemory(from: UnsafeRawBufferPointer(value)) }
-        slot.storeBytes(of: length, toByteOffset: Pad.length, as: UInt32.self)
-        pad.store(call.words, at: Pad.words)
-        try write(UnsafeRawBufferPointer(slot), to: pad.place(of: 0))
+        valueBytes.initializeMemory(as: UInt8.self, repeating: 0)
+        if option.isSet { valueBytes.copyMemory(from: UnsafeRawBufferPointer(value)) }
+        slot.storeBytes(of: length, toByteOffset: ScratchArea.length, as: UInt32.self)
+        scratch.store(call.words, at: ScratchArea.words)
+        try write(UnsafeRawBufferPointer(slot), to: scratch.address(of: 0))
         let result = try self.call(call)
         guard !option.isSet else { return result }
-        try memory().read(pad.place(of: 0), into: slot)
-        length = min(length, slot.loadUnaligned(fromByteOffset: Pad.length, as: UInt32.self))
-        value.copyMemory(from: UnsafeRawBufferPointer(place))
+        try memory().read(scratch.address(of: 0), into: slot)
+        length = min(length, slot.loadUnaligned(fromByteOffset: ScratchArea.length, as: UInt32.self))
+        value.copyMemory(from: UnsafeRawBufferPointer(valueBytes))
         return result
     }
 
     /// - Parameters:
-    ///   - value: the part of the pad for the value.
+    ///   - value: the part of the scratch area for the value.
     ///   - length: the part for its length, which getsockopt(2) wants in memory.
     func remoteCall(_ option: OptionCall, value: Int, length: Int, size: UInt32) -> RemoteCall {
         RemoteCall(
             option.isSet ? .setsockopt : .getsockopt, on: descriptor, UInt64(option.level), UInt64(option.name),
-            pad.place(of: value), option.isSet ? UInt64(size) : pad.place(of: length))
+            scratch.address(of: value), option.isSet ? UInt64(size) : scratch.address(of: length))
     }
 }

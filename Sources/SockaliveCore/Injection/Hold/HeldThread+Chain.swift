@@ -9,17 +9,18 @@ extension HeldThread {
     ///
     /// - Returns: for each option what was read; nil where it has to be made alone, which says why it fails.
     func chain(_ options: [OptionExchange]) throws(Errno) -> [Int32?] {
-        guard mayChain, !options.isEmpty, options.count <= Pad.mostSteps, let signal = harmlessSignal else {
+        guard mayChain, !options.isEmpty, options.count <= ScratchArea.mostSteps, let signal = harmlessSignal else {
             return [Int32?](repeating: nil, count: options.count)
         }
-        let calls = options.indices.flatMap { chainedCalls(options[$0], step: Pad.step($0)) }
+        let calls = options.indices.flatMap { chainedCalls(options[$0], step: ScratchArea.step($0)) }
         let first = layChain(calls, endingWith: signal)
-        let steps = pad.bytes(from: Pad.step(0), count: Pad.chain(calls.count) - Pad.step(0))
-        try write(UnsafeRawBufferPointer(steps), to: pad.place(of: Pad.step(0)))
+        let steps = scratch.bytes(
+            from: ScratchArea.step(0), count: ScratchArea.chain(calls.count) - ScratchArea.step(0))
+        try write(UnsafeRawBufferPointer(steps), to: scratch.address(of: ScratchArea.step(0)))
         try runChain(from: first, to: signal)
-        let answers = pad.bytes(from: Pad.step(0), count: Pad.chain(0) - Pad.step(0))
-        try memory().read(pad.place(of: Pad.step(0)), into: answers)
-        return options.indices.map { pad.outcome(ofStep: Pad.step($0), wanted: options[$0].newValue) }
+        let answers = scratch.bytes(from: ScratchArea.step(0), count: ScratchArea.chain(0) - ScratchArea.step(0))
+        try memory().read(scratch.address(of: ScratchArea.step(0)), into: answers)
+        return options.indices.map { scratch.outcome(ofStep: ScratchArea.step($0), wanted: options[$0].newValue) }
     }
 
     private struct ChainedCall {
@@ -29,33 +30,34 @@ extension HeldThread {
     }
 
     private func chainedCalls(_ option: OptionExchange, step: Int) -> [ChainedCall] {
-        pad.prepareStep(step, given: option.newValue ?? 0)
+        scratch.prepareStep(step, given: option.newValue ?? 0)
         return [true, false].filter { !$0 || option.newValue != nil }.map { isSet in
             let call = remoteCall(
                 OptionCall(isSet: isSet, level: option.level, name: option.name),
-                value: step + (isSet ? Pad.Step.given : Pad.Step.value), length: step + Pad.Step.length, size: 4)
-            let words = step + (isSet ? Pad.Step.wordsOfSet : Pad.Step.wordsOfGet)
-            pad.store(call.words, at: words)
-            return ChainedCall(call: call, words: pad.place(of: words))
+                value: step + (isSet ? ScratchArea.Step.given : ScratchArea.Step.value),
+                length: step + ScratchArea.Step.length, size: 4)
+            let words = step + (isSet ? ScratchArea.Step.wordsOfSet : ScratchArea.Step.wordsOfGet)
+            scratch.store(call.words, at: words)
+            return ChainedCall(call: call, words: scratch.address(of: words))
         }
     }
 
-    /// Writes the frames into our copy of the pad.
+    /// Writes the frames into our copy of the scratch area.
     ///
     /// - Returns: the registers of the first call.
     private func layChain(_ calls: [ChainedCall], endingWith signal: Int32) -> Registers {
         let own = UInt64(UInt32(bitPattern: target.status.ownNumber ?? 0))
         let stop = RemoteCall(.tkill, own, UInt64(UInt32(bitPattern: signal)))
         for index in calls.indices.dropFirst() {
-            frame(registers(for: calls[index], at: index), mask: Self.everySignal, at: Pad.chain(index - 1))
+            frame(registers(for: calls[index], at: index), mask: Self.everySignal, at: ScratchArea.chain(index - 1))
         }
-        let last = registers(for: stop, stack: pad.place(of: Pad.close), array: nil)
-        frame(last, mask: Self.everySignal & ~(1 << UInt64(signal - 1)), at: Pad.chain(calls.count - 1))
+        let last = registers(for: stop, stack: scratch.address(of: ScratchArea.close), array: nil)
+        frame(last, mask: Self.everySignal & ~(1 << UInt64(signal - 1)), at: ScratchArea.chain(calls.count - 1))
         return registers(for: calls[0], at: 0)
     }
 
     private func registers(for chained: ChainedCall, at index: Int) -> Registers {
-        registers(for: chained.call, stack: pad.place(of: Pad.chain(index)), array: chained.words)
+        registers(for: chained.call, stack: scratch.address(of: ScratchArea.chain(index)), array: chained.words)
     }
 
     private func runChain(from first: Registers, to signal: Int32) throws(Errno) {

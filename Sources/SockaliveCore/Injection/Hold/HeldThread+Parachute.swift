@@ -1,27 +1,27 @@
 import SystemPackage
 
-// What the target holds while it is held (Pad), so that it needs nobody to go on: should this process be killed at
-// any instant, the kernel lets the target run, the call returns, its `ret` lands in rt_sigreturn, and the kernel
+// What the target holds while it is held (ScratchArea), so that it needs nobody to go on: should this process be killed
+// at any instant, the kernel lets the target run, the call returns, its `ret` lands in rt_sigreturn, and the kernel
 // itself loads what the thread had. That holds in system-call and event stops, and in the stop of an ignored signal;
 // not in the one that a single step would make: a tracer's death there delivers the SIGTRAP.
 extension HeldThread {
     static let everySignal = UInt64.max
 
-    /// Places and writes the pad, and hangs the stopped thread on it. Until its last step the thread would run on as
-    /// found.
+    /// Places and writes the scratch area, and hangs the stopped thread on it. Until its last step the thread would run
+    /// on as found.
     func spreadParachute() throws(Errno) {
         let interrupted = try takeUpAgain()
         try readFloating()
         isChanged = true
-        try placePad()
+        try placeScratchArea()
         let returns = floating != nil
         mayChain =
             returns && !tracee.isGuarded && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
         isCrashSafe =
-            returns && pad.mappedSize == nil && !isFilterSuspended && !interrupted.isNameless
-        frame(interrupted.byHand, mask: mask, at: Pad.restore)
-        frame(closing(-1), mask: Self.everySignal, at: Pad.close)
-        try write(UnsafeRawBufferPointer(pad.bytes(from: 0, count: pad.size)), to: pad.place(of: 0))
+            returns && scratch.mappedSize == nil && !isFilterSuspended && !interrupted.isNameless
+        frame(interrupted.byHand, mask: mask, at: ScratchArea.restore)
+        frame(closing(-1), mask: Self.everySignal, at: ScratchArea.close)
+        try write(UnsafeRawBufferPointer(scratch.bytes(from: 0, count: scratch.size)), to: scratch.address(of: 0))
         // Killed before this, the thread runs on as it was; after it, along the frames.
         try tracee.set(closing(-1))
         // A blocked signal stays pending, in its queue and its order, until the mask is put back.
@@ -65,7 +65,7 @@ extension HeldThread {
     /// Where the target can return through a frame.
     private func readFloating() throws(Errno) {
         if target.code.isComplete && !target.status.hasShadowStack {
-            let bytes = pad.bytes(from: Pad.floating, count: FloatingState.capacity)
+            let bytes = scratch.bytes(from: ScratchArea.floating, count: FloatingState.capacity)
             do {
                 floating = try FloatingState(of: tracee, is32Bit: target.code.is32Bit, into: bytes)
             } catch {
@@ -73,26 +73,27 @@ extension HeldThread {
                 if tracee.state != .same { throw error }
             }
         }
-        pad.size = Pad.floating + (floating?.span.upperBound ?? 0)
+        scratch.size = ScratchArea.floating + (floating?.span.upperBound ?? 0)
     }
 
     /// Makes the close frame close this descriptor.
     func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
-        frame(closing(descriptor), mask: Self.everySignal, at: Pad.close)
-        let bytes = pad.bytes(from: Pad.close, count: SignalFrame.room)
-        try write(UnsafeRawBufferPointer(bytes), to: pad.place(of: Pad.close))
+        frame(closing(descriptor), mask: Self.everySignal, at: ScratchArea.close)
+        let bytes = scratch.bytes(from: ScratchArea.close, count: SignalFrame.room)
+        try write(UnsafeRawBufferPointer(bytes), to: scratch.address(of: ScratchArea.close))
     }
 
     /// The registers of a call of close that returns into the frame that restores.
     private func closing(_ descriptor: Int32) -> Registers {
-        registers(for: RemoteCall(.close, on: descriptor), stack: pad.place(of: Pad.restore), array: nil)
+        registers(for: RemoteCall(.close, on: descriptor), stack: scratch.address(of: ScratchArea.restore), array: nil)
     }
 
-    /// A frame in our copy of the pad.
+    /// A frame in our copy of the scratch area.
     func frame(_ registers: Registers, mask: UInt64, at part: Int) {
         let frame = SignalFrame(
-            registers: registers, mask: mask, floating: pad.place(of: Pad.floating + (floating?.span.lowerBound ?? 0)))
-        frame.write(to: pad.bytes(from: part, count: SignalFrame.room), for: target.code)
+            registers: registers, mask: mask,
+            floating: scratch.address(of: ScratchArea.floating + (floating?.span.lowerBound ?? 0)))
+        frame.write(to: scratch.bytes(from: part, count: SignalFrame.room), for: target.code)
     }
 
     func registers(for call: RemoteCall, stack: UInt64, array: UInt64?) -> Registers {
@@ -104,20 +105,21 @@ extension HeldThread {
 
     /// Back to what was found. Where a step fails, the parachute or the kernel's own restart remains.
     func foldParachute() throws(Errno) {
-        try unmapPad()
+        try unmapScratchArea()
         // Linux 6.18 leads a thread there as well that is let go at the exit of a call (__ptrace_unlink wakes it as if
         // by a signal), but not one at an entry; no manual promises either.
         if !tracee.isInSignalHandling { try tracee.interrupt(isStopped: true) }
         if hasChained {
             // rt_sigreturn has loaded it already; the kernel's own way is the surer one.
-            try floating?.restore(to: tracee, from: pad.bytes(from: Pad.floating, count: FloatingState.capacity))
+            try floating?.restore(
+                to: tracee, from: scratch.bytes(from: ScratchArea.floating, count: FloatingState.capacity))
         }
         try tracee.setSignalMask(mask)
         // Until here the parachute serves; from here on the kernel itself takes the interrupted call up again.
         try tracee.set(found)
-        guard let address = pad.address, pad.mappedSize == nil else { return }
+        guard let address = scratch.address, scratch.mappedSize == nil else { return }
         do {
-            try write(UnsafeRawBufferPointer(rebasing: pad.saved[..<pad.size]), to: address)
+            try write(UnsafeRawBufferPointer(rebasing: scratch.saved[..<scratch.size]), to: address)
         } catch .badAddress {
             // The target has taken its stack away meanwhile: nobody's bytes are missing.
         }

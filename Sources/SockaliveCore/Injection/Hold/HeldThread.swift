@@ -26,8 +26,8 @@ final class HeldThread {
     var found = Registers()
     /// The thread's blocked signals.
     var mask: UInt64 = 0
-    let pad = Pad()
-    /// The target's floating state lies in the pad; nil: it could not be read.
+    let scratch = ScratchArea()
+    /// The target's floating state lies in the scratch area; nil: it could not be read.
     var floating: FloatingState?
     /// From now on the thread's registers, mask or memory may differ from what was found.
     var isChanged = false

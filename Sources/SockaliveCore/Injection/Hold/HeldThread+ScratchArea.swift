@@ -1,44 +1,44 @@
 import Glibc
 import SystemPackage
 
-// Where the pad may lie: memory below a stack pointer is free only if it is stack.
+// Where the scratch area may lie: memory below a stack pointer is free only if it is stack.
 extension HeldThread {
-    func placePad() throws(Errno) {
-        if let address = target.placeOnStack(below: found, size: pad.size), try takePlace(address) { return }
-        if let address = target.placeAtBottom(besides: found, size: pad.size), try takePlace(address) {
+    func placeScratchArea() throws(Errno) {
+        if let address = target.stackAddress(below: found, size: scratch.size), try reserve(address) { return }
+        if let address = target.unusedStackAddress(besides: found, size: scratch.size), try reserve(address) {
             // Where it never got so deep, the kernel's zeros still lie.
-            if pad.saved[..<pad.size].allSatisfy({ $0 == 0 }) { return }
-            pad.address = nil
+            if scratch.saved[..<scratch.size].allSatisfy({ $0 == 0 }) { return }
+            scratch.address = nil
         }
-        try mapPad()
+        try mapScratchArea()
     }
 
     /// Notes what lies there. False where it is not readable.
-    private func takePlace(_ address: UInt64) throws(Errno) -> Bool {
+    private func reserve(_ address: UInt64) throws(Errno) -> Bool {
         do {
-            try memory().read(address, into: UnsafeMutableRawBufferPointer(rebasing: pad.saved[..<pad.size]))
+            try memory().read(address, into: UnsafeMutableRawBufferPointer(rebasing: scratch.saved[..<scratch.size]))
         } catch .badAddress {
             return false
         }
-        pad.address = address
+        scratch.address = address
         return true
     }
 
     /// A mapping made by a call that needs no memory. Killed during that call, or during the one that takes the
     /// mapping away, the target is lost: this does not count as crash-safe.
-    private func mapPad() throws(Errno) {
-        let size = (UInt64(pad.size) + 4095) & ~4095
+    private func mapScratchArea() throws(Errno) {
+        let size = (UInt64(scratch.size) + 4095) & ~4095
         try tracee.setSignalMask(Self.everySignal)
         let result = try call(
             RemoteCall(
                 .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0),
             stack: found.stackPointer, array: nil)
-        pad.address = try result.get()
-        pad.mappedSize = size
+        scratch.address = try result.get()
+        scratch.mappedSize = size
     }
 
-    func unmapPad() throws(Errno) {
-        guard let address = pad.address, let size = pad.mappedSize, !isTampered else { return }
+    func unmapScratchArea() throws(Errno) {
+        guard let address = scratch.address, let size = scratch.mappedSize, !isTampered else { return }
         _ = try call(RemoteCall(.munmap, address, size), stack: found.stackPointer, array: nil)
     }
 }
@@ -49,7 +49,7 @@ extension RemoteTarget {
     private static let alignment: UInt64 = 64
 
     /// Below the thread's own stack pointer, if the memory there is certainly its own and large enough. Pure.
-    func placeOnStack(below registers: Registers, size: Int) -> UInt64? {
+    func stackAddress(below registers: Registers, size: Int) -> UInt64? {
         let is32Bit = code.is32Bit
         let top = registers.freeStack(is32Bit: is32Bit)
         let thread = registers.threadPointer(is32Bit: is32Bit)
@@ -63,7 +63,7 @@ extension RemoteTarget {
 
     /// In the lowest part of the main thread's stack, where that is the thread held and stands elsewhere, on a
     /// coroutine's stack: the kernel gives every program 128 KB to begin with. Pure.
-    func placeAtBottom(besides registers: Registers, size: Int) -> UInt64? {
+    func unusedStackAddress(besides registers: Registers, size: Int) -> UInt64? {
         guard tid == holder.pid, let stack = stacks.first(where: \.isMain)?.span,
             !(stack.lowerBound...stack.upperBound).contains(registers.stackPointer),
             stack.upperBound - stack.lowerBound >= 2 * UInt64(size)

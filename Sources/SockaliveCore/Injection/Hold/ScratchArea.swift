@@ -2,7 +2,7 @@
 ///
 /// The stack grows downwards: read the layout from the bottom. The `ret` of a call falls into `close`, the one of
 /// that into `restore`.
-final class Pad {
+final class ScratchArea {
     /// What a single call reads and writes, at the very start: its words, a length, a value.
     static let words = 0
     static let length = words + wordsSize
@@ -43,15 +43,15 @@ final class Pad {
     /// What lay there.
     let saved: UnsafeMutableRawBufferPointer
     /// How much of it is used.
-    var size = Pad.floating
+    var size = ScratchArea.floating
     /// Where it lies in the target; nil: nowhere yet.
     var address: UInt64?
     /// Of the mapping that was made for it; nil: it lies on a stack.
     var mappedSize: UInt64?
 
     init() {
-        ours = .allocate(byteCount: Pad.capacity, alignment: 64)
-        saved = .allocate(byteCount: Pad.capacity, alignment: 64)
+        ours = .allocate(byteCount: ScratchArea.capacity, alignment: 64)
+        saved = .allocate(byteCount: ScratchArea.capacity, alignment: 64)
         ours.initializeMemory(as: UInt8.self, repeating: 0)
     }
 
@@ -61,7 +61,7 @@ final class Pad {
     }
 
     /// Where a part of it lies in the target.
-    func place(of part: Int) -> UInt64 { (address ?? 0) &+ UInt64(part) }
+    func address(of part: Int) -> UInt64 { (address ?? 0) &+ UInt64(part) }
 
     /// A part of what is put there.
     func bytes(from start: Int, count: Int) -> UnsafeMutableRawBufferPointer {
