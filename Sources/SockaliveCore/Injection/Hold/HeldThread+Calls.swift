@@ -1,7 +1,7 @@
 import SystemPackage
 
 extension HeldThread {
-    /// One system call over the parachute: what it returned.
+    /// One system call with the recovery frames in place: what it returned.
     ///
     /// - Throws: why it did not come to its end.
     func call(_ call: RemoteCall) throws(Errno) -> CallResult {

@@ -2,7 +2,7 @@ import Glibc
 import SystemPackage
 
 // Several calls with one stop: each returns into the frame that makes the next; at the end the thread sends itself a
-// signal that stops it. Killed meanwhile, it runs along the chain into the parachute. Call by call
+// signal that stops it. Killed meanwhile, it runs along the chain into the recovery frames. Call by call
 // the whole hold takes two to five times as long (Docs/Injection.md, "Measured").
 extension HeldThread {
     /// A setsockopt for each option that is to be set, and a getsockopt behind it.

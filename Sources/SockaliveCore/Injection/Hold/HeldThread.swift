@@ -2,9 +2,9 @@ import SystemPackage
 
 /// One thread of a process, held still and ready for remote calls on its descriptor. The other threads run on.
 ///
-///     hold      seize, interrupt; look; spread the parachute (HeldThread+Parachute); take the descriptor
-///     call      runs the target's own system call instruction, its stack pointer at the parachute
-///     letGo     back to the kind of stop that hold made; put everything back; detach
+///     attach    seize, interrupt, inspect; install the recovery frames; choose the descriptor
+///     call      runs the target's own system call instruction, its stack pointer at the recovery frames
+///     detach    back to the kind of stop that attach made; restore everything; PTRACE_DETACH
 ///
 /// Letting go ends where holding began, inside the kernel's signal handling (get_signal), with the registers as they
 /// were found there, an interrupted call's -ERESTART code included. So the kernel itself takes that call up again, or
@@ -84,13 +84,13 @@ final class HeldThread {
     }
 
     private func takeHold() throws(Errno) {
-        // Killed from here on, before the parachute: the kernel detaches, and the thread runs on as it was.
+        // Killed from here on, before the recovery frames: the kernel detaches, and the thread runs on as it was.
         stage = .seize
         try seize()
         stage = .stop
         try tracee.interrupt(isStopped: false)
         try look()
-        try spreadParachute()
+        try installRecoveryFrames()
         stage = .descriptor
         try takeDescriptor()
     }
@@ -193,8 +193,8 @@ final class HeldThread {
 
     /// Which number to call on. Alone, a held thread keeps its descriptors. Among others it does not: they may close
     /// the number, or open another file under it, between the look and the call. So there the socket gets a second
-    /// number, which nobody knows, and that one is looked at. It was chosen before, so that the parachute can close
-    /// it from the moment on when it is open.
+    /// number, which nobody knows, and that one is looked at. It was chosen before, so that the recovery frames can
+    /// close it from the moment on when it is open.
     private func takeDescriptor() throws(Errno) {
         if !target.hasOneThread { try duplicateDescriptor() }
         guard try target.isSocket(descriptor) else { throw .staleNFSFileHandle }
@@ -226,7 +226,7 @@ final class HeldThread {
     /// Back to what was found, and let go. A thread that never stopped is let go when the one that seized it ends.
     ///
     /// - Returns: for how long it stood still.
-    /// - Throws: where it could not all be put back. The parachute, or the kernel's own restart, remains.
+    /// - Throws: where it could not all be put back. The recovery frames, or the kernel's own restart, remain.
     @discardableResult
     func letGo() throws(Errno) -> Duration {
         guard isSeized else { return .zero }
@@ -250,6 +250,6 @@ final class HeldThread {
         if descriptor != target.holder.fd && !isTampered {
             _ = try call(RemoteCall(.close, on: descriptor))
         }
-        if isChanged { try foldParachute() }
+        if isChanged { try restoreThread() }
     }
 }

@@ -7,9 +7,9 @@ import SystemPackage
 extension HeldThread {
     static let everySignal = UInt64.max
 
-    /// Places and writes the scratch area, and hangs the stopped thread on it. Until its last step the thread would run
-    /// on as found.
-    func spreadParachute() throws(Errno) {
+    /// Writes the recovery frames into the scratch area, and points the thread at them. Until the last step the thread
+    /// would run on as found.
+    func installRecoveryFrames() throws(Errno) {
         let interrupted = try takeUpAgain()
         try readFloating()
         isChanged = true
@@ -103,8 +103,8 @@ extension HeldThread {
         return registers
     }
 
-    /// Back to what was found. Where a step fails, the parachute or the kernel's own restart remains.
-    func foldParachute() throws(Errno) {
+    /// Back to what was found. Where a step fails, the recovery frames or the kernel's own restart remain.
+    func restoreThread() throws(Errno) {
         try unmapScratchArea()
         // Linux 6.18 leads a thread there as well that is let go at the exit of a call (__ptrace_unlink wakes it as if
         // by a signal), but not one at an entry; no manual promises either.
@@ -115,7 +115,7 @@ extension HeldThread {
                 to: tracee, from: scratch.bytes(from: ScratchArea.floating, count: FloatingState.capacity))
         }
         try tracee.setSignalMask(mask)
-        // Until here the parachute serves; from here on the kernel itself takes the interrupted call up again.
+        // Until here the recovery frames serve; from here on the kernel itself takes the interrupted call up again.
         try tracee.set(found)
         guard let address = scratch.address, scratch.mappedSize == nil else { return }
         do {
