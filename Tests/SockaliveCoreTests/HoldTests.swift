@@ -100,14 +100,14 @@ private func registers(call number: Int64, result: Int64, at site: UInt64 = 0x50
     @Test func `modes that nobody has described are not served`() {
         var registers = registers(call: -1, result: 0)
         registers.user.cs = 0x33
-        #expect(registers.isServed(is32Bit: false) && !registers.isServed(is32Bit: true))
+        #expect(registers.isSupported(is32Bit: false) && !registers.isSupported(is32Bit: true))
         registers.user.orig_rax = 0x4000_0000 | 45  // x32
-        #expect(!registers.isServed(is32Bit: false))
+        #expect(!registers.isSupported(is32Bit: false))
         registers = SockaliveCoreTests.registers(call: 3, result: 0)
         registers.user.cs = 0x23
-        #expect(!registers.isServed(is32Bit: false) && registers.isServed(is32Bit: true))
+        #expect(!registers.isSupported(is32Bit: false) && registers.isSupported(is32Bit: true))
         registers.user.cs = 0x07
-        #expect(!registers.isServed(is32Bit: false) && !registers.isServed(is32Bit: true))
+        #expect(!registers.isSupported(is32Bit: false) && !registers.isSupported(is32Bit: true))
     }
 
     @Test func `a restartable sequence is aborted only from inside`() {

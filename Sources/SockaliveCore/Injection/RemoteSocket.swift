@@ -44,7 +44,7 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     /// - Throws: ``Refusal``; its stage is `descriptor` where another file stands under the number by now.
     init(_ target: RemoteTarget) throws(Refusal) {
         thread = HeldThread(target)
-        try thread.hold()
+        try thread.attach()
     }
 
     /// The target recovers by itself should this process be killed while it holds it.
@@ -54,7 +54,7 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     ///
     /// - Throws: ``Refusal`` where what was found could not be put back; the target goes on by itself.
     consuming func release() throws(Refusal) -> Int {
-        let (seconds, attoseconds) = try ending { () throws(Errno) in try thread.letGo() }.components
+        let (seconds, attoseconds) = try ending { () throws(Errno) in try thread.detach() }.components
         return Int(seconds) * 1_000_000 + Int((attoseconds + 500_000_000_000) / 1_000_000_000_000)
     }
 

@@ -104,7 +104,7 @@ final class LocalReach {
             var borrowed = try borrow(identity, holder)
             return Reached(outcome: try treatment.run(on: &borrowed), method: .pidfd)
         case .ptrace:
-            return try hold(treatment, identity, holder)
+            return try runByPtrace(treatment, identity, holder)
         }
     }
 
@@ -129,7 +129,7 @@ final class LocalReach {
 
     /// A process's code is looked for once. It may have changed since (dlclose(3), execve(2)): that is noticed
     /// while the process is held, before anything is called, and then it is looked for again.
-    private func hold<Treatment: SocketTreatment>(
+    private func runByPtrace<Treatment: SocketTreatment>(
         _ treatment: Treatment, _ identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
         let known = codeByProcess[holder.pid]
@@ -137,14 +137,14 @@ final class LocalReach {
         do {
             let target = try inspector.target(known: known)
             codeByProcess[holder.pid] = target.code
-            return try hold(target, treatment, identity)
+            return try runByPtrace(target, treatment, identity)
         } catch let refusal as RemoteSocket.Refusal where known != nil && refusal.mayBeOfOldCode {
             codeByProcess[holder.pid] = nil
-            return try hold(treatment, identity, holder)
+            return try runByPtrace(treatment, identity, holder)
         }
     }
 
-    private func hold<Treatment: SocketTreatment>(
+    private func runByPtrace<Treatment: SocketTreatment>(
         _ target: RemoteTarget, _ treatment: Treatment, _ identity: SocketIdentity
     ) throws -> Reached<Treatment.Outcome> {
         try withoutJobControlStops {

@@ -22,7 +22,7 @@ final class HeldThread {
     let tracee: Tracee
     /// Of the program that runs in the thread, opened while it stands still.
     private(set) var openMemory: TargetMemory?
-    /// The registers as letGo puts them back.
+    /// The registers as detach puts them back.
     var found = Registers()
     /// The thread's blocked signals.
     var mask: UInt64 = 0
@@ -55,19 +55,19 @@ final class HeldThread {
     }
 
     deinit {
-        _ = try? letGo()
+        _ = try? detach()
     }
 
     /// - Throws: ``RemoteSocket/Refusal``; then nothing is held.
-    func hold() throws(RemoteSocket.Refusal) {
+    func attach() throws(RemoteSocket.Refusal) {
         _ = FloatingState.featureEnds
         do {
-            try takeHold()
+            try prepare()
             stage = .call
         } catch {
             let refusal = refusal(for: error)
             // Why it could not be held is what the caller asks; that it could not be put back either, what follows.
-            _ = try? letGo()
+            _ = try? detach()
             throw refusal
         }
     }
@@ -83,16 +83,16 @@ final class HeldThread {
         }
     }
 
-    private func takeHold() throws(Errno) {
+    private func prepare() throws(Errno) {
         // Killed from here on, before the recovery frames: the kernel detaches, and the thread runs on as it was.
         stage = .seize
         try seize()
         stage = .stop
         try tracee.interrupt(isStopped: false)
-        try look()
+        try inspect()
         try installRecoveryFrames()
         stage = .descriptor
-        try takeDescriptor()
+        try chooseDescriptor()
     }
 
     private func seize() throws(Errno) {
@@ -110,7 +110,7 @@ final class HeldThread {
     ///
     /// `/proc` is asked by number. The thread's registers, read afterwards by ptrace(2), show that the thread which
     /// stopped stands there still, so the number was its own all the time.
-    private func look() throws(Errno) {
+    private func inspect() throws(Errno) {
         stage = .seccomp
         let isSuspended = try suspendsSeccomp()
         stage = .prepare
@@ -124,7 +124,7 @@ final class HeldThread {
         isFilterSuspended = isSuspended && status.seccomp != 0
         // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
         tracee.isGuarded = isFilterSuspended || !isCovered
-        guard found.isServed(is32Bit: target.code.is32Bit), try !tracee.dispatchesSystemCalls() else {
+        guard found.isSupported(is32Bit: target.code.is32Bit), try !tracee.dispatchesSystemCalls() else {
             stage = .unsupported
             throw .notSupported
         }
@@ -195,7 +195,7 @@ final class HeldThread {
     /// the number, or open another file under it, between the look and the call. So there the socket gets a second
     /// number, which nobody knows, and that one is looked at. It was chosen before, so that the recovery frames can
     /// close it from the moment on when it is open.
-    private func takeDescriptor() throws(Errno) {
+    private func chooseDescriptor() throws(Errno) {
         if !target.hasOneThread { try duplicateDescriptor() }
         guard try target.isSocket(descriptor) else { throw .staleNFSFileHandle }
     }
@@ -228,7 +228,7 @@ final class HeldThread {
     /// - Returns: for how long it stood still.
     /// - Throws: where it could not all be put back. The recovery frames, or the kernel's own restart, remain.
     @discardableResult
-    func letGo() throws(Errno) -> Duration {
+    func detach() throws(Errno) -> Duration {
         guard isSeized else { return .zero }
         isSeized = false
         var failure: Errno?
@@ -239,11 +239,11 @@ final class HeldThread {
         if tracee.state == .replaced && isChanged {
             do throws(Errno) { try tracee.setSignalMask(mask) } catch { failure = error }
         }
-        let standstill = tracee.standstill
+        let pauseDuration = tracee.pauseDuration
         // Not stopped, or gone: then the end of the thread that seized it detaches it.
         do throws(Errno) { try tracee.detach() } catch { failure = failure ?? error }
         if let failure { throw failure }
-        return standstill
+        return pauseDuration
     }
 
     private func putBack() throws(Errno) {

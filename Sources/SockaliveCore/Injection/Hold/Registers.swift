@@ -17,7 +17,7 @@ struct Registers {
     private static let directionFlag: UInt64 = 0x400
 
     /// A mode in which remote calls can be made.
-    func isServed(is32Bit: Bool) -> Bool {
+    func isSupported(is32Bit: Bool) -> Bool {
         guard user.cs == (is32Bit ? Self.codeSegments.bits32 : Self.codeSegments.bits64) else { return false }
         return !isInCall || user.orig_rax & Self.x32Call == 0
     }

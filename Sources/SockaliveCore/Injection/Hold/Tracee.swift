@@ -64,7 +64,7 @@ final class Tracee {
     }
 
     /// For how long it has stood still, give or take the time of one look.
-    var standstill: Duration { hasStopped ? SuspendingClock.now - lastSeenRunning : .zero }
+    var pauseDuration: Duration { hasStopped ? SuspendingClock.now - lastSeenRunning : .zero }
 
     // MARK: requests
 
