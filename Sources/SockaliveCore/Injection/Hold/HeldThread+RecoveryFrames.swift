@@ -10,16 +10,16 @@ extension HeldThread {
     /// Writes the recovery frames into the scratch area, and points the thread at them. Until the last step the thread
     /// would run on as found.
     func installRecoveryFrames() throws(Errno) {
-        let interrupted = try takeUpAgain()
+        let interrupted = try prepareRestart()
         try readFloating()
         isChanged = true
         try placeScratchArea()
         let returns = floating != nil
         mayChain =
-            returns && !tracee.isGuarded && (target.status.ownNumber ?? 0) > 0 && !interrupted.sleepsByBlock
+            returns && !tracee.isGuarded && (target.status.ownNumber ?? 0) > 0 && !interrupted.usesRestartBlock
         isCrashSafe =
-            returns && scratch.mappedSize == nil && !isFilterSuspended && !interrupted.isNameless
-        frame(interrupted.byHand, mask: mask, at: ScratchArea.restore)
+            returns && scratch.mappedSize == nil && !isFilterSuspended && !interrupted.isNumberUnknown
+        frame(interrupted.manualRestart, mask: mask, at: ScratchArea.restore)
         frame(closing(-1), mask: Self.everySignal, at: ScratchArea.close)
         try write(UnsafeRawBufferPointer(scratch.bytes(from: 0, count: scratch.size)), to: scratch.address(of: 0))
         // Killed before this, the thread runs on as it was; after it, along the frames.
@@ -29,15 +29,15 @@ extension HeldThread {
     }
 
     /// Leaves in `found` what the kernel is to take up again.
-    private func takeUpAgain() throws(Errno) -> InterruptedCall {
-        var site: [UInt8] = []
+    private func prepareRestart() throws(Errno) -> InterruptedCall {
+        var code: [UInt8] = []
         if found.isInCall {
-            site = try codeBefore(found.user.rip)
+            code = try codeBefore(found.user.rip)
         } else if let sequence = try restartableSequence() {
             found.abort(sequence)  // system calls are not allowed in one
         }
-        let interrupted = InterruptedCall(found: found, site: site)
-        found = interrupted.byKernel
+        let interrupted = InterruptedCall(found: found, code: code)
+        found = interrupted.kernelRestart
         return interrupted
     }
 

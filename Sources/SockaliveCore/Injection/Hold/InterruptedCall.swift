@@ -3,12 +3,12 @@ import Glibc
 /// How a thread that was stopped, perhaps in a system call, goes on as if it had not been. Pure.
 struct InterruptedCall {
     /// Registers with which the kernel's signal handling takes the call up again.
-    private(set) var byKernel: Registers
+    private(set) var kernelRestart: Registers
     /// Registers with which the thread simply makes it again.
-    private(set) var byHand: Registers
+    private(set) var manualRestart: Registers
 
     /// By hand the call cannot be made again: nobody knows which it was.
-    private(set) var isNameless = false
+    private(set) var isNumberUnknown = false
 
     private let instruction: Instruction?
     /// The call's number; nil: not known.
@@ -16,34 +16,34 @@ struct InterruptedCall {
 
     /// - Parameters:
     ///   - found: as a stop inside the kernel's signal handling shows them.
-    ///   - site: the bytes before the program counter, seven or the last two of them.
-    init(found: Registers, site: [UInt8]) {
-        byKernel = found
-        byHand = found
-        instruction = Instruction(Array(site.suffix(2)))
-        number = instruction?.number(found.user.orig_rax, site)
+    ///   - code: the bytes before the program counter, seven or the last two of them.
+    init(found: Registers, code: [UInt8]) {
+        kernelRestart = found
+        manualRestart = found
+        instruction = Instruction(Array(code.suffix(2)))
+        number = instruction?.number(found.user.orig_rax, code)
         // -1: as rt_sigreturn leaves it; not in a call.
-        byHand.user.orig_rax = .max
+        manualRestart.user.orig_rax = .max
         guard found.isInCall else { return }
         // "Start again unless a handler runs; then EINTR": what the call would have said of a real signal.
-        if (result == -EINTR && isRepeatable) || (sleepsByBlock && sleepsAbsolutely) {
-            byKernel.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
-            byKernel.user.orig_rax = number ?? found.user.orig_rax
+        if (result == -EINTR && isRepeatable) || (usesRestartBlock && canRestartFromStart) {
+            kernelRestart.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
+            kernelRestart.user.orig_rax = number ?? found.user.orig_rax
         }
         switch result {
         // rt_sigreturn drops the restart block: that sleep begins anew, late but right.
         case Restart.system, Restart.noInterruption, Restart.noHandler, Restart.block:
-            byHand.user.rax = number ?? found.user.orig_rax
-            byHand.user.rip &-= 2
-            isNameless = number == nil
+            manualRestart.user.rax = number ?? found.user.orig_rax
+            manualRestart.user.rip &-= 2
+            isNumberUnknown = number == nil
         default: break
         }
     }
 
     /// The interrupted call goes on from the thread's restart block, which rt_sigreturn would drop.
-    var sleepsByBlock: Bool { byKernel.isInCall && result == Restart.block }
+    var usesRestartBlock: Bool { kernelRestart.isInCall && result == Restart.block }
 
-    private var result: Int32 { Int32(truncatingIfNeeded: byKernel.user.rax) }
+    private var result: Int32 { Int32(truncatingIfNeeded: kernelRestart.user.rax) }
 
     /// Results that the kernel keeps to itself while a call is interrupted (include/linux/errno.h).
     private enum Restart {
@@ -68,11 +68,11 @@ struct InterruptedCall {
 
         /// A sleep that was stopped before is in restart_syscall(2), which goes on from the restart block alone. Which
         /// call began it, the code in front may tell: `mov $number,%eax`, as the C libraries have it.
-        func number(_ found: UInt64, _ site: [UInt8]) -> UInt64? {
+        func number(_ found: UInt64, _ code: [UInt8]) -> UInt64? {
             let restart: UInt64 = self == .bits64 ? 219 : 0
             guard found == restart else { return found }
-            guard site.count == 7, site[0] == 0xb8 else { return nil }
-            return site[1...4].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+            guard code.count == 7, code[0] == 0xb8 else { return nil }
+            return code[1...4].reversed().reduce(0) { $0 << 8 | UInt64($1) }
         }
     }
 
@@ -81,8 +81,8 @@ struct InterruptedCall {
     /// (sock_intr_errno). Not close, which has closed.
     private var isRepeatable: Bool {
         switch instruction {
-        case .bits64: Self.repeatable64.contains(byKernel.user.orig_rax)
-        case .bits32: Self.repeatable32.contains(byKernel.user.orig_rax)
+        case .bits64: Self.repeatable64.contains(kernelRestart.user.orig_rax)
+        case .bits32: Self.repeatable32.contains(kernelRestart.user.orig_rax)
         case nil: false
         }
     }
@@ -109,8 +109,8 @@ struct InterruptedCall {
     ]
 
     /// Calls with a restart block that come to the same when made again: no timeout, or one that names the hour.
-    private var sleepsAbsolutely: Bool {
-        let user = byKernel.user
+    private var canRestartFromStart: Bool {
+        let user = kernelRestart.user
         switch (instruction, number) {
         case (.bits64, 7), (.bits32, 168):  // poll
             return Int32(truncatingIfNeeded: user.rdx) < 0
