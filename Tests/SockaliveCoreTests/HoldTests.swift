@@ -13,20 +13,20 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     return registers
 }
 
-@Suite struct InterruptedCallTests {
+@Suite struct InterruptedSyscallTests {
     private static let syscall: [UInt8] = [0x0f, 0x05]
     private static let interrupt: [UInt8] = [0xcd, 0x80]
 
     @Test func `a thread that was in no call goes on where it stood`() {
         let found = registers(call: -1, result: -512)
-        let call = InterruptedCall(found: found, code: Self.syscall)
+        let call = InterruptedSyscall(found: found, code: Self.syscall)
         #expect(call.kernelRestart.user.rax == found.user.rax && call.manualRestart.user.rax == found.user.rax)
         #expect(call.manualRestart.user.rip == 0x5000 && !call.usesRestartBlock)
     }
 
     @Test(arguments: [-512, -513, -514, -516] as [Int64])
     func `a call that the kernel would restart is made again, in either way`(code: Int64) {
-        let call = InterruptedCall(found: registers(call: 45, result: code), code: Self.syscall)
+        let call = InterruptedSyscall(found: registers(call: 45, result: code), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: code) && call.kernelRestart.user.rip == 0x5000)
         #expect(call.kernelRestart.user.orig_rax == 45)
         #expect(call.manualRestart.user.rax == 45 && call.manualRestart.user.rip == 0x4ffe)
@@ -37,7 +37,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     /// epoll_wait answers EINTR because it was stopped; close has closed, and may not be made twice.
     @Test(arguments: [(232, true), (45, true), (3, false), (35, false)] as [(Int64, Bool)])
     func `EINTR is taken back only where the call has done nothing`(number: Int64, isRepeated: Bool) {
-        let call = InterruptedCall(
+        let call = InterruptedSyscall(
             found: registers(call: number, result: Int64(-EINTR)), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: isRepeated ? -514 : Int64(-EINTR)))
         #expect(call.manualRestart.user.rip == (isRepeated ? 0x4ffe : 0x5000))
@@ -47,24 +47,24 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     @Test func `a number means what the instruction says`() {
         let found = registers(call: 45, result: Int64(-EINTR))
         let repeated = UInt64(bitPattern: -514)
-        #expect(InterruptedCall(found: found, code: Self.syscall).kernelRestart.user.rax == repeated)
-        #expect(InterruptedCall(found: found, code: Self.interrupt).kernelRestart.user.rax == found.user.rax)
-        #expect(InterruptedCall(found: found, code: [0x90, 0x90]).kernelRestart.user.rax == found.user.rax)
+        #expect(InterruptedSyscall(found: found, code: Self.syscall).kernelRestart.user.rax == repeated)
+        #expect(InterruptedSyscall(found: found, code: Self.interrupt).kernelRestart.user.rax == found.user.rax)
+        #expect(InterruptedSyscall(found: found, code: [0x90, 0x90]).kernelRestart.user.rax == found.user.rax)
         let socketcall = registers(call: 102, result: Int64(UInt32(bitPattern: -EINTR)))
-        #expect(InterruptedCall(found: socketcall, code: Self.interrupt).kernelRestart.user.rax == repeated)
+        #expect(InterruptedSyscall(found: socketcall, code: Self.interrupt).kernelRestart.user.rax == repeated)
     }
 
     @Test func `a sleep without an end needs no restart block`() {
         var poll = registers(call: 7, result: -516)
         poll.user.rdx = 5000
-        #expect(InterruptedCall(found: poll, code: Self.syscall).usesRestartBlock)
+        #expect(InterruptedSyscall(found: poll, code: Self.syscall).usesRestartBlock)
         poll.user.rdx = UInt64(UInt32.max)
-        #expect(!InterruptedCall(found: poll, code: Self.syscall).usesRestartBlock)
+        #expect(!InterruptedSyscall(found: poll, code: Self.syscall).usesRestartBlock)
         var futex = registers(call: 202, result: -516)
         futex.user.rsi = 0x80 | 9  // FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG
-        #expect(!InterruptedCall(found: futex, code: Self.syscall).usesRestartBlock)
+        #expect(!InterruptedSyscall(found: futex, code: Self.syscall).usesRestartBlock)
         futex.user.rsi = 0x80
-        #expect(InterruptedCall(found: futex, code: Self.syscall).usesRestartBlock)
+        #expect(InterruptedSyscall(found: futex, code: Self.syscall).usesRestartBlock)
     }
 
     /// After a first stop the kernel goes on with restart_syscall, 219, whose block rt_sigreturn drops: by hand only
@@ -73,28 +73,28 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         let poll: [UInt8] = [0xb8, 7, 0, 0, 0] + Self.syscall
         var found = registers(call: 219, result: -516)
         found.user.rdx = 5000
-        let finite = InterruptedCall(found: found, code: poll)
+        let finite = InterruptedSyscall(found: found, code: poll)
         #expect(
             finite.manualRestart.user.rax == 7 && finite.manualRestart.user.rip == 0x4ffe && !finite.isNumberUnknown)
         #expect(finite.usesRestartBlock && finite.kernelRestart.user.orig_rax == 219)
         found.user.rdx = .max
-        let endless = InterruptedCall(found: found, code: poll)
+        let endless = InterruptedSyscall(found: found, code: poll)
         #expect(
             !endless.usesRestartBlock && endless.kernelRestart.user.orig_rax == 7 && endless.manualRestart.user.rax == 7
         )
         for unknown in [[0xbf, 7, 0, 0, 0] + Self.syscall, Self.syscall] {
-            let call = InterruptedCall(found: found, code: unknown)
+            let call = InterruptedSyscall(found: found, code: unknown)
             #expect(call.isNumberUnknown && call.usesRestartBlock && call.kernelRestart.user.orig_rax == 219)
         }
-        let old = InterruptedCall(found: registers(call: 0, result: -516), code: Self.interrupt)
+        let old = InterruptedSyscall(found: registers(call: 0, result: -516), code: Self.interrupt)
         #expect(old.isNumberUnknown)
-        #expect(!InterruptedCall(found: registers(call: 0, result: -512), code: Self.syscall).isNumberUnknown)
+        #expect(!InterruptedSyscall(found: registers(call: 0, result: -512), code: Self.syscall).isNumberUnknown)
     }
 
     /// An mmap that has just ended, say, at the address 0x80000000.
     @Test(arguments: [0x8000_0000, Int64.min, .max, 0])
     func `whatever a register holds is only a number`(result: Int64) {
-        let call = InterruptedCall(found: registers(call: 9, result: result, at: 1), code: Self.syscall)
+        let call = InterruptedSyscall(found: registers(call: 9, result: result, at: 1), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: result) && call.manualRestart.user.rip == 1)
     }
 }

@@ -29,14 +29,14 @@ extension HeldThread {
     }
 
     /// Leaves in `found` what the kernel is to take up again.
-    private func prepareRestart() throws(Errno) -> InterruptedCall {
+    private func prepareRestart() throws(Errno) -> InterruptedSyscall {
         var code: [UInt8] = []
         if found.isInCall {
             code = try codeBefore(found.user.rip)
         } else if let sequence = try restartableSequence() {
             found.abort(sequence)  // system calls are not allowed in one
         }
-        let interrupted = InterruptedCall(found: found, code: code)
+        let interrupted = InterruptedSyscall(found: found, code: code)
         found = interrupted.kernelRestart
         return interrupted
     }

@@ -1,7 +1,7 @@
 import Glibc
 
 /// How a thread that was stopped, perhaps in a system call, goes on as if it had not been. Pure.
-struct InterruptedCall {
+struct InterruptedSyscall {
     /// Registers with which the kernel's signal handling takes the call up again.
     private(set) var kernelRestart: Registers
     /// Registers with which the thread simply makes it again.
