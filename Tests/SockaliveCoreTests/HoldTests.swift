@@ -126,7 +126,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     }
 
     @Test func `a socket call of a 32-bit program reads its arguments from memory`() {
-        let call = RemoteCall(.setsockopt, on: 5, 1, 9, 0x1234_5678, 4)
+        let call = RemoteSyscall(.setsockopt, on: 5, 1, 9, 0x1234_5678, 4)
         var registers = registers(call: 3, result: -512)
         registers.user.eflags = 0x746
         registers.prepare(call, at: 0x7000, is32Bit: true, stack: 0x8000, array: 0x8800)
@@ -136,7 +136,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(call.words == [5, 1, 9, 0x1234_5678, 4])
         registers.prepare(call, at: 0x7000, is32Bit: true, stack: 0x8000, array: nil)
         #expect(registers.user.rax == 366 && registers.user.rbx == 5 && registers.user.rsi == 0x1234_5678)
-        registers.prepare(RemoteCall(.close, on: -1), at: 0x7000, is32Bit: true, stack: 0x8000, array: 0)
+        registers.prepare(RemoteSyscall(.close, on: -1), at: 0x7000, is32Bit: true, stack: 0x8000, array: 0)
         #expect(registers.user.rax == 6 && registers.user.rbx == 0xffff_ffff && registers.user.rcx == 0)
     }
 
@@ -146,7 +146,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     ) {
         var wanted = registers(call: 3, result: -512)
         wanted.user.cs = is32Bit ? 0x23 : 0x33
-        let call = RemoteCall(.setsockopt, on: 5, 1, 9, 0x1234_5678, 4)
+        let call = RemoteSyscall(.setsockopt, on: 5, 1, 9, 0x1234_5678, 4)
         wanted.prepare(call, at: 0x7000, is32Bit: is32Bit, stack: 0x8000, array: nil)
         var entry = wanted
         entry.user.orig_rax = wanted.user.rax

@@ -4,7 +4,7 @@ extension HeldThread {
     /// One system call with the recovery frames in place: what it returned.
     ///
     /// - Throws: why it did not come to its end.
-    func call(_ call: RemoteCall) throws(Errno) -> CallResult {
+    func call(_ call: RemoteSyscall) throws(Errno) -> SyscallResult {
         // Where a filter is suspended, all that it would look at stands in registers. Kernels that suspend filters
         // have the direct calls: both came with Linux 4.3.
         let array = isFilterSuspended ? nil : scratch.address(of: ScratchArea.words)
@@ -14,7 +14,7 @@ extension HeldThread {
     /// - Parameters:
     ///   - stack: the stack pointer during the call.
     ///   - array: where its first arguments lie as 32-bit numbers, for the kind that wants them so.
-    func call(_ call: RemoteCall, stack: UInt64, array: UInt64?) throws(Errno) -> CallResult {
+    func call(_ call: RemoteSyscall, stack: UInt64, array: UInt64?) throws(Errno) -> SyscallResult {
         guard !isTampered else { throw .canceled }
         let registers = registers(for: call, stack: stack, array: array)
         do {
@@ -63,8 +63,8 @@ extension HeldThread {
     /// - Returns: what the call returned.
     func make(
         _ option: OptionCall, _ value: UnsafeMutableRawBufferPointer, length: inout UInt32
-    ) throws(Errno) -> CallResult {
-        let call = remoteCall(option, value: ScratchArea.value, length: ScratchArea.length, size: length)
+    ) throws(Errno) -> SyscallResult {
+        let call = remoteSyscall(option, value: ScratchArea.value, length: ScratchArea.length, size: length)
         let slot = scratch.bytes(from: 0, count: ScratchArea.slotSize)
         let valueBytes = UnsafeMutableRawBufferPointer(rebasing: slot[ScratchArea.value...].prefix(value.count))
         // What the caller's memory holds by chance is not for the target to see.
@@ -84,8 +84,8 @@ extension HeldThread {
     /// - Parameters:
     ///   - value: the part of the scratch area for the value.
     ///   - length: the part for its length, which getsockopt(2) wants in memory.
-    func remoteCall(_ option: OptionCall, value: Int, length: Int, size: UInt32) -> RemoteCall {
-        RemoteCall(
+    func remoteSyscall(_ option: OptionCall, value: Int, length: Int, size: UInt32) -> RemoteSyscall {
+        RemoteSyscall(
             option.isSet ? .setsockopt : .getsockopt, on: descriptor, UInt64(option.level), UInt64(option.name),
             scratch.address(of: value), option.isSet ? UInt64(size) : scratch.address(of: length))
     }

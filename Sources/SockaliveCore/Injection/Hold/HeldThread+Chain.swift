@@ -24,7 +24,7 @@ extension HeldThread {
     }
 
     private struct ChainedCall {
-        let call: RemoteCall
+        let call: RemoteSyscall
         /// Where its first arguments lie as 32-bit numbers.
         let words: UInt64
     }
@@ -32,7 +32,7 @@ extension HeldThread {
     private func chainedCalls(_ option: OptionExchange, step: Int) -> [ChainedCall] {
         scratch.prepareStep(step, given: option.newValue ?? 0)
         return [true, false].filter { !$0 || option.newValue != nil }.map { isSet in
-            let call = remoteCall(
+            let call = remoteSyscall(
                 OptionCall(isSet: isSet, level: option.level, name: option.name),
                 value: step + (isSet ? ScratchArea.Step.given : ScratchArea.Step.value),
                 length: step + ScratchArea.Step.length, size: 4)
@@ -47,7 +47,7 @@ extension HeldThread {
     /// - Returns: the registers of the first call.
     private func layChain(_ calls: [ChainedCall], endingWith signal: Int32) -> Registers {
         let own = UInt64(UInt32(bitPattern: target.status.ownNumber ?? 0))
-        let stop = RemoteCall(.tkill, own, UInt64(UInt32(bitPattern: signal)))
+        let stop = RemoteSyscall(.tkill, own, UInt64(UInt32(bitPattern: signal)))
         for index in calls.indices.dropFirst() {
             frame(registers(for: calls[index], at: index), mask: Self.everySignal, at: ScratchArea.chain(index - 1))
         }

@@ -85,7 +85,8 @@ extension HeldThread {
 
     /// The registers of a call of close that returns into the frame that restores.
     private func closing(_ descriptor: Int32) -> Registers {
-        registers(for: RemoteCall(.close, on: descriptor), stack: scratch.address(of: ScratchArea.restore), array: nil)
+        registers(
+            for: RemoteSyscall(.close, on: descriptor), stack: scratch.address(of: ScratchArea.restore), array: nil)
     }
 
     /// A frame in our copy of the scratch area.
@@ -96,7 +97,7 @@ extension HeldThread {
         frame.write(to: scratch.bytes(from: part, count: SignalFrame.room), for: target.code)
     }
 
-    func registers(for call: RemoteCall, stack: UInt64, array: UInt64?) -> Registers {
+    func registers(for call: RemoteSyscall, stack: UInt64, array: UInt64?) -> Registers {
         var registers = found
         registers.prepare(
             call, at: target.code.call?.address ?? 0, is32Bit: target.code.is32Bit, stack: stack, array: array)

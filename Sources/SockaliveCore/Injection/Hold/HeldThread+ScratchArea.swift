@@ -30,7 +30,7 @@ extension HeldThread {
         let size = (UInt64(scratch.size) + 4095) & ~4095
         try tracee.setSignalMask(Self.everySignal)
         let result = try call(
-            RemoteCall(
+            RemoteSyscall(
                 .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0),
             stack: found.stackPointer, array: nil)
         scratch.address = try result.get()
@@ -39,7 +39,7 @@ extension HeldThread {
 
     func unmapScratchArea() throws(Errno) {
         guard let address = scratch.address, let size = scratch.mappedSize, !isTampered else { return }
-        _ = try call(RemoteCall(.munmap, address, size), stack: found.stackPointer, array: nil)
+        _ = try call(RemoteSyscall(.munmap, address, size), stack: found.stackPointer, array: nil)
     }
 }
 

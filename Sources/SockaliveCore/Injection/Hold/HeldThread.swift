@@ -201,7 +201,7 @@ final class HeldThread {
     }
 
     private func duplicateDescriptor() throws(Errno) {
-        let duplicate = RemoteCall(
+        let duplicate = RemoteSyscall(
             .fcntl, on: target.holder.fd, Self.duplicateCloseOnExec, UInt64(target.spareDescriptor))
         try closeAtTheEnd(target.spareDescriptor)
         do {
@@ -248,7 +248,7 @@ final class HeldThread {
 
     private func putBack() throws(Errno) {
         if descriptor != target.holder.fd && !isTampered {
-            _ = try call(RemoteCall(.close, on: descriptor))
+            _ = try call(RemoteSyscall(.close, on: descriptor))
         }
         if isChanged { try restoreThread() }
     }

@@ -43,7 +43,7 @@ struct Registers {
     /// Those of one system call at the instruction itself.
     ///
     /// - Parameter array: where the arguments of socketcall(2) lie; nil makes a socket call by its own number.
-    mutating func prepare(_ call: RemoteCall, at instruction: UInt64, is32Bit: Bool, stack: UInt64, array: UInt64?) {
+    mutating func prepare(_ call: RemoteSyscall, at instruction: UInt64, is32Bit: Bool, stack: UInt64, array: UInt64?) {
         if is32Bit { load32(call, array: array) } else { load64(call) }
         user.rip = instruction
         user.rsp = stack
@@ -67,13 +67,13 @@ struct Registers {
                 == call(wanted.user, wanted.user.rax, at: wanted.user.rip &+ 2)
     }
 
-    private mutating func load64(_ call: RemoteCall) {
+    private mutating func load64(_ call: RemoteSyscall) {
         user.rax = call.kind.number64
         (user.rdi, user.rsi, user.rdx) = (call[0], call[1], call[2])
         (user.r10, user.r8, user.r9) = (call[3], call[4], call[5])
     }
 
-    private mutating func load32(_ call: RemoteCall, array: UInt64?) {
+    private mutating func load32(_ call: RemoteSyscall, array: UInt64?) {
         func word(_ index: Int) -> UInt64 { UInt64(UInt32(truncatingIfNeeded: call[index])) }
         if let array, let sub = call.kind.number32.sub {
             user.rax = call.kind.number32.number
@@ -86,8 +86,8 @@ struct Registers {
     }
 
     /// What a system call returned that has just ended; in 32-bit mode eax alone counts, and it may be an address.
-    func result(is32Bit: Bool) -> CallResult {
-        is32Bit ? CallResult(UInt32(truncatingIfNeeded: user.rax)) : CallResult(user.rax)
+    func result(is32Bit: Bool) -> SyscallResult {
+        is32Bit ? SyscallResult(UInt32(truncatingIfNeeded: user.rax)) : SyscallResult(user.rax)
     }
 }
 

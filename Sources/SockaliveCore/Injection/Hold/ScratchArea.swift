@@ -36,7 +36,7 @@ final class ScratchArea {
     static let restore = close + SignalFrame.room
     static let floating = (restore + SignalFrame.room + 63) & ~63
     private static let capacity = floating + FloatingState.capacity
-    private static let wordsSize = RemoteCall.wordCount * MemoryLayout<UInt32>.size
+    private static let wordsSize = RemoteSyscall.wordCount * MemoryLayout<UInt32>.size
 
     /// What is put there.
     let ours: UnsafeMutableRawBufferPointer

@@ -1,7 +1,7 @@
 import SystemPackage
 
 /// A system call to be made inside another process, with up to six arguments. Pure.
-struct RemoteCall {
+struct RemoteSyscall {
     enum Kind {
         case getsockopt, setsockopt, fcntl, close, mmap, munmap, tkill
 
@@ -66,7 +66,7 @@ struct RemoteCall {
 }
 
 /// What a system call returned.
-enum CallResult: Equatable {
+enum SyscallResult: Equatable {
     case value(UInt64)
     case error(Errno)
 
