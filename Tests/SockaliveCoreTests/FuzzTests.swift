@@ -36,8 +36,8 @@ import Testing
             _ = ProcessStatus(bytes)
             _ = TargetInspector.descriptorLimit(Array(bytes))
         case .code:
-            var code = MachineCode(is32Bit: bytes.count % 2 == 0)
-            code.search(bytes, at: 0x7f00_0000_0000)
+            var gadgets = SyscallGadgets(is32Bit: bytes.count % 2 == 0)
+            gadgets.search(bytes, at: 0x7f00_0000_0000)
         case .directory: for _ in DirectoryEntries(bytes) {}
         }
     }

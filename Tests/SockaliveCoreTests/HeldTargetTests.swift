@@ -128,7 +128,7 @@ extension BidirectionalCollection<UInt8> {
         @Test func `what was found out about a process is enough to call in it`() throws {
             let sleeper = try Sleeper()
             let target = try sleeper.inspector.target(known: nil)
-            #expect(target.tid == sleeper.pid && target.code.isComplete && target.stacks.contains { $0.isMain })
+            #expect(target.tid == sleeper.pid && target.gadgets.isComplete && target.stacks.contains { $0.isMain })
             #expect(try enabled(target) == 0)
             #expect(sleeper.sleepsOn)
         }
@@ -196,7 +196,7 @@ extension BidirectionalCollection<UInt8> {
             let seen = try sleeper.inspector.target(known: nil)
             #expect(seen.status.seccomp != 0)
             let target = RemoteTarget(
-                procfs: seen.procfs, holder: seen.holder, inode: seen.inode, tid: seen.tid, code: seen.code,
+                procfs: seen.procfs, holder: seen.holder, inode: seen.inode, tid: seen.tid, gadgets: seen.gadgets,
                 status: try #require(ProcessStatus("Uid: 0 0 0 0\nNSpid: \(seen.tid)".utf8)), stacks: seen.stacks,
                 spareDescriptor: seen.spareDescriptor, rights: seen.rights)
             #expect(try enabled(target) == 0)
@@ -207,11 +207,11 @@ extension BidirectionalCollection<UInt8> {
         @Test(arguments: [UInt64(0x1000), 0x40], [true, false])
         func `code that is no longer there is noticed before anything is called`(shift: UInt64, isCall: Bool) throws {
             let sleeper = try Sleeper()
-            let found = try sleeper.inspector.target(known: nil).code
-            var moved = MachineCode(is32Bit: found.is32Bit)
-            for (site, isMoved) in [(found.call, isCall), (found.sigreturn, !isCall)] {
-                let site = try #require(site)
-                site.bytes.withUnsafeBytes { moved.search($0, at: site.address - (isMoved ? shift : 0)) }
+            let found = try sleeper.inspector.target(known: nil).gadgets
+            var moved = SyscallGadgets(is32Bit: found.is32Bit)
+            for (gadget, isMoved) in [(found.call, isCall), (found.sigreturn, !isCall)] {
+                let gadget = try #require(gadget)
+                gadget.bytes.withUnsafeBytes { moved.search($0, at: gadget.address - (isMoved ? shift : 0)) }
             }
             #expect(moved.isComplete && moved != found)
             let target = try sleeper.inspector.target(known: moved)

@@ -187,14 +187,14 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
 }
 
 @Suite struct SignalFrameTests {
-    private func code(is32Bit: Bool) -> MachineCode {
-        var code = MachineCode(is32Bit: is32Bit)
+    private func gadgets(is32Bit: Bool) -> SyscallGadgets {
+        var gadgets = SyscallGadgets(is32Bit: is32Bit)
         let bytes: [UInt8] =
             is32Bit
             ? [0xcd, 0x80, 0x5d, 0x5a, 0x59, 0xc3, 0xb8, 0xad, 0, 0, 0, 0xcd, 0x80]
             : [0x0f, 0x05, 0xc3, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]
-        bytes.withUnsafeBytes { code.search($0, at: 0x1000) }
-        return code
+        bytes.withUnsafeBytes { gadgets.search($0, at: 0x1000) }
+        return gadgets
     }
 
     private func frame(is32Bit: Bool) -> [UInt8] {
@@ -202,7 +202,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         (registers.user.cs, registers.user.ss, registers.user.rsp) = (0x33, 0x2b, 0x8080)
         let frame = SignalFrame(registers: registers, mask: 0x1122_3344_5566_7788, floating: 0x9000)
         var bytes = [UInt8](repeating: 0xff, count: SignalFrame.room)
-        bytes.withUnsafeMutableBytes { frame.write(to: $0, for: code(is32Bit: is32Bit)) }
+        bytes.withUnsafeMutableBytes { frame.write(to: $0, for: gadgets(is32Bit: is32Bit)) }
         return bytes
     }
 
@@ -240,7 +240,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     private func target(tid: Int32 = 7, is32Bit: Bool = false) throws -> RemoteTarget {
         RemoteTarget(
             procfs: try ProcFS(), holder: SocketHolder(pid: 7, fd: 5), inode: 1, tid: tid,
-            code: MachineCode(is32Bit: is32Bit), status: try #require(ProcessStatus("Uid: 0 0 0 0".utf8)),
+            gadgets: SyscallGadgets(is32Bit: is32Bit), status: try #require(ProcessStatus("Uid: 0 0 0 0".utf8)),
             stacks: [
                 MemoryMap.Stack(span: Self.thread, isMain: false), MemoryMap.Stack(span: Self.main, isMain: true),
             ], spareDescriptor: 100, rights: OwnRights(procfs: try ProcFS()))

@@ -55,42 +55,44 @@ private func memoryMap(_ text: String) -> MemoryMap {
     }
 }
 
-@Suite struct MachineCodeTests {
-    private func code(_ bytes: [UInt8], is32Bit: Bool = false, at address: UInt64 = 0x1000) -> MachineCode {
-        var code = MachineCode(is32Bit: is32Bit)
-        bytes.withUnsafeBytes { code.search($0, at: address) }
-        return code
+@Suite struct SyscallGadgetsTests {
+    private func gadgets(_ bytes: [UInt8], is32Bit: Bool = false, at address: UInt64 = 0x1000) -> SyscallGadgets {
+        var gadgets = SyscallGadgets(is32Bit: is32Bit)
+        bytes.withUnsafeBytes { gadgets.search($0, at: address) }
+        return gadgets
     }
 
     @Test func `64-bit instructions are found with the bytes that show them`() {
-        let found = code([0x90, 0x0f, 0x05, 0x90, 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0xc3])
+        let found = gadgets([
+            0x90, 0x0f, 0x05, 0x90, 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0xc3,
+        ])
         #expect(found.isComplete && found.skipped == 0)
-        #expect(found.call == MachineCode.Site(address: 0x100e, bytes: [0x0f, 0x05, 0xc3]))
+        #expect(found.call == SyscallGadgets.Gadget(address: 0x100e, bytes: [0x0f, 0x05, 0xc3]))
         #expect(found.sigreturn?.address == 0x1004)
         #expect(found.sigreturn?.bytes == [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05])
     }
 
     @Test func `a call without a way back is better than none`() {
-        let found = code([0x90, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0x90])
+        let found = gadgets([0x90, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0x90])
         #expect(found.call?.address == 0x1001 && !found.returns && found.sigreturn == nil && !found.isComplete)
-        #expect(code([0x0f, 0x04, 0x05, 0xcd, 0x80, 0xc3]).call == nil)
+        #expect(gadgets([0x0f, 0x04, 0x05, 0xcd, 0x80, 0xc3]).call == nil)
     }
 
     @Test func `the 32-bit vDSO takes three words off the stack on its way back`() {
         let vdso: [UInt8] = [0x0f, 0x34, 0xcd, 0x80, 0x5d, 0x5a, 0x59, 0xc3, 0xb8, 0xad, 0, 0, 0, 0xcd, 0x80]
-        let found = code(vdso, is32Bit: true)
+        let found = gadgets(vdso, is32Bit: true)
         #expect(found.isComplete && found.skipped == 3)
         #expect(found.call?.address == 0x1002)
         #expect(found.sigreturn?.address == 0x1008)
-        #expect(code([0xcd, 0x80, 0xc3], is32Bit: true).skipped == 0)
+        #expect(gadgets([0xcd, 0x80, 0xc3], is32Bit: true).skipped == 0)
     }
 
     /// A search goes on where it ended, and what was found first stays.
     @Test func `what is found in two pieces is one code`() {
-        var code = code([0x0f, 0x05, 0xc3])
+        var gadgets = gadgets([0x0f, 0x05, 0xc3])
         let more: [UInt8] = [0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3]
-        more.withUnsafeBytes { code.search($0, at: 0x9000) }
-        #expect(code.isComplete && code.call?.address == 0x1000)
+        more.withUnsafeBytes { gadgets.search($0, at: 0x9000) }
+        #expect(gadgets.isComplete && gadgets.call?.address == 0x1000)
     }
 }
 

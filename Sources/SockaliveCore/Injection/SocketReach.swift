@@ -83,7 +83,7 @@ final class LocalReach {
     let rights: OwnRights
     /// The processes as discovery holds them.
     let handles: [Int32: ProcessHandle]
-    private var codeByProcess: [Int32: MachineCode] = [:]
+    private var gadgetsByProcess: [Int32: SyscallGadgets] = [:]
 
     convenience init(procfs: ProcFS, method: Method, handles: [Int32: ProcessHandle]) {
         self.init(procfs: procfs, method: method, handles: handles, rights: OwnRights(procfs: procfs))
@@ -132,14 +132,14 @@ final class LocalReach {
     private func runByPtrace<Treatment: SocketTreatment>(
         _ treatment: Treatment, _ identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> Reached<Treatment.Outcome> {
-        let known = codeByProcess[holder.pid]
+        let known = gadgetsByProcess[holder.pid]
         let inspector = TargetInspector(procfs: procfs, holder: holder, inode: identity.inode, rights: rights)
         do {
             let target = try inspector.target(known: known)
-            codeByProcess[holder.pid] = target.code
+            gadgetsByProcess[holder.pid] = target.gadgets
             return try runByPtrace(target, treatment, identity)
-        } catch let refusal as RemoteSocket.Refusal where known != nil && refusal.mayBeOfOldCode {
-            codeByProcess[holder.pid] = nil
+        } catch let refusal as RemoteSocket.Refusal where known != nil && refusal.mayBeOfOldGadgets {
+            gadgetsByProcess[holder.pid] = nil
             return try runByPtrace(treatment, identity, holder)
         }
     }
@@ -180,7 +180,7 @@ extension SocketFailure {
 
 extension RemoteSocket.Refusal {
     /// Before anything was called in the target.
-    fileprivate var mayBeOfOldCode: Bool {
+    fileprivate var mayBeOfOldGadgets: Bool {
         stage == .prepare || stage == .unsupported
     }
 }

@@ -25,7 +25,7 @@ extension HeldThread {
         } catch {
             try recover(from: error)
         }
-        return try tracee.registers().result(is32Bit: target.code.is32Bit)
+        return try tracee.registers().result(is32Bit: target.gadgets.is32Bit)
     }
 
     private func runToSystemCall() throws(Errno) {
@@ -36,7 +36,7 @@ extension HeldThread {
     /// The thread stands at the entry of a system call. Is it the one that was asked for? Its code and its stack lie
     /// in memory that others write. The number and the arguments are in registers by now, which nobody else reaches.
     private func confirmEntry(of wanted: Registers) throws(Errno) {
-        guard try !tracee.registers().isEntry(of: wanted, is32Bit: target.code.is32Bit) else { return }
+        guard try !tracee.registers().isEntry(of: wanted, is32Bit: target.gadgets.is32Bit) else { return }
         try tracee.skipCall()
         try endForTampering()
     }

@@ -64,10 +64,10 @@ extension HeldThread {
 
     /// Where the target can return through a frame.
     private func readFloating() throws(Errno) {
-        if target.code.isComplete && !target.status.hasShadowStack {
+        if target.gadgets.isComplete && !target.status.hasShadowStack {
             let bytes = scratch.bytes(from: ScratchArea.floating, count: FloatingState.capacity)
             do {
-                floating = try FloatingState(of: tracee, is32Bit: target.code.is32Bit, into: bytes)
+                floating = try FloatingState(of: tracee, is32Bit: target.gadgets.is32Bit, into: bytes)
             } catch {
                 // This processor or kernel has no such area, or a larger one: the plain way serves.
                 if tracee.state != .same { throw error }
@@ -94,13 +94,13 @@ extension HeldThread {
         let frame = SignalFrame(
             registers: registers, mask: mask,
             floating: scratch.address(of: ScratchArea.floating + (floating?.span.lowerBound ?? 0)))
-        frame.write(to: scratch.bytes(from: part, count: SignalFrame.room), for: target.code)
+        frame.write(to: scratch.bytes(from: part, count: SignalFrame.room), for: target.gadgets)
     }
 
     func registers(for call: RemoteSyscall, stack: UInt64, array: UInt64?) -> Registers {
         var registers = found
         registers.prepare(
-            call, at: target.code.call?.address ?? 0, is32Bit: target.code.is32Bit, stack: stack, array: array)
+            call, at: target.gadgets.call?.address ?? 0, is32Bit: target.gadgets.is32Bit, stack: stack, array: array)
         return registers
     }
 

@@ -50,7 +50,7 @@ extension RemoteTarget {
 
     /// Below the thread's own stack pointer, if the memory there is certainly its own and large enough. Pure.
     func stackAddress(below registers: Registers, size: Int) -> UInt64? {
-        let is32Bit = code.is32Bit
+        let is32Bit = gadgets.is32Bit
         let top = registers.freeStack(is32Bit: is32Bit)
         let thread = registers.threadPointer(is32Bit: is32Bit)
         guard let stack = stacks.first(where: { $0.span.lowerBound < top && top <= $0.span.upperBound }) else {

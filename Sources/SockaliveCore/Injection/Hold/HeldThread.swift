@@ -124,12 +124,12 @@ final class HeldThread {
         isFilterSuspended = isSuspended && status.seccomp != 0
         // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
         tracee.isGuarded = isFilterSuspended || !isCovered
-        guard found.isSupported(is32Bit: target.code.is32Bit), try !tracee.dispatchesSystemCalls() else {
+        guard found.isSupported(is32Bit: target.gadgets.is32Bit), try !tracee.dispatchesSystemCalls() else {
             stage = .unsupported
             throw .notSupported
         }
         stage = .prepare
-        guard let call = target.code.call, try stands(call), try stands(target.code.sigreturn) else {
+        guard let call = target.gadgets.call, try isIntact(call), try isIntact(target.gadgets.sigreturn) else {
             throw .execFormatError
         }
         mask = try tracee.signalMask()
@@ -148,9 +148,9 @@ final class HeldThread {
     }
 
     /// Do the bytes that were found still stand there?
-    private func stands(_ site: MachineCode.Site?) throws(Errno) -> Bool {
-        guard let site else { return true }
-        return try bytes(at: site.address, count: site.bytes.count) == site.bytes
+    private func isIntact(_ gadget: SyscallGadgets.Gadget?) throws(Errno) -> Bool {
+        guard let gadget else { return true }
+        return try bytes(at: gadget.address, count: gadget.bytes.count) == gadget.bytes
     }
 
     /// Of the target's memory; nil where it is not readable.

@@ -18,11 +18,11 @@ struct SignalFrame {
     private static let noSuchMode: UInt8 = 4
 
     /// - Parameter bytes: ``room`` of them.
-    func write(to bytes: UnsafeMutableRawBufferPointer, for code: MachineCode) {
-        let back = code.sigreturn?.address ?? 0
+    func write(to bytes: UnsafeMutableRawBufferPointer, for gadgets: SyscallGadgets) {
+        let back = gadgets.sigreturn?.address ?? 0
         bytes.initializeMemory(as: UInt8.self, repeating: 0)
-        if code.is32Bit {
-            let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[(Int(code.skipped) * 4)...])
+        if gadgets.is32Bit {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[(Int(gadgets.skipped) * 4)...])
             words32(back).withUnsafeBytes { rest.copyMemory(from: $0) }
         } else {
             words64(back).withUnsafeBytes { bytes.copyMemory(from: $0) }

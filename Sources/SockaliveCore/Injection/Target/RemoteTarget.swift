@@ -6,7 +6,7 @@ struct RemoteTarget {
     let holder: SocketHolder
     let inode: UInt64
     let tid: Int32
-    let code: MachineCode
+    let gadgets: SyscallGadgets
     let status: ProcessStatus
     let stacks: [MemoryMap.Stack]
     let spareDescriptor: Int32

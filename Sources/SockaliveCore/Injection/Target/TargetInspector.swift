@@ -21,7 +21,7 @@ struct TargetInspector {
 
     /// - Parameter known: the code of this process, where it was found before.
     /// - Throws: ``RemoteSocket/Refusal``.
-    func target(known: MachineCode?) throws(RemoteSocket.Refusal) -> RemoteTarget {
+    func target(known: SyscallGadgets?) throws(RemoteSocket.Refusal) -> RemoteTarget {
         let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
         // Any thread first, for its view of the memory: the main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
@@ -36,9 +36,10 @@ struct TargetInspector {
             // Known before anybody is stopped; looked at again while the thread stands.
             throw RemoteSocket.Refusal(stage: .seccomp, errno: .notPermitted)
         }
-        let code = if let known { known } else { try findCode(thread: thread, map) }
+        let gadgets = if let known { known } else { try findGadgets(thread: thread, map) }
         return RemoteTarget(
-            procfs: procfs, holder: holder, inode: inode, tid: tid, code: code, status: status, stacks: map.stacks,
+            procfs: procfs, holder: holder, inode: inode, tid: tid, gadgets: gadgets, status: status,
+            stacks: map.stacks,
             spareDescriptor: spareDescriptor(thread, status.descriptorTableSize), rights: rights)
     }
 
@@ -65,31 +66,31 @@ struct TargetInspector {
         }
     }
 
-    private func findCode(thread: String, _ map: MemoryMap) throws(RemoteSocket.Refusal) -> MachineCode {
+    private func findGadgets(thread: String, _ map: MemoryMap) throws(RemoteSocket.Refusal) -> SyscallGadgets {
         let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
         let program = TargetFacts.Program(header: header)
         guard program == .amd64 || program == .i386 else {
             throw RemoteSocket.Refusal(stage: .unsupported, errno: .notSupported)
         }
         let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
-        var code = MachineCode(is32Bit: program == .i386)
+        var gadgets = SyscallGadgets(is32Bit: program == .i386)
         var budget = Self.mostCode
         // From the top: the vDSO, the loader and libc lie there, and are smaller than the program.
-        for span in map.code.reversed() where !code.isComplete {
-            try preparing { try search(span, of: memory, &code, &budget) }
+        for span in map.code.reversed() where !gadgets.isComplete {
+            try preparing { try search(span, of: memory, &gadgets, &budget) }
         }
-        guard code.call != nil else {
+        guard gadgets.call != nil else {
             throw RemoteSocket.Refusal(stage: .prepare, errno: .execFormatError)
         }
-        return code
+        return gadgets
     }
 
     private func search(
-        _ span: Range<UInt64>, of memory: TargetMemory, _ code: inout MachineCode, _ budget: inout Int
+        _ span: Range<UInt64>, of memory: TargetMemory, _ gadgets: inout SyscallGadgets, _ budget: inout Int
     ) throws {
         try withUnsafeTemporaryAllocation(byteCount: Self.chunkSize, alignment: 16) { chunk in
             var start = span.lowerBound
-            while start < span.upperBound, budget > 0, !code.isComplete {
+            while start < span.upperBound, budget > 0, !gadgets.isComplete {
                 let size = Int(min(UInt64(chunk.count), span.upperBound - start))
                 let got: Int
                 do {
@@ -97,7 +98,7 @@ struct TargetInspector {
                 } catch Errno.badAddress {
                     return  // unmapped since
                 }
-                code.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
+                gadgets.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
                 guard size == chunk.count else { return }
                 budget -= size
                 start += UInt64(size - Self.chunkOverlap)

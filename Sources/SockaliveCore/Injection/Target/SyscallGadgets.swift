@@ -1,22 +1,22 @@
 import Glibc
 
 /// Instructions in a target's own code that a remote call borrows.
-struct MachineCode: Equatable {
+struct SyscallGadgets: Equatable {
     /// Where they stand, and which bytes: they are looked at again while the target is held.
-    struct Site: Equatable {
+    struct Gadget: Equatable {
         let address: UInt64
         let bytes: [UInt8]
     }
 
     let is32Bit: Bool
     /// The system call instruction; nil: not found.
-    private(set) var call: Site?
-    /// The call's site goes on to a `ret`.
+    private(set) var call: Gadget?
+    /// The call's gadget goes on to a `ret`.
     private(set) var returns = false
     /// Words that the way to the `ret` takes off the stack.
     private(set) var skipped: UInt32 = 0
     /// Loads the number of rt_sigreturn and calls it; nil: not found.
-    private(set) var sigreturn: Site?
+    private(set) var sigreturn: Gadget?
 
     init(is32Bit: Bool) {
         self.is32Bit = is32Bit
@@ -33,13 +33,13 @@ struct MachineCode: Equatable {
             start = found + 1
             let way = ways.first { bytes.holds(instruction + $0.rest, at: found) }
             if let way, !returns {
-                call = Site(address: address + UInt64(found), bytes: instruction + way.rest)
+                call = Gadget(address: address + UInt64(found), bytes: instruction + way.rest)
                 (returns, skipped) = (true, way.skipped)
             }
-            call = call ?? Site(address: address + UInt64(found), bytes: instruction)
+            call = call ?? Gadget(address: address + UInt64(found), bytes: instruction)
             let load = loads.first { bytes.holds($0, at: found - $0.count) }
             if let load, sigreturn == nil {
-                sigreturn = Site(address: address + UInt64(found - load.count), bytes: load + instruction)
+                sigreturn = Gadget(address: address + UInt64(found - load.count), bytes: load + instruction)
             }
         }
     }
