@@ -200,7 +200,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     private func frame(is32Bit: Bool) -> [UInt8] {
         var registers = registers(call: -1, result: 0x77, at: 0x6000)
         (registers.user.cs, registers.user.ss, registers.user.rsp) = (0x33, 0x2b, 0x8080)
-        let frame = SignalFrame(registers: registers, mask: 0x1122_3344_5566_7788, floating: 0x9000)
+        let frame = SignalFrame(registers: registers, mask: 0x1122_3344_5566_7788, xsave: 0x9000)
         var bytes = [UInt8](repeating: 0xff, count: SignalFrame.room)
         bytes.withUnsafeMutableBytes { frame.write(to: $0, for: gadgets(is32Bit: is32Bit)) }
         return bytes

@@ -11,10 +11,10 @@ extension HeldThread {
     /// would run on as found.
     func installRecoveryFrames() throws(Errno) {
         let interrupted = try prepareRestart()
-        try readFloating()
+        try readXSaveArea()
         isChanged = true
         try placeScratchArea()
-        let returns = floating != nil
+        let returns = xsave != nil
         mayChain =
             returns && !tracee.isGuarded && (target.status.ownNumber ?? 0) > 0 && !interrupted.usesRestartBlock
         isCrashSafe =
@@ -63,17 +63,17 @@ extension HeldThread {
     }
 
     /// Where the target can return through a frame.
-    private func readFloating() throws(Errno) {
+    private func readXSaveArea() throws(Errno) {
         if target.gadgets.isComplete && !target.status.hasShadowStack {
-            let bytes = scratch.bytes(from: ScratchArea.floating, count: FloatingState.capacity)
+            let bytes = scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity)
             do {
-                floating = try FloatingState(of: tracee, is32Bit: target.gadgets.is32Bit, into: bytes)
+                xsave = try XSaveArea(of: tracee, is32Bit: target.gadgets.is32Bit, into: bytes)
             } catch {
                 // This processor or kernel has no such area, or a larger one: the plain way serves.
                 if tracee.state != .same { throw error }
             }
         }
-        scratch.size = ScratchArea.floating + (floating?.span.upperBound ?? 0)
+        scratch.size = ScratchArea.xsave + (xsave?.span.upperBound ?? 0)
     }
 
     /// Makes the close frame close this descriptor.
@@ -93,7 +93,7 @@ extension HeldThread {
     func frame(_ registers: Registers, mask: UInt64, at part: Int) {
         let frame = SignalFrame(
             registers: registers, mask: mask,
-            floating: scratch.address(of: ScratchArea.floating + (floating?.span.lowerBound ?? 0)))
+            xsave: scratch.address(of: ScratchArea.xsave + (xsave?.span.lowerBound ?? 0)))
         frame.write(to: scratch.bytes(from: part, count: SignalFrame.room), for: target.gadgets)
     }
 
@@ -112,8 +112,8 @@ extension HeldThread {
         if !tracee.isInSignalHandling { try tracee.interrupt(isStopped: true) }
         if hasChained {
             // rt_sigreturn has loaded it already; the kernel's own way is the surer one.
-            try floating?.restore(
-                to: tracee, from: scratch.bytes(from: ScratchArea.floating, count: FloatingState.capacity))
+            try xsave?.restore(
+                to: tracee, from: scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity))
         }
         try tracee.setSignalMask(mask)
         // Until here the recovery frames serve; from here on the kernel itself takes the interrupted call up again.

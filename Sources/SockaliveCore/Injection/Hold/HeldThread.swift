@@ -27,8 +27,8 @@ final class HeldThread {
     /// The thread's blocked signals.
     var mask: UInt64 = 0
     let scratch = ScratchArea()
-    /// The target's floating state lies in the scratch area; nil: it could not be read.
-    var floating: FloatingState?
+    /// The target's XSAVE area lies in the scratch area; nil: it could not be read.
+    var xsave: XSaveArea?
     /// From now on the thread's registers, mask or memory may differ from what was found.
     var isChanged = false
     /// The thread may run along several calls without being looked at.
@@ -60,7 +60,7 @@ final class HeldThread {
 
     /// - Throws: ``RemoteSocket/Refusal``; then nothing is held.
     func attach() throws(RemoteSocket.Refusal) {
-        _ = FloatingState.featureEnds
+        _ = XSaveArea.featureEnds
         do {
             try prepare()
             stage = .call

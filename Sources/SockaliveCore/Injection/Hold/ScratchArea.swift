@@ -34,8 +34,8 @@ final class ScratchArea {
     static let close = chain(mostCalls)
     /// The frame that loads what was found.
     static let restore = close + SignalFrame.room
-    static let floating = (restore + SignalFrame.room + 63) & ~63
-    private static let capacity = floating + FloatingState.capacity
+    static let xsave = (restore + SignalFrame.room + 63) & ~63
+    private static let capacity = xsave + XSaveArea.capacity
     private static let wordsSize = RemoteSyscall.wordCount * MemoryLayout<UInt32>.size
 
     /// What is put there.
@@ -43,7 +43,7 @@ final class ScratchArea {
     /// What lay there.
     let saved: UnsafeMutableRawBufferPointer
     /// How much of it is used.
-    var size = ScratchArea.floating
+    var size = ScratchArea.xsave
     /// Where it lies in the target; nil: nowhere yet.
     var address: UInt64?
     /// Of the mapping that was made for it; nil: it lies on a stack.

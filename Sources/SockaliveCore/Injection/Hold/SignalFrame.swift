@@ -1,4 +1,4 @@
-/// A signal frame from which rt_sigreturn loads registers, signal mask and floating state (asm/ucontext.h,
+/// A signal frame from which rt_sigreturn loads registers, signal mask and XSAVE area (asm/ucontext.h,
 /// arch/x86/include/asm/sigframe.h), with the address of an rt_sigreturn sequence in front. Pure.
 ///
 /// A call whose stack pointer is the frame's address falls into it when its `ret` is reached.
@@ -9,8 +9,8 @@ struct SignalFrame {
     let registers: Registers
     /// Blocked signals: bit n - 1 is signal n.
     let mask: UInt64
-    /// Where the floating state lies in the target.
-    let floating: UInt64
+    /// Where the XSAVE area lies in the target.
+    let xsave: UInt64
 
     /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS; the last two are not known to i386.
     private static let flags: (bits64: UInt64, bits32: UInt32) = (7, 1)
@@ -38,7 +38,7 @@ struct SignalFrame {
             user.r8, user.r9, user.r10, user.r11, user.r12, user.r13, user.r14, user.r15,
             user.rdi, user.rsi, user.rbp, user.rbx, user.rdx, user.rax, user.rcx, user.rsp, user.rip, user.eflags,
             segments, 0, 0, 0, 0,  // cs, gs, fs, ss; error, trap, old mask, cr2
-            floating, 0, 0, 0, 0, 0, 0, 0, 0, mask,
+            xsave, 0, 0, 0, 0, 0, 0, 0, 0, mask,
         ]
     }
 
@@ -53,6 +53,6 @@ struct SignalFrame {
             low(user.rdi), low(user.rsi), low(user.rbp), low(user.rsp), low(user.rbx), low(user.rdx), low(user.rcx),
             low(user.rax), 0, 0, low(user.rip), segment(user.cs), low(user.eflags), 0, segment(user.ss),
         ]
-        return head + context + [low(floating), 0, 0, low(mask), low(mask >> 32)]
+        return head + context + [low(xsave), 0, 0, low(mask), low(mask >> 32)]
     }
 }

@@ -6,7 +6,7 @@ import SystemPackage
 ///
 /// They are kept in memory of ``capacity`` bytes, aligned to 64: the XSAVE area, and in front of it room for the
 /// old 387 layout of a 32-bit frame.
-struct FloatingState {
+struct XSaveArea {
     /// Of the bytes, what a frame points to.
     let span: Range<Int>
     /// Of the XSAVE area, what ptrace gave, and takes back.
@@ -44,7 +44,7 @@ struct FloatingState {
         guard size <= whole else { throw .overflow }
         let end = Self.area + size + MemoryLayout<UInt32>.size
         span = (is32Bit ? Self.area - Self.oldLayout : Self.area)..<end
-        Self.mark(area, features: features, size: size, extendedSize: span.count)
+        Self.writeSoftwareBytes(area, features: features, size: size, extendedSize: span.count)
         if is32Bit { try Self.readOldLayout(of: tracee, bytes) }
     }
 
@@ -63,7 +63,9 @@ struct FloatingState {
 
     /// struct _fpx_sw_bytes. A size beyond what the thread was granted, or a missing second magic word, and all but
     /// the FXSAVE part is dropped: the upper halves of the vector registers (check_xstate_in_sigframe).
-    private static func mark(_ area: UnsafeMutableRawBufferPointer, features: UInt64, size: Int, extendedSize: Int) {
+    private static func writeSoftwareBytes(
+        _ area: UnsafeMutableRawBufferPointer, features: UInt64, size: Int, extendedSize: Int
+    ) {
         let words: [UInt32] = [
             magic.first, UInt32(extendedSize), UInt32(truncatingIfNeeded: features),
             UInt32(truncatingIfNeeded: features >> 32), UInt32(size), 0, 0, 0, 0, 0, 0, 0,
