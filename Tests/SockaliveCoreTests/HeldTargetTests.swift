@@ -215,8 +215,8 @@ extension BidirectionalCollection<UInt8> {
             }
             #expect(moved.isComplete && moved != found)
             let target = try sleeper.inspector.target(known: moved)
-            let refusal = #expect(throws: RemoteSocket.Refusal.self) { try enabled(target) }
-            #expect(refusal?.errno.rawValue == ENOEXEC)
+            let attachError = #expect(throws: RemoteSocket.AttachError.self) { try enabled(target) }
+            #expect(attachError?.errno.rawValue == ENOEXEC)
             #expect(sleeper.sleepsOn)
             #expect(try enabled(try sleeper.inspector.target(known: nil)) == 0)
         }

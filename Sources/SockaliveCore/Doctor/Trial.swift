@@ -62,7 +62,7 @@ struct Trial {
             let paused = try apply(KeepaliveTreatment(request: request, isDryRun: false), to: socket, holder, method)
             guard let found = target.keepalive(), found == wanted else { return .failed(Self.notReadBack) }
             return .worked(found, pausedMicroseconds: paused)
-        } catch let refusal as RemoteSocket.Refusal where refusal.stage == .seccomp && ownSeccomp != 0 {
+        } catch let attachError as RemoteSocket.AttachError where attachError.reason == .seccomp && ownSeccomp != 0 {
             return .filtered
         } catch let failure as SocketFailure {
             return .failed(failure)

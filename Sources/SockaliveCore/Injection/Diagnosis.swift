@@ -8,7 +8,7 @@ struct Diagnosis {
 
     func failure(for error: any Error, holder: SocketHolder) -> SocketFailure {
         switch error {
-        case let refusal as RemoteSocket.Refusal: failure(for: refusal, holder: holder)
+        case let attachError as RemoteSocket.AttachError: failure(for: attachError, holder: holder)
         case let error as Errno: failure(for: error, holder: holder)
         default: SocketFailure(.other, .ioError, "\(error)")
         }
@@ -46,10 +46,10 @@ struct Diagnosis {
         }
     }
 
-    private func failure(for refusal: RemoteSocket.Refusal, holder: SocketHolder) -> SocketFailure {
-        let error = refusal.errno
+    private func failure(for attachError: RemoteSocket.AttachError, holder: SocketHolder) -> SocketFailure {
+        let error = attachError.errno
         let pid = holder.pid
-        switch refusal.stage {
+        switch attachError.reason {
         case .unsupported:
             return SocketFailure(
                 .unsupported, error, "ptrace injection into PID \(pid) is not possible: \(unsupportedReason)",

@@ -5,10 +5,10 @@ import SystemPackage
 /// ptrace(2), and getsockopt and setsockopt are called by it. Release is certain: at the latest when
 /// the value goes away.
 struct RemoteSocket: ~Copyable, SocketOptions {
-    /// How far it came.
+    /// The step that failed.
     ///
     /// The numbers are those of ``WorkerReply``.
-    enum Stage: Int64 {
+    enum Reason: Int64 {
         /// This architecture, or this kind of target (x32, an odd code segment).
         case unsupported
         /// No thread to hold: ESRCH gone or zombie, EBUSY in state D.
@@ -34,15 +34,15 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     }
 
     /// Why a process could not be held, or a remote call not made.
-    struct Refusal: Error, Equatable {
-        let stage: Stage
+    struct AttachError: Error, Equatable {
+        let reason: Reason
         let errno: Errno
     }
 
     private let thread: HeldThread
 
-    /// - Throws: ``Refusal``; its stage is `descriptor` where another file stands under the number by now.
-    init(_ target: RemoteTarget) throws(Refusal) {
+    /// - Throws: ``AttachError``; its reason is `descriptor` where another file stands under the number by now.
+    init(_ target: RemoteTarget) throws(AttachError) {
         thread = HeldThread(target)
         try thread.attach()
     }
@@ -52,8 +52,8 @@ struct RemoteSocket: ~Copyable, SocketOptions {
 
     /// Lets the thread go on; answers for how long it stood still, in microseconds.
     ///
-    /// - Throws: ``Refusal`` where what was found could not be put back; the target goes on by itself.
-    consuming func release() throws(Refusal) -> Int {
+    /// - Throws: ``AttachError`` where what was found could not be put back; the target goes on by itself.
+    consuming func release() throws(AttachError) -> Int {
         let (seconds, attoseconds) = try ending { () throws(Errno) in try thread.detach() }.components
         return Int(seconds) * 1_000_000 + Int((attoseconds + 500_000_000_000) / 1_000_000_000_000)
     }
@@ -100,18 +100,18 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     }
 
     /// - Returns: how many bytes of the value count.
-    /// - Throws: the call's own `Errno`, or ``Refusal`` where it did not come to its end.
+    /// - Throws: the call's own `Errno`, or ``AttachError`` where it did not come to its end.
     private func make(_ option: OptionCall, _ value: UnsafeMutableRawBufferPointer) throws -> Int {
         var length = UInt32(value.count)
         _ = try ending { () throws(Errno) in try thread.make(option, value, length: &length) }.get()
         return Int(length)
     }
 
-    private func ending<Value>(_ body: () throws(Errno) -> Value) throws(Refusal) -> Value {
+    private func ending<Value>(_ body: () throws(Errno) -> Value) throws(AttachError) -> Value {
         do {
             return try body()
         } catch {
-            throw thread.refusal(for: error)
+            throw thread.attachError(for: error)
         }
     }
 }

@@ -5,7 +5,7 @@ import SystemPackage
 /// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
 protocol SocketTreatment {
     associatedtype Outcome
-    /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/Refusal``.
+    /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/AttachError``.
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome
 }
 
@@ -138,7 +138,7 @@ final class LocalReach {
             let target = try inspector.target(known: known)
             gadgetsByProcess[holder.pid] = target.gadgets
             return try runByPtrace(target, treatment, identity)
-        } catch let refusal as RemoteSocket.Refusal where known != nil && refusal.mayBeOfOldGadgets {
+        } catch let attachError as RemoteSocket.AttachError where known != nil && attachError.mayBeOfOldGadgets {
             gadgetsByProcess[holder.pid] = nil
             return try runByPtrace(treatment, identity, holder)
         }
@@ -178,10 +178,10 @@ extension SocketFailure {
     }
 }
 
-extension RemoteSocket.Refusal {
+extension RemoteSocket.AttachError {
     /// Before anything was called in the target.
     fileprivate var mayBeOfOldGadgets: Bool {
-        stage == .prepare || stage == .unsupported
+        reason == .prepare || reason == .unsupported
     }
 }
 

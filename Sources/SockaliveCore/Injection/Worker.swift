@@ -90,12 +90,12 @@ final class Worker {
             _ = try ask(.open(holder, identity), holder)
         } catch let error as Errno where error.isPermission {
             throw OutOfReach()
-        } catch let refusal as RemoteSocket.Refusal where refusal.errno.isPermission {
+        } catch let attachError as RemoteSocket.AttachError where attachError.errno.isPermission {
             throw OutOfReach()
         }
     }
 
-    /// - Throws: what the worker met: `Errno`, ``RemoteSocket/Refusal``, ``SocketFailure``.
+    /// - Throws: what the worker met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
     fileprivate func ask(_ request: WorkerRequest, _ holder: SocketHolder) throws -> WorkerReply {
         guard isWell, channel.send(request.message), let reply = channel.receiveReply(within: Self.patience) else {
             if isWell { end() }
@@ -103,7 +103,7 @@ final class Worker {
         }
         switch reply {
         case .failed(let error): throw error
-        case .refused(let refusal): throw refusal
+        case .refused(let attachError): throw attachError
         case .otherTable: throw SocketFailure.otherTable(holder)
         default: return reply
         }

@@ -104,7 +104,7 @@ enum WorkerReply: Equatable {
     /// It has its user's rights, or a socket is open.
     case done
     case failed(Errno)
-    case refused(RemoteSocket.Refusal)
+    case refused(RemoteSocket.AttachError)
     /// The descriptor is in a table that cannot be reached here.
     case otherTable
     case value([UInt8])
@@ -116,7 +116,8 @@ enum WorkerReply: Equatable {
         switch self {
         case .done: WorkerMessage([0])
         case .failed(let error): WorkerMessage([1, Int64(error.rawValue)])
-        case .refused(let refusal): WorkerMessage([2, refusal.stage.rawValue, Int64(refusal.errno.rawValue)])
+        case .refused(let attachError):
+            WorkerMessage([2, attachError.reason.rawValue, Int64(attachError.errno.rawValue)])
         case .otherTable: WorkerMessage([3])
         case .value(let bytes): WorkerMessage([4], value: bytes)
         case .exchanged(let options):
@@ -136,10 +137,10 @@ enum WorkerReply: Equatable {
             guard let error = errno(1) else { return nil }
             self = .failed(error)
         case 2:
-            guard let stage = message.word(1, Int64.self).flatMap(RemoteSocket.Stage.init(rawValue:)),
+            guard let reason = message.word(1, Int64.self).flatMap(RemoteSocket.Reason.init(rawValue:)),
                 let error = errno(2)
             else { return nil }
-            self = .refused(RemoteSocket.Refusal(stage: stage, errno: error))
+            self = .refused(RemoteSocket.AttachError(reason: reason, errno: error))
         case 3: self = .otherTable
         case 4: self = .value(message.value)
         case 5:

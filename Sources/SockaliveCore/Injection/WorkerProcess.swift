@@ -86,7 +86,7 @@ private struct Serving: SocketTreatment {
 extension WorkerReply {
     fileprivate init(_ error: any Error) {
         switch error {
-        case let refusal as RemoteSocket.Refusal: self = .refused(refusal)
+        case let attachError as RemoteSocket.AttachError: self = .refused(attachError)
         case is SocketFailure: self = .otherTable
         default: self = .failed(error as? Errno ?? .ioError)
         }

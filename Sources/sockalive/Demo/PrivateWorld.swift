@@ -44,12 +44,12 @@ enum PrivateWorld {
             try write("0 \(user) 1", to: "/proc/self/uid_map")
             try write("0 \(group) 1", to: "/proc/self/gid_map")
         } catch {
-            throw refusal(error)
+            throw failure(for: error)
         }
     }
 
     /// One line that says what refused, and the remedy that this machine's settings suggest.
-    private static func refusal(_ error: any Error) -> DemoFailure {
+    private static func failure(for error: any Error) -> DemoFailure {
         guard geteuid() != 0 else {
             return DemoFailure(
                 "this root may not make namespaces (\(error)): CAP_SYS_ADMIN is missing, as in a container; "

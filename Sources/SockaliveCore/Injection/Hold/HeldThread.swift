@@ -41,8 +41,8 @@ final class HeldThread {
     private(set) var isFilterSuspended = false
     /// The number to call on: the target's own, or a duplicate that no other thread knows.
     var descriptor: Int32
-    /// How far it came.
-    private(set) var stage = RemoteSocket.Stage.seize
+    /// The step that failed.
+    private(set) var reason = RemoteSocket.Reason.seize
     private var isSeized = false
 
     /// Longer than any thread takes to reach its next stop, unless it sleeps uninterruptibly.
@@ -58,40 +58,40 @@ final class HeldThread {
         _ = try? detach()
     }
 
-    /// - Throws: ``RemoteSocket/Refusal``; then nothing is held.
-    func attach() throws(RemoteSocket.Refusal) {
+    /// - Throws: ``RemoteSocket/AttachError``; then nothing is held.
+    func attach() throws(RemoteSocket.AttachError) {
         _ = XSaveArea.featureEnds
         do {
             try prepare()
-            stage = .call
+            reason = .call
         } catch {
-            let refusal = refusal(for: error)
+            let attachError = attachError(for: error)
             // Why it could not be held is what the caller asks; that it could not be put back either, what follows.
             _ = try? detach()
-            throw refusal
+            throw attachError
         }
     }
 
     /// What an error of a request means by now.
-    func refusal(for error: Errno) -> RemoteSocket.Refusal {
+    func attachError(for error: Errno) -> RemoteSocket.AttachError {
         switch tracee.state {
-        case .replaced: RemoteSocket.Refusal(stage: .replaced, errno: .noSuchProcess)
-        case .gone: RemoteSocket.Refusal(stage: .gone, errno: .noSuchProcess)
-        case .same where stage == .call:
-            RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : .call, errno: .ioError)
-        case .same: RemoteSocket.Refusal(stage: error == .noSuchProcess ? .gone : stage, errno: error)
+        case .replaced: RemoteSocket.AttachError(reason: .replaced, errno: .noSuchProcess)
+        case .gone: RemoteSocket.AttachError(reason: .gone, errno: .noSuchProcess)
+        case .same where reason == .call:
+            RemoteSocket.AttachError(reason: error == .noSuchProcess ? .gone : .call, errno: .ioError)
+        case .same: RemoteSocket.AttachError(reason: error == .noSuchProcess ? .gone : reason, errno: error)
         }
     }
 
     private func prepare() throws(Errno) {
         // Killed from here on, before the recovery frames: the kernel detaches, and the thread runs on as it was.
-        stage = .seize
+        reason = .seize
         try seize()
-        stage = .stop
+        reason = .stop
         try tracee.interrupt(isStopped: false)
         try inspect()
         try installRecoveryFrames()
-        stage = .descriptor
+        reason = .descriptor
         try chooseDescriptor()
     }
 
@@ -111,24 +111,24 @@ final class HeldThread {
     /// `/proc` is asked by number. The thread's registers, read afterwards by ptrace(2), show that the thread which
     /// stopped stands there still, so the number was its own all the time.
     private func inspect() throws(Errno) {
-        stage = .seccomp
+        reason = .seccomp
         let isSuspended = try suspendsSeccomp()
-        stage = .prepare
+        reason = .prepare
         let thread = "\(target.holder.pid)/task/\(tracee.tid)"
         openMemory = try TargetMemory(procfs: target.procfs, thread: thread, isWritten: true)
         let status = try target.status(of: thread)
         let isCovered = target.rights.areCovered(by: status, thread, target.procfs)
         found = try tracee.registers()
-        stage = .seccomp
+        reason = .seccomp
         guard isSuspended || (status.seccomp == 0 && !target.mayBeFilteredMeanwhile) else { throw .notPermitted }
         isFilterSuspended = isSuspended && status.seccomp != 0
         // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
         tracee.isGuarded = isFilterSuspended || !isCovered
         guard found.isSupported(is32Bit: target.gadgets.is32Bit), try !tracee.dispatchesSystemCalls() else {
-            stage = .unsupported
+            reason = .unsupported
             throw .notSupported
         }
-        stage = .prepare
+        reason = .prepare
         guard let call = target.gadgets.call, try isIntact(call), try isIntact(target.gadgets.sigreturn) else {
             throw .execFormatError
         }
@@ -217,11 +217,11 @@ final class HeldThread {
 
     /// A call that was not ours came in its place: it was not made, and nothing more is called.
     func endForTampering() throws(Errno) -> Never {
-        stage = .tampered
+        reason = .tampered
         throw .canceled
     }
 
-    var isTampered: Bool { stage == .tampered }
+    var isTampered: Bool { reason == .tampered }
 
     /// Back to what was found, and let go. A thread that never stopped is let go when the one that seized it ends.
     ///

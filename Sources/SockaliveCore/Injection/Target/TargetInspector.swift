@@ -20,8 +20,8 @@ struct TargetInspector {
     private static let mostMapText = 32 << 20
 
     /// - Parameter known: the code of this process, where it was found before.
-    /// - Throws: ``RemoteSocket/Refusal``.
-    func target(known: SyscallGadgets?) throws(RemoteSocket.Refusal) -> RemoteTarget {
+    /// - Throws: ``RemoteSocket/AttachError``.
+    func target(known: SyscallGadgets?) throws(RemoteSocket.AttachError) -> RemoteTarget {
         let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
         // Any thread first, for its view of the memory: the main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
@@ -34,7 +34,7 @@ struct TargetInspector {
         let isFiltered = status.seccomp != 0
         if rights.leavesFiltersToParent, isFiltered || procfs.threadCount(of: holder.pid) != 1 {
             // Known before anybody is stopped; looked at again while the thread stands.
-            throw RemoteSocket.Refusal(stage: .seccomp, errno: .notPermitted)
+            throw RemoteSocket.AttachError(reason: .seccomp, errno: .notPermitted)
         }
         let gadgets = if let known { known } else { try findGadgets(thread: thread, map) }
         return RemoteTarget(
@@ -43,34 +43,34 @@ struct TargetInspector {
             spareDescriptor: spareDescriptor(thread, status.descriptorTableSize), rights: rights)
     }
 
-    private func choosing<Value>(_ body: () throws -> Value) throws(RemoteSocket.Refusal) -> Value {
+    private func choosing<Value>(_ body: () throws -> Value) throws(RemoteSocket.AttachError) -> Value {
         do {
             return try body()
         } catch {
             let error = error as? Errno ?? .ioError
-            throw RemoteSocket.Refusal(
-                stage: error == .staleNFSFileHandle ? .descriptor : .chooseThread,
+            throw RemoteSocket.AttachError(
+                reason: error == .staleNFSFileHandle ? .descriptor : .chooseThread,
                 errno: error == .noSuchFileOrDirectory ? .noSuchProcess : error)
         }
     }
 
-    private func preparing<Value>(_ body: () throws -> Value) throws(RemoteSocket.Refusal) -> Value {
+    private func preparing<Value>(_ body: () throws -> Value) throws(RemoteSocket.AttachError) -> Value {
         do {
             return try body()
         } catch {
             let error = error as? Errno ?? .ioError
             let isGone = error == .noSuchFileOrDirectory || error == .noSuchProcess
-            throw RemoteSocket.Refusal(
-                stage: isGone ? .chooseThread : .prepare,
+            throw RemoteSocket.AttachError(
+                reason: isGone ? .chooseThread : .prepare,
                 errno: isGone ? .noSuchProcess : error)
         }
     }
 
-    private func findGadgets(thread: String, _ map: MemoryMap) throws(RemoteSocket.Refusal) -> SyscallGadgets {
+    private func findGadgets(thread: String, _ map: MemoryMap) throws(RemoteSocket.AttachError) -> SyscallGadgets {
         let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
         let program = TargetFacts.Program(header: header)
         guard program == .amd64 || program == .i386 else {
-            throw RemoteSocket.Refusal(stage: .unsupported, errno: .notSupported)
+            throw RemoteSocket.AttachError(reason: .unsupported, errno: .notSupported)
         }
         let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
         var gadgets = SyscallGadgets(is32Bit: program == .i386)
@@ -80,7 +80,7 @@ struct TargetInspector {
             try preparing { try search(span, of: memory, &gadgets, &budget) }
         }
         guard gadgets.call != nil else {
-            throw RemoteSocket.Refusal(stage: .prepare, errno: .execFormatError)
+            throw RemoteSocket.AttachError(reason: .prepare, errno: .execFormatError)
         }
         return gadgets
     }
