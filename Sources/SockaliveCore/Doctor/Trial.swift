@@ -88,8 +88,8 @@ struct Trial {
     ) throws -> Int {
         // Our own child: its number is not given away before it is waited for.
         guard let handle = ProcessHandle(pid: holder.pid, procfs: procfs) else { throw Errno.noSuchProcess }
-        let reach = LocalReach(procfs: procfs, method: method, handles: [holder.pid: handle])
-        return try reach.apply(treatment, to: socket.identity, through: holder).pausedMicroseconds
+        let access = LocalReach(procfs: procfs, method: method, handles: [holder.pid: handle])
+        return try access.apply(treatment, to: socket.identity, through: holder).pausedMicroseconds
     }
 
     private static let notReadBack = SocketFailure(

@@ -29,10 +29,10 @@ public struct KeepaliveRun {
         for snapshot: Snapshot, mayGoOn: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
     ) -> [SocketResult] {
         guard !snapshot.sockets.isEmpty else { return [] }
-        let reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
+        let access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
         return snapshot.assigned(rules, procfs).map { socket, request in
             let treatment = KeepaliveTreatment(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-            var result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, reach)
+            var result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, access)
             result.request = request
             progress(result)
             return result
@@ -40,15 +40,15 @@ public struct KeepaliveRun {
     }
 
     private func result(
-        for socket: DiscoveredSocket, _ treatment: KeepaliveTreatment, _ reach: SocketReach
+        for socket: DiscoveredSocket, _ treatment: KeepaliveTreatment, _ access: SocketAccess
     ) -> SocketResult {
         var treatment = treatment
         treatment.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state == .established
         do {
-            let reached = try reach.apply(treatment, to: socket)
+            let result = try access.apply(treatment, to: socket)
             return SocketResult(
-                socket: socket, outcome: reached.outcome, method: reached.method, crashSafe: reached.crashSafe,
-                rights: reached.rights, pausedMicroseconds: reached.pausedMicroseconds)
+                socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
+                rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
         } catch {
             return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
         }

@@ -62,13 +62,13 @@ final class Worker {
     /// A target that the worker holds waits for this process: no terminal stops it meanwhile.
     func apply<Treatment: SocketTreatment>(
         _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
-    ) throws -> Reached<Treatment.Outcome> {
+    ) throws -> AccessResult<Treatment.Outcome> {
         try withoutJobControlStops { try run(treatment, on: identity, holder) }
     }
 
     private func run<Treatment: SocketTreatment>(
         _ treatment: Treatment, on identity: SocketIdentity, _ holder: SocketHolder
-    ) throws -> Reached<Treatment.Outcome> {
+    ) throws -> AccessResult<Treatment.Outcome> {
         try open(identity, holder)
         var socket = WorkerSocket(worker: self, holder: holder)
         let outcome: Treatment.Outcome
@@ -80,7 +80,7 @@ final class Worker {
             throw error
         }
         guard case .released(let crashSafe, let paused) = try ask(.release, holder) else { throw Errno.ioError }
-        return Reached(
+        return AccessResult(
             outcome: outcome, method: crashSafe == nil ? .pidfd : .ptrace, crashSafe: crashSafe,
             pausedMicroseconds: paused, rights: .owner)
     }

@@ -20,23 +20,23 @@ struct WorkerProcess {
             _exit(1)
         }
         let rights = OwnRights(procfs: local.procfs, parent: local.rights)
-        let reach = LocalReach(
+        let access = LocalReach(
             procfs: local.procfs, method: local.method, handles: local.handles, rights: rights)
         guard channel.send(WorkerReply.done.message) else { _exit(0) }
         while let request = channel.receiveRequest() {
             guard case .open(let holder, let identity) = request else { break }
-            answer(reach, identity, holder)
+            answer(access, identity, holder)
         }
         _exit(0)
     }
 
     /// One answer for each request: whatever fails before the socket is open answers that request, and whatever fails
     /// afterwards the one to let it go.
-    private func answer(_ reach: LocalReach, _ identity: SocketIdentity, _ holder: SocketHolder) {
+    private func answer(_ access: LocalReach, _ identity: SocketIdentity, _ holder: SocketHolder) {
         let reply: WorkerReply
         do {
-            let reached = try reach.apply(Serving(channel: channel), to: identity, through: holder)
-            reply = .released(crashSafe: reached.crashSafe, pausedMicroseconds: reached.pausedMicroseconds)
+            let result = try access.apply(Serving(channel: channel), to: identity, through: holder)
+            reply = .released(crashSafe: result.crashSafe, pausedMicroseconds: result.pausedMicroseconds)
         } catch {
             reply = WorkerReply(error)
         }

@@ -14,7 +14,7 @@ public struct ProbeRun {
 
     private let wait: Double
     private let control: RunControl
-    private let reach: SocketReach
+    private let access: SocketAccess
     private let reader: TCPInfoReader
     private let clock = ProbeClock()
 
@@ -24,11 +24,11 @@ public struct ProbeRun {
     public init(procfs: ProcFS, snapshot: Snapshot, choice: MethodChoice, wait: Seconds, control: RunControl) {
         self.wait = Double(wait.count) * 1000
         self.control = control
-        reach = SocketReach(procfs: procfs, choice: choice, handles: snapshot.handles)
-        reader = TCPInfoReader(procfs: procfs, reach: reach)
+        access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
+        reader = TCPInfoReader(procfs: procfs, access: access)
     }
 
-    public var method: Method { reach.method }
+    public var method: Method { access.method }
 
     /// What came of it, in the sockets' order. Whatever ends the run early, everything is put back first.
     public func results(
@@ -51,13 +51,13 @@ public struct ProbeRun {
             return
         }
         do {
-            let reached = try reach.apply(ProbeArming(clock: clock), to: candidate.socket)
-            candidate.armed = reached.outcome
-            candidate.pausedMicroseconds += reached.pausedMicroseconds
-            candidate.rights = reached.rights
-            if let error = reached.outcome.error, let holder = candidate.socket.holders.first {
-                finish(&candidate, .failed(reach.failure(for: error, holder: holder)))
-            } else if reached.outcome.question == nil {
+            let result = try access.apply(ProbeArming(clock: clock), to: candidate.socket)
+            candidate.armed = result.outcome
+            candidate.pausedMicroseconds += result.pausedMicroseconds
+            candidate.rights = result.rights
+            if let error = result.outcome.error, let holder = candidate.socket.holders.first {
+                finish(&candidate, .failed(access.failure(for: error, holder: holder)))
+            } else if result.outcome.question == nil {
                 candidate.settle(.notAsked)
             }
         } catch {
@@ -102,9 +102,9 @@ public struct ProbeRun {
         candidate.settle(end)
         guard let armed = candidate.armed, armed.isTouched else { return }
         do {
-            let reached = try reach.apply(ProbeRestoring(found: armed.found), to: candidate.socket)
-            candidate.pausedMicroseconds += reached.pausedMicroseconds
-            candidate.after = reached.outcome.after
+            let result = try access.apply(ProbeRestoring(found: armed.found), to: candidate.socket)
+            candidate.pausedMicroseconds += result.pausedMicroseconds
+            candidate.after = result.outcome.after
         } catch {
             candidate.after = nil
             candidate.failure = candidate.failure ?? error

@@ -10,7 +10,7 @@ protocol SocketTreatment {
 }
 
 /// What came of a treatment, and how the socket was reached.
-struct Reached<Outcome> {
+struct AccessResult<Outcome> {
     let outcome: Outcome
     let method: Method
     /// Whether the target would have recovered by itself, had this process been killed; nil where it
@@ -23,7 +23,7 @@ struct Reached<Outcome> {
 
 /// Leads to sockets of other processes, one after the other: with the rights of their owner where that is possible,
 /// else with this process's own.
-final class SocketReach {
+final class SocketAccess {
     private let procfs: ProcFS
     private let local: LocalReach
     private let workers: Workers
@@ -43,7 +43,7 @@ final class SocketReach {
     /// - Throws: ``SocketFailure`` of the first holder, where none does.
     func apply<Treatment: SocketTreatment>(
         _ treatment: Treatment, to socket: DiscoveredSocket
-    ) throws(SocketFailure) -> Reached<Treatment.Outcome> {
+    ) throws(SocketFailure) -> AccessResult<Treatment.Outcome> {
         var firstFailure: SocketFailure?
         for holder in socket.holders.onePerProcess(unless: socket.sharesInode) {
             do {
@@ -61,7 +61,7 @@ final class SocketReach {
 
     private func apply<Treatment: SocketTreatment>(
         _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
-    ) throws -> Reached<Treatment.Outcome> {
+    ) throws -> AccessResult<Treatment.Outcome> {
         let status = try procfs.status("\(holder.pid)")
         if !outOfOwnersReach.contains(holder.pid), let worker = try workers.worker(for: holder.pid, status) {
             do {
@@ -70,9 +70,9 @@ final class SocketReach {
                 outOfOwnersReach.insert(holder.pid)
             }
         }
-        var reached = try local.apply(treatment, to: identity, through: holder)
-        reached.rights = local.rights.areCovered(by: status, "\(holder.pid)", procfs) ? .owner : .kept
-        return reached
+        var result = try local.apply(treatment, to: identity, through: holder)
+        result.rights = local.rights.areCovered(by: status, "\(holder.pid)", procfs) ? .owner : .kept
+        return result
     }
 }
 
@@ -98,11 +98,11 @@ final class LocalReach {
 
     func apply<Treatment: SocketTreatment>(
         _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
-    ) throws -> Reached<Treatment.Outcome> {
+    ) throws -> AccessResult<Treatment.Outcome> {
         switch method {
         case .pidfd:
             var borrowed = try borrow(identity, holder)
-            return Reached(outcome: try treatment.run(on: &borrowed), method: .pidfd)
+            return AccessResult(outcome: try treatment.run(on: &borrowed), method: .pidfd)
         case .ptrace:
             return try runByPtrace(treatment, identity, holder)
         }
@@ -131,7 +131,7 @@ final class LocalReach {
     /// while the process is held, before anything is called, and then it is looked for again.
     private func runByPtrace<Treatment: SocketTreatment>(
         _ treatment: Treatment, _ identity: SocketIdentity, _ holder: SocketHolder
-    ) throws -> Reached<Treatment.Outcome> {
+    ) throws -> AccessResult<Treatment.Outcome> {
         let known = gadgetsByProcess[holder.pid]
         let inspector = TargetInspector(procfs: procfs, holder: holder, inode: identity.inode, rights: rights)
         do {
@@ -146,14 +146,14 @@ final class LocalReach {
 
     private func runByPtrace<Treatment: SocketTreatment>(
         _ target: RemoteTarget, _ treatment: Treatment, _ identity: SocketIdentity
-    ) throws -> Reached<Treatment.Outcome> {
+    ) throws -> AccessResult<Treatment.Outcome> {
         try withoutJobControlStops {
             try onOwnThread {
                 var remote = try RemoteSocket(target)
                 if identity.sharesInode { try remote.confirm(identity) }
                 let outcome = try treatment.run(on: &remote)
                 let isCrashSafe = remote.isCrashSafe
-                return Reached(
+                return AccessResult(
                     outcome: outcome, method: .ptrace, crashSafe: isCrashSafe,
                     pausedMicroseconds: try remote.release())
             }
