@@ -59,7 +59,7 @@ struct Trial {
             enabled: true, idle: request.wanted.idle, interval: request.wanted.interval, count: request.wanted.count)
         let holder = SocketHolder(pid: target.pid, fd: target.fd)
         do {
-            let paused = try apply(KeepaliveTreatment(request: request, isDryRun: false), to: socket, holder, method)
+            let paused = try apply(KeepaliveOperation(request: request, isDryRun: false), to: socket, holder, method)
             guard let found = target.keepalive(), found == wanted else { return .failed(Self.notReadBack) }
             return .worked(found, pausedMicroseconds: paused)
         } catch let attachError as RemoteSocket.AttachError where attachError.reason == .seccomp && ownSeccomp != 0 {
@@ -84,12 +84,12 @@ struct Trial {
     }
 
     private func apply(
-        _ treatment: KeepaliveTreatment, to socket: DiscoveredSocket, _ holder: SocketHolder, _ method: Method
+        _ operation: KeepaliveOperation, to socket: DiscoveredSocket, _ holder: SocketHolder, _ method: Method
     ) throws -> Int {
         // Our own child: its number is not given away before it is waited for.
         guard let handle = ProcessHandle(pid: holder.pid, procfs: procfs) else { throw Errno.noSuchProcess }
         let access = LocalReach(procfs: procfs, method: method, handles: [holder.pid: handle])
-        return try access.apply(treatment, to: socket.identity, through: holder).pausedMicroseconds
+        return try access.apply(operation, to: socket.identity, through: holder).pausedMicroseconds
     }
 
     private static let notReadBack = SocketFailure(

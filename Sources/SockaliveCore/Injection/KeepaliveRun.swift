@@ -31,8 +31,8 @@ public struct KeepaliveRun {
         guard !snapshot.sockets.isEmpty else { return [] }
         let access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
         return snapshot.assigned(rules, procfs).map { socket, request in
-            let treatment = KeepaliveTreatment(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-            var result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, treatment, access)
+            let operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
+            var result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, operation, access)
             result.request = request
             progress(result)
             return result
@@ -40,12 +40,12 @@ public struct KeepaliveRun {
     }
 
     private func result(
-        for socket: DiscoveredSocket, _ treatment: KeepaliveTreatment, _ access: SocketAccess
+        for socket: DiscoveredSocket, _ operation: KeepaliveOperation, _ access: SocketAccess
     ) -> SocketResult {
-        var treatment = treatment
-        treatment.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state == .established
+        var operation = operation
+        operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state == .established
         do {
-            let result = try access.apply(treatment, to: socket)
+            let result = try access.apply(operation, to: socket)
             return SocketResult(
                 socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
                 rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
@@ -111,7 +111,7 @@ public struct SocketResult: Sendable {
     public internal(set) var probe: ProbeAnswer?
 
     init(
-        socket: DiscoveredSocket, outcome: KeepaliveTreatment.Outcome, method: Method, crashSafe: Bool? = nil,
+        socket: DiscoveredSocket, outcome: KeepaliveOperation.Outcome, method: Method, crashSafe: Bool? = nil,
         rights: Rights?, pausedMicroseconds: Int
     ) {
         self.socket = socket

@@ -3,13 +3,13 @@ import Glibc
 import SystemPackage
 
 /// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
-protocol SocketTreatment {
+protocol SocketOperation {
     associatedtype Outcome
     /// - Throws: `Errno` of a getsockopt or setsockopt, or ``RemoteSocket/AttachError``.
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome
 }
 
-/// What came of a treatment, and how the socket was reached.
+/// What came of a operation, and how the socket was reached.
 struct AccessResult<Outcome> {
     let outcome: Outcome
     let method: Method
@@ -38,16 +38,16 @@ final class SocketAccess {
 
     var method: Method { local.method }
 
-    /// Applies the treatment through the first holder that lets it.
+    /// Applies the operation through the first holder that lets it.
     ///
     /// - Throws: ``SocketFailure`` of the first holder, where none does.
-    func apply<Treatment: SocketTreatment>(
-        _ treatment: Treatment, to socket: DiscoveredSocket
-    ) throws(SocketFailure) -> AccessResult<Treatment.Outcome> {
+    func apply<Operation: SocketOperation>(
+        _ operation: Operation, to socket: DiscoveredSocket
+    ) throws(SocketFailure) -> AccessResult<Operation.Outcome> {
         var firstFailure: SocketFailure?
         for holder in socket.holders.onePerProcess(unless: socket.sharesInode) {
             do {
-                return try apply(treatment, to: socket.identity, through: holder)
+                return try apply(operation, to: socket.identity, through: holder)
             } catch {
                 firstFailure = firstFailure ?? failure(for: error, holder: holder)
             }
@@ -59,18 +59,18 @@ final class SocketAccess {
         error as? SocketFailure ?? Diagnosis(procfs: procfs, method: method).failure(for: error, holder: holder)
     }
 
-    private func apply<Treatment: SocketTreatment>(
-        _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
-    ) throws -> AccessResult<Treatment.Outcome> {
+    private func apply<Operation: SocketOperation>(
+        _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
+    ) throws -> AccessResult<Operation.Outcome> {
         let status = try procfs.status("\(holder.pid)")
         if !outOfOwnersReach.contains(holder.pid), let worker = try workers.worker(for: holder.pid, status) {
             do {
-                return try worker.apply(treatment, to: identity, through: holder)
+                return try worker.apply(operation, to: identity, through: holder)
             } catch is Worker.OutOfReach {
                 outOfOwnersReach.insert(holder.pid)
             }
         }
-        var result = try local.apply(treatment, to: identity, through: holder)
+        var result = try local.apply(operation, to: identity, through: holder)
         result.rights = local.rights.areCovered(by: status, "\(holder.pid)", procfs) ? .owner : .kept
         return result
     }
@@ -96,15 +96,15 @@ final class LocalReach {
         self.rights = rights
     }
 
-    func apply<Treatment: SocketTreatment>(
-        _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
-    ) throws -> AccessResult<Treatment.Outcome> {
+    func apply<Operation: SocketOperation>(
+        _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
+    ) throws -> AccessResult<Operation.Outcome> {
         switch method {
         case .pidfd:
             var borrowed = try borrow(identity, holder)
-            return AccessResult(outcome: try treatment.run(on: &borrowed), method: .pidfd)
+            return AccessResult(outcome: try operation.run(on: &borrowed), method: .pidfd)
         case .ptrace:
-            return try runByPtrace(treatment, identity, holder)
+            return try runByPtrace(operation, identity, holder)
         }
     }
 
@@ -129,29 +129,29 @@ final class LocalReach {
 
     /// A process's code is looked for once. It may have changed since (dlclose(3), execve(2)): that is noticed
     /// while the process is held, before anything is called, and then it is looked for again.
-    private func runByPtrace<Treatment: SocketTreatment>(
-        _ treatment: Treatment, _ identity: SocketIdentity, _ holder: SocketHolder
-    ) throws -> AccessResult<Treatment.Outcome> {
+    private func runByPtrace<Operation: SocketOperation>(
+        _ operation: Operation, _ identity: SocketIdentity, _ holder: SocketHolder
+    ) throws -> AccessResult<Operation.Outcome> {
         let known = gadgetsByProcess[holder.pid]
         let inspector = TargetInspector(procfs: procfs, holder: holder, inode: identity.inode, rights: rights)
         do {
             let target = try inspector.target(known: known)
             gadgetsByProcess[holder.pid] = target.gadgets
-            return try runByPtrace(target, treatment, identity)
+            return try runByPtrace(target, operation, identity)
         } catch let attachError as RemoteSocket.AttachError where known != nil && attachError.mayBeOfOldGadgets {
             gadgetsByProcess[holder.pid] = nil
-            return try runByPtrace(treatment, identity, holder)
+            return try runByPtrace(operation, identity, holder)
         }
     }
 
-    private func runByPtrace<Treatment: SocketTreatment>(
-        _ target: RemoteTarget, _ treatment: Treatment, _ identity: SocketIdentity
-    ) throws -> AccessResult<Treatment.Outcome> {
+    private func runByPtrace<Operation: SocketOperation>(
+        _ target: RemoteTarget, _ operation: Operation, _ identity: SocketIdentity
+    ) throws -> AccessResult<Operation.Outcome> {
         try withoutJobControlStops {
             try onOwnThread {
                 var remote = try RemoteSocket(target)
                 if identity.sharesInode { try remote.confirm(identity) }
-                let outcome = try treatment.run(on: &remote)
+                let outcome = try operation.run(on: &remote)
                 let isCrashSafe = remote.isCrashSafe
                 return AccessResult(
                     outcome: outcome, method: .ptrace, crashSafe: isCrashSafe,

@@ -60,22 +60,22 @@ final class Worker {
     }
 
     /// A target that the worker holds waits for this process: no terminal stops it meanwhile.
-    func apply<Treatment: SocketTreatment>(
-        _ treatment: Treatment, to identity: SocketIdentity, through holder: SocketHolder
-    ) throws -> AccessResult<Treatment.Outcome> {
-        try withoutJobControlStops { try run(treatment, on: identity, holder) }
+    func apply<Operation: SocketOperation>(
+        _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
+    ) throws -> AccessResult<Operation.Outcome> {
+        try withoutJobControlStops { try run(operation, on: identity, holder) }
     }
 
-    private func run<Treatment: SocketTreatment>(
-        _ treatment: Treatment, on identity: SocketIdentity, _ holder: SocketHolder
-    ) throws -> AccessResult<Treatment.Outcome> {
+    private func run<Operation: SocketOperation>(
+        _ operation: Operation, on identity: SocketIdentity, _ holder: SocketHolder
+    ) throws -> AccessResult<Operation.Outcome> {
         try open(identity, holder)
         var socket = WorkerSocket(worker: self, holder: holder)
-        let outcome: Treatment.Outcome
+        let outcome: Operation.Outcome
         do {
-            outcome = try treatment.run(on: &socket)
+            outcome = try operation.run(on: &socket)
         } catch {
-            // Why the treatment failed is what the caller asks.
+            // Why the operation failed is what the caller asks.
             if isWell { _ = try? ask(.release, holder) }
             throw error
         }

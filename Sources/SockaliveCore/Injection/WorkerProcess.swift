@@ -57,7 +57,7 @@ struct WorkerProcess {
 }
 
 /// Does on an open socket what the channel asks for, until it is to be let go.
-private struct Serving: SocketTreatment {
+private struct Serving: SocketOperation {
     let channel: WorkerChannel
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws {

@@ -28,7 +28,7 @@ extension SocketResult {
             self.init(socket: probe.socket, failure: probe.failure ?? .fought, isFailedAction: false)
             return
         }
-        let outcome = KeepaliveTreatment.Outcome(
+        let outcome = KeepaliveOperation.Outcome(
             before: before, after: before, planned: before, idleSeconds: probe.idleSeconds, action: .none)
         self.init(socket: probe.socket, outcome: outcome, method: method, rights: probe.rights, pausedMicroseconds: 0)
         add(probe)

@@ -17,7 +17,7 @@ final class TCPInfoReader {
             return AccessResult(outcome: tcpInfo, method: access.method, pausedMicroseconds: 0)
         }
         hasTouched = true
-        return try access.apply(ProbeLook(), to: socket)
+        return try access.apply(ProbeReading(), to: socket)
     }
 
     /// How long to leave the connections alone when their probes left so many milliseconds ago.

@@ -6,7 +6,7 @@ import Testing
 
 /// Real sockets of this very process, found and treated.
 @Suite(.serialized, .enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
-struct LiveTreatmentTests {
+struct LiveOperationTests {
     private func treat(_ ports: Set<UInt16>, listeners: Bool, _ request: KeepaliveRequest) throws -> [SocketResult] {
         let procfs = try ProcFS()
         let selection = Selection(

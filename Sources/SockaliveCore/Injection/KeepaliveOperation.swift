@@ -1,7 +1,7 @@
 import SystemPackage
 
 /// What is done with one socket once it is reached: read, plan, set in order, read back.
-struct KeepaliveTreatment: SocketTreatment {
+struct KeepaliveOperation: SocketOperation {
     /// nil only reads.
     let request: KeepaliveRequest?
     /// Plans, and touches nothing.
@@ -40,7 +40,7 @@ struct KeepaliveTreatment: SocketTreatment {
         return outcome
     }
 
-    /// nil where the socket does not tell. A target that cannot be reached any more ends the treatment.
+    /// nil where the socket does not tell. A target that cannot be reached any more ends the operation.
     private func idleSeconds(of socket: inout some SocketOptions & ~Copyable) throws -> Double? {
         do {
             return try socket.tcpInfo().idleSeconds

@@ -1,5 +1,5 @@
 /// Makes one socket send a keepalive probe now.
-struct ProbeArming: SocketTreatment {
+struct ProbeArming: SocketOperation {
     let clock: ProbeClock
 
     struct Outcome {
@@ -35,7 +35,7 @@ struct ProbeArming: SocketTreatment {
 }
 
 /// Puts one socket's settings back, and reads them.
-struct ProbeRestoring: SocketTreatment {
+struct ProbeRestoring: SocketOperation {
     let found: KeepaliveSettings
 
     struct Outcome {
@@ -54,7 +54,7 @@ struct ProbeRestoring: SocketTreatment {
 }
 
 /// Looks for an answer, and touches nothing.
-struct ProbeLook: SocketTreatment {
+struct ProbeReading: SocketOperation {
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> TCPInfo {
         try socket.tcpInfo()
     }
