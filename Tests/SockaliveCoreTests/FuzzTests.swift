@@ -27,7 +27,7 @@ import Testing
         case .status: _ = ProcessStatus(bytes)
         case .links:
             _ = bytes.inode(ofKind: "socket")
-            _ = bytes.withoutDeletedMark.count
+            _ = bytes.withoutDeletedSuffix.count
         case .netlink:
             var reply = SockDiagReply(sequence: 7)
             _ = reply.read(bytes) { _ = $0.row }

@@ -32,14 +32,14 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
                 ProbePlan.arming(found, idle) + ProbePlan.restoring(found, probesOutstanding: outstanding)
             for killedAfter in 0...steps.count {
                 let left = found.applying(.set(Array(steps.prefix(killedAfter))))
-                #expect(left == found || left.isLeftover, "\(killedAfter) of \(steps)")
-                guard left != found || found.isLeftover else { continue }
+                #expect(left == found || left.hasProbeMarker, "\(killedAfter) of \(steps)")
+                guard left != found || found.hasProbeMarker else { continue }
                 #expect(left.verdict(against: Seconds(3600)) != .protected)
                 let mended = left.applying(KeepalivePlan(current: left, request: KeepaliveRequest()))
                 #expect(mended == oneHour.with(userTimeout: found.userTimeout))
                 let turnedOff = KeepaliveRequest(enabled: false)
                 let disabled = left.applying(KeepalivePlan(current: left, request: turnedOff))
-                #expect(!disabled.enabled && !disabled.isLeftover)
+                #expect(!disabled.enabled && !disabled.hasProbeMarker)
                 #expect(KeepalivePlan(current: disabled, request: turnedOff) == .leave)
             }
         }
@@ -86,7 +86,7 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         for timeout in 4...20_000 {
             for interval in [nil, 1, 7, 30] {
                 let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout), interval: interval).wanted
-                #expect(wanted.count != ProbePlan.mark, "\(timeout)")
+                #expect(wanted.count != ProbePlan.probeMarker, "\(timeout)")
             }
         }
     }

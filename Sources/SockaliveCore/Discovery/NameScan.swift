@@ -49,7 +49,7 @@ struct NameScan: Sendable {
         let path = Self.path(pid, "/exe", in: path)
         let count = answer.withMemoryRebound(to: CChar.self) { readlinkat(root, path, $0.baseAddress!, $0.count) }
         guard count > 0 else { return false }
-        let link = answer[..<count].withoutDeletedMark
+        let link = answer[..<count].withoutDeletedSuffix
         let start = link.lastIndex(of: UInt8(ascii: "/")).map { $0 + 1 } ?? link.startIndex
         return isWanted(link[start...])
     }
@@ -176,9 +176,9 @@ struct DirectoryEntries: Sequence, IteratorProtocol {
 
 extension BidirectionalCollection<UInt8> {
     /// The kernel adds ` (deleted)` to the path of an unlinked file (fs/d_path.c).
-    var withoutDeletedMark: SubSequence {
-        let mark: StaticString = " (deleted)"
-        let bytes = UnsafeBufferPointer(start: mark.utf8Start, count: mark.utf8CodeUnitCount)
+    var withoutDeletedSuffix: SubSequence {
+        let marker: StaticString = " (deleted)"
+        let bytes = UnsafeBufferPointer(start: marker.utf8Start, count: marker.utf8CodeUnitCount)
         return suffix(bytes.count).elementsEqual(bytes) ? dropLast(bytes.count) : self[...]
     }
 }

@@ -95,7 +95,7 @@ struct ProcessFinder {
         }
         // Replaced by an update while it runs. Which file it was cannot be told any more; where anybody may make
         // a path of that name, in a mount namespace of their own, it is not believed.
-        return link.withoutDeletedMark.elementsEqual(wanted.utf8) && sharesMounts(pid)
+        return link.withoutDeletedSuffix.elementsEqual(wanted.utf8) && sharesMounts(pid)
     }
 
     private func sharesMounts(_ pid: Int32) -> Bool {
@@ -104,6 +104,6 @@ struct ProcessFinder {
     }
 
     private func executable(_ pid: Int32) -> ForeignText? {
-        (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedMark) }
+        (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedSuffix) }
     }
 }

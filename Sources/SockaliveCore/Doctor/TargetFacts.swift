@@ -50,7 +50,7 @@ extension TargetFacts {
         guard let status = try? procfs.status("\(pid)") else { return nil }
         self.pid = pid
         name = ForeignText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
-        executable = (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedMark) }
+        executable = (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedSuffix) }
         uid = status.uid
         self.sockets = sockets
         program = (try? procfs.prefix(of: "\(pid)/exe", count: 20)).flatMap(Program.init)

@@ -51,10 +51,10 @@ struct Trial {
 
     /// Sets values that no socket has by chance, and another set for each method.
     func inject(into socket: DiscoveredSocket, by method: Method) -> TrialOutcome {
-        let mark = method == .pidfd ? 1 : 2
+        let offset = method == .pidfd ? 1 : 2
         let request = KeepaliveRequest(
-            firewallTimeout: KeepaliveRequest.defaultFirewallTimeout, idle: 600 + mark, interval: 60 + mark,
-            count: 50 + mark, userTimeout: nil, enabled: true)
+            firewallTimeout: KeepaliveRequest.defaultFirewallTimeout, idle: 600 + offset, interval: 60 + offset,
+            count: 50 + offset, userTimeout: nil, enabled: true)
         let wanted = KeepaliveSettings(
             enabled: true, idle: request.wanted.idle, interval: request.wanted.interval, count: request.wanted.count)
         let holder = SocketHolder(pid: target.pid, fd: target.fd)

@@ -44,11 +44,11 @@ public enum KeepalivePlan: Equatable, Sendable {
         return steps
     }
 
-    /// A leftover's mark would be taken for a probe's again as soon as somebody switched keepalive on.
+    /// A leftover's marker would be taken for a probe's again as soon as somebody switched keepalive on.
     private static func stepsToDisable(current: KeepaliveSettings, request: KeepaliveRequest) -> [KeepaliveStep] {
         let wanted = request.wanted
         let steps: [KeepaliveStep] = current.enabled ? [.enable(false)] : []
-        guard current.isLeftover else { return steps }
+        guard current.hasProbeMarker else { return steps }
         return steps + [.interval(wanted.interval), .idle(wanted.idle), .count(wanted.count)]
     }
 
@@ -59,7 +59,7 @@ public enum KeepalivePlan: Equatable, Sendable {
         let wanted = request.wanted
         var target = KeepaliveSettings(
             enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
-        guard !request.isExact, current.enabled, !current.isLeftover else { return target }
+        guard !request.isExact, current.enabled, !current.hasProbeMarker else { return target }
         if current.verdict(against: request.firewallTimeout) == .protected { return current }
         target.idle = min(current.idle, wanted.idle)
         target.interval = min(current.interval, wanted.interval)

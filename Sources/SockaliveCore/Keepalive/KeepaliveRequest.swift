@@ -42,8 +42,8 @@ public struct KeepaliveRequest: Equatable, Sendable {
         // connection then, so the number of probes is that of the derived idle time.
         let rest = total - (idleTime < total ? idleTime : total / 6)
         let derived = (rest + between - 1) / between
-        // The mark of a probe under way is nobody's choice; one more never gives a connection up sooner.
-        let probes = (count ?? (derived == ProbePlan.mark ? derived + 1 : derived))
+        // The marker of a probe under way is nobody's choice; one more never gives a connection up sooner.
+        let probes = (count ?? (derived == ProbePlan.probeMarker ? derived + 1 : derived))
             .clamped(to: KeepaliveSettings.countRange)
         self.firewallTimeout = firewallTimeout
         self.isExact = idle != nil || interval != nil || count != nil

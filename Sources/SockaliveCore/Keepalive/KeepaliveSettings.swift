@@ -42,7 +42,7 @@ extension KeepaliveSettings {
     public func verdict(against firewallTimeout: Seconds) -> Verdict {
         guard enabled else { return .unprotected }
         // What a killed probe left is no keepalive that anybody chose.
-        guard !isLeftover else { return .atRisk }
+        guard !hasProbeMarker else { return .atRisk }
         return Int(idle) + 2 * Int(interval) < firewallTimeout.count ? .protected : .atRisk
     }
 }

@@ -1,12 +1,12 @@
 /// What is done to one socket so that it sends a keepalive probe now, and what makes it as before. Pure.
 ///
-/// While it is asked, and only then, a socket's TCP_KEEPCNT has a value that nobody chooses: the mark. It is
+/// While it is asked, and only then, a socket's TCP_KEEPCNT has a value that nobody chooses: the probe marker. It is
 /// the first option that is changed and the last that is put back, so whenever this program is killed,
-/// a socket either is as it was or bears the mark (see ``KeepaliveSettings/isLeftover``).
+/// a socket either is as it was or bears the probe marker (see ``KeepaliveSettings/hasProbeMarker``).
 public enum ProbePlan {
     /// Far from what people take (3 to 20), from the kernel's 9, from its limit 127, and from what
     /// ``KeepaliveRequest`` derives.
-    public static let mark: Int32 = 113
+    public static let probeMarker: Int32 = 113
 
     /// Longer than anybody waits for an answer, so one probe leaves and no second; short enough that a
     /// socket left so by a killed run goes on being probed, every five minutes.
@@ -25,12 +25,12 @@ public enum ProbePlan {
     /// Empty where the question needs no probe, or where a probe might end the connection.
     static func arming(_ found: KeepaliveSettings, _ tcpInfo: TCPInfo) -> [KeepaliveStep] {
         var armed = found
-        armed.count = mark
+        armed.count = probeMarker
         // Data in flight will be acknowledged, or not; the keepalive timer only waits for that.
         guard tcpInfo.segmentsInFlight == 0, mayFire(armed, probesOutstanding: tcpInfo.probesOutstanding) else {
             return []
         }
-        var steps: [KeepaliveStep] = [.count(mark)]
+        var steps: [KeepaliveStep] = [.count(probeMarker)]
         // A shorter interval of the application's stays in force: its own keepalive must not pause meanwhile.
         if !found.enabled || found.interval > interval || found.userTimeout != 0 { steps.append(.interval(interval)) }
         if !found.enabled { steps.append(.enable(true)) }
@@ -53,5 +53,5 @@ public enum ProbePlan {
 extension KeepaliveSettings {
     /// A probe is under way on this socket, or one was killed before it put the settings back. Its TCP_KEEPIDLE
     /// of one second is nobody's choice, and what the application had chosen is lost.
-    public var isLeftover: Bool { count == ProbePlan.mark }
+    public var hasProbeMarker: Bool { count == ProbePlan.probeMarker }
 }

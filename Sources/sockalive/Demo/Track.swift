@@ -35,14 +35,14 @@ struct Track {
         let dies = !remembered && forgotten == nil
         if dies { forgotten = seconds }
         fill(to: Int(seconds / secondsPerCell), with: forgotten == nil ? .held : .dead)
-        if dies { mark(.death) } else if fresh > 0 { mark(.probe) }
+        if dies { replaceLast(.death) } else if fresh > 0 { replaceLast(.probe) }
     }
 
     private mutating func fill(to count: Int, with cell: Cell) {
         while cells.count < count { cells.append(cell) }
     }
 
-    private mutating func mark(_ cell: Cell) {
+    private mutating func replaceLast(_ cell: Cell) {
         if cells.isEmpty { cells.append(cell) } else { cells[cells.count - 1] = cell }
     }
 }

@@ -7,7 +7,7 @@ struct VerdictText {
     var text: String {
         switch result.verdict {
         case .protected: "\(word)\(nextProbe)"
-        case .atRisk where result.after?.isLeftover == true: "\(word): left by a killed probe, inject mends it"
+        case .atRisk where result.after?.hasProbeMarker == true: "\(word): left by a killed probe, inject mends it"
         case .atRisk, .unprotected: "\(word)\(deadline)"
         case .expired: "\(word): idle for longer than \(result.request.firewallTimeout)"
         case nil: word
