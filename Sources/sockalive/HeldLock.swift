@@ -29,14 +29,14 @@ final class HeldLock {
             return HeldLock(try RunLock(path: file))
         } catch .wouldBlock {
             throw RunError(
-                line: "another run holds the lock \(ForeignText(file).escaped): wait for it to end", status: .locked)
+                line: "another run holds the lock \(UntrustedText(file).escaped): wait for it to end", status: .locked)
         } catch {
             if path == nil && error == .noSuchFileOrDirectory {
                 reporter.step("no lock: \(file) cannot be created")
                 return nil
             }
             throw RunError(
-                line: "the lock file \(ForeignText(file).escaped) cannot be opened (\(error)): "
+                line: "the lock file \(UntrustedText(file).escaped) cannot be opened (\(error)): "
                     + "name another with --lock, or use --no-lock",
                 status: .usage)
         }

@@ -51,7 +51,7 @@ struct Sockalive: ParsableCommand {
         }
         let line = message(for: error).split(whereSeparator: \.isNewline).joined(separator: " ")
         // The words of the command line stand in it, and a script may have put anything there.
-        StandardStreams.error("\(ForeignText(line).escaped) (see sockalive --help)")
+        StandardStreams.error("\(UntrustedText(line).escaped) (see sockalive --help)")
         Glibc.exit(RunStatus.usage.rawValue)
     }
 }

@@ -5,7 +5,7 @@ import Testing
 
 /// A machine on which nothing stands in the way.
 private let goodMachine = MachineFacts(
-    release: ForeignText("6.1.0-44-amd64"), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
+    release: UntrustedText("6.1.0-44-amd64"), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
     processMemoryError: nil, uid: 0, capabilities: [.sysPtrace, .dacReadSearch, .sysAdmin], seccomp: 0, yama: nil,
     selinux: SELinux(mode: .absent), appArmor: AppArmor(isEnabled: false),
     namespaces: NamespaceFacts(isFirstPID: true, isFirstUser: true, isFirstNetwork: true), hidePID: .off,
@@ -81,18 +81,18 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
 
     @Test func `SELinux is judged by mode, boolean and context`() throws {
         func status(_ selinux: SELinux) throws -> Check.Status { try check("selinux") { $0.selinux = selinux }.status }
-        let cron = ForeignText("system_u:system_r:crond_t:s0")
+        let cron = UntrustedText("system_u:system_r:crond_t:s0")
         #expect(try status(SELinux(mode: .permissive, denyPtrace: true, context: cron)) == .ok)
         #expect(try status(SELinux(mode: .enforcing, denyPtrace: false, context: cron)) == .note)
         #expect(try status(SELinux(mode: .enforcing, denyPtrace: true, context: cron)) == .problem)
-        let free = ForeignText("unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023")
+        let free = UntrustedText("unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023")
         #expect(try status(SELinux(mode: .enforcing, denyPtrace: false, context: free)) == .ok)
         #expect(try status(SELinux(mode: .enforcing, denyPtrace: nil, context: nil)) == .note)
     }
 
     @Test func `AppArmor matters where it confines sockalive itself`() throws {
         func status(_ profile: String) throws -> Check.Status {
-            try check("apparmor") { $0.appArmor = AppArmor(isEnabled: true, profile: ForeignText(profile)) }.status
+            try check("apparmor") { $0.appArmor = AppArmor(isEnabled: true, profile: UntrustedText(profile)) }.status
         }
         #expect(try status("unconfined") == .ok)
         #expect(try status("docker-default (enforce)") == .note)
@@ -191,7 +191,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
 
 @Suite struct TargetCheckTests {
     private let target = TargetFacts(
-        pid: 42, name: ForeignText("be\u{1b}remote"), executable: nil, uid: 0,
+        pid: 42, name: UntrustedText("be\u{1b}remote"), executable: nil, uid: 0,
         program: .amd64, threadStates: ["S"], tracer: nil, seccomp: 0, isFrozen: false, denial: nil, sockets: 2)
 
     private func check(
@@ -214,7 +214,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
 
     @Test func `what ptrace cannot hold is a problem for ptrace alone`() {
         let obstacles: [(String, (inout TargetFacts) -> Void)] = [
-            ("traced", { $0.tracer = .init(pid: 7, name: ForeignText("gdb")) }),
+            ("traced", { $0.tracer = .init(pid: 7, name: UntrustedText("gdb")) }),
             ("x32", { $0.program = .x32 }), ("foreign", { $0.program = .other(bits: 64) }),
             ("hanging", { $0.threadStates = ["D", "D"] }), ("frozen", { $0.isFrozen = true }),
         ]
@@ -223,7 +223,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
             #expect(check(.ptrace, change).remedy != nil, "\(name)")
             #expect(check(.pidfd, change).status != .problem, "\(name)")
         }
-        let traced = check(.ptrace) { $0.tracer = .init(pid: 7, name: ForeignText("gdb")) }
+        let traced = check(.ptrace) { $0.tracer = .init(pid: 7, name: UntrustedText("gdb")) }
         #expect(traced.remedy?.contains("gdb (PID 7)") == true)
         #expect(check(.ptrace) { $0.threadStates = ["D", "S"] }.status == .ok)
         #expect(check(.ptrace) { $0.program = .i386 }.status == .ok)

@@ -9,7 +9,7 @@ private func socket(name: String = "beremote", inode: UInt64 = 7, pid: Int32 = 4
     let remote = Endpoint(address: IPAddress("192.0.2.1")!, port: 5633)
     return DiscoveredSocket(
         process: ProcessInfo(
-            pid: pid, name: ForeignText(name), executable: nil, uid: 0, startTime: 99, networkNamespace: 1),
+            pid: pid, name: UntrustedText(name), executable: nil, uid: 0, startTime: 99, networkNamespace: 1),
         holders: [SocketHolder(pid: pid, fd: 3)],
         row: SocketRow(
             family: .ipv4, local: local, remote: remote, state: .established, timer: .none, uid: 0, inode: inode))

@@ -13,7 +13,7 @@ private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 
     @Test(arguments: ["beremote", "a b", "x) S 1 (", ")", "", "\u{1b}[2J", "two\nlines", "((("])
     func `the name ends at the last bracket`(name: String) throws {
         let stat = try #require(processStat(name: name))
-        #expect(stat.name == ForeignText(name))
+        #expect(stat.name == UntrustedText(name))
         #expect(stat.state == "S")
         #expect(stat.startTime == 4711)
     }

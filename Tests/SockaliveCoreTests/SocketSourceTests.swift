@@ -149,8 +149,8 @@ import Testing
 
     @Test func `threads that share the list find what one alone finds`() throws {
         let procfs = try ProcFS()
-        let name = try procfs.read("self/comm") { ForeignText($0.dropLast()) }
-        let scan = NameScan(root: procfs.root.rawValue, names: [name, ForeignText("kthreadd")])
+        let name = try procfs.read("self/comm") { UntrustedText($0.dropLast()) }
+        let scan = NameScan(root: procfs.root.rawValue, names: [name, UntrustedText("kthreadd")])
         for _ in 0..<20 {
             let found = try scan.matching()
             #expect(found.contains(getpid()))

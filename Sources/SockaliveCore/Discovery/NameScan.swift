@@ -10,7 +10,7 @@ import SystemPackage
 struct NameScan: Sendable {
     /// A descriptor of `/proc`.
     let root: Int32
-    let names: [ForeignText]
+    let names: [UntrustedText]
 
     /// The kernel cuts comm at 15 bytes (TASK_COMM_LEN).
     private static let longestComm = 15

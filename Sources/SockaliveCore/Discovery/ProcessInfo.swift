@@ -4,9 +4,9 @@ import SystemPackage
 /// A process as it was found.
 public struct ProcessInfo: Equatable, Sendable {
     public let pid: Int32
-    public let name: ForeignText
+    public let name: UntrustedText
     /// Where the executable lies, in the process's own mount namespace; nil if that may not be read.
-    public let executable: ForeignText?
+    public let executable: UntrustedText?
     /// The effective user.
     public let uid: UInt32
     /// Clock ticks since boot; with the PID it names the process for good.
@@ -103,7 +103,7 @@ struct ProcessFinder {
         return own == (try? procfs.link("\(pid)/ns/mnt"))
     }
 
-    private func executable(_ pid: Int32) -> ForeignText? {
-        (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedSuffix) }
+    private func executable(_ pid: Int32) -> UntrustedText? {
+        (try? procfs.link("\(pid)/exe")).map { UntrustedText($0.withoutDeletedSuffix) }
     }
 }

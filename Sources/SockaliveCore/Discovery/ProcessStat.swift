@@ -1,6 +1,6 @@
 /// What `/proc/PID/stat` says (proc_pid_stat(5)). Pure: bytes in, values out.
 public struct ProcessStat: Equatable, Sendable {
-    public let name: ForeignText
+    public let name: UntrustedText
     /// `R`, `S`, `D`, `Z`, `T` (stopped), `t` (traced) …
     public let state: Character
     /// Start time in clock ticks since boot; with the PID it names a process.
@@ -11,7 +11,7 @@ public struct ProcessStat: Equatable, Sendable {
         guard let open = bytes.firstIndex(of: UInt8(ascii: "(")),
             let close = bytes.lastIndex(of: UInt8(ascii: ")")), open < close
         else { return nil }
-        name = ForeignText(bytes[bytes.index(after: open)..<close])
+        name = UntrustedText(bytes[bytes.index(after: open)..<close])
         let fields = bytes[bytes.index(after: close)...].split(separator: UInt8(ascii: " "), maxSplits: 21)
         // Field 3 is the state, field 22 the start time.
         guard fields.count > 19, let state = fields[0].first, fields[0].count == 1,

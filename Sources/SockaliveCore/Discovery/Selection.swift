@@ -1,7 +1,7 @@
 /// Which processes are meant.
 public struct ProcessSelection: Hashable, Sendable {
     /// Matched against comm, or the base name of the executable; whole and exact.
-    public var names: [ForeignText]
+    public var names: [UntrustedText]
     public var pids: Set<Int32>
     public var anyProcess: Bool
     /// Only processes whose executable is exactly this path.
@@ -14,7 +14,7 @@ public struct ProcessSelection: Hashable, Sendable {
         names: [String] = [], pids: Set<Int32> = [], anyProcess: Bool = false,
         executable: String? = nil, uid: UInt32? = nil
     ) {
-        self.names = names.map { ForeignText($0) }
+        self.names = names.map { UntrustedText($0) }
         self.pids = pids
         self.anyProcess = anyProcess
         self.executable = executable

@@ -8,7 +8,7 @@ extension MachineFacts {
     static func gathered(procfs: ProcFS, sysfs: ProcFS?) -> MachineFacts {
         let status = try? procfs.status("self")
         return MachineFacts(
-            release: ForeignText((procfs.text("sys/kernel/osrelease") ?? []).dropTrailingNewlines),
+            release: UntrustedText((procfs.text("sys/kernel/osrelease") ?? []).dropTrailingNewlines),
             architecture: .here,
             pidfdOpenError: pidfdOpenError(),
             pidfdGetfdError: MethodChoice.borrowError(),
@@ -130,8 +130,8 @@ extension KeepaliveDefaults {
 
 extension ProcFS {
     /// What a security module calls this process (`/proc/PID/attr/current`); nil where none has a name for it.
-    fileprivate var ownSecurityLabel: ForeignText? {
+    fileprivate var ownSecurityLabel: UntrustedText? {
         let label = text("self/attr/current")?.prefix { $0 != 0 && $0 != UInt8(ascii: "\n") }
-        return label.flatMap { $0.isEmpty ? nil : ForeignText($0) }
+        return label.flatMap { $0.isEmpty ? nil : UntrustedText($0) }
     }
 }

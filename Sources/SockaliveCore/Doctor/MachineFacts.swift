@@ -8,7 +8,7 @@ struct MachineFacts: Equatable, Sendable {
         case other(String)
     }
 
-    var release: ForeignText
+    var release: UntrustedText
     var architecture: Architecture
     /// Why a system call does not answer on this very process; nil where it does.
     var pidfdOpenError: Errno?
@@ -41,13 +41,13 @@ struct SELinux: Equatable, Sendable {
     /// The boolean that takes ptrace away from everybody; nil where the policy has none.
     var denyPtrace: Bool?
     /// This process's own context.
-    var context: ForeignText?
+    var context: UntrustedText?
 }
 
 struct AppArmor: Equatable, Sendable {
     var isEnabled: Bool
     /// This process's own profile, `unconfined` or `NAME (MODE)`.
-    var profile: ForeignText?
+    var profile: UntrustedText?
 }
 
 /// Whether this process lives in the machine's first namespaces; nil where that cannot be told.

@@ -21,13 +21,13 @@ struct TargetFacts: Equatable, Sendable {
 
     struct Tracer: Equatable, Sendable {
         let pid: Int32
-        let name: ForeignText
+        let name: UntrustedText
     }
 
     var pid: Int32
-    var name: ForeignText
+    var name: UntrustedText
     /// nil where it may not be read, as for a kernel thread.
-    var executable: ForeignText?
+    var executable: UntrustedText?
     /// The effective user.
     var uid: UInt32
     /// nil where the executable may not be read.
@@ -49,8 +49,8 @@ extension TargetFacts {
     init?(pid: Int32, sockets: Int, procfs: ProcFS, sysfs: ProcFS?) {
         guard let status = try? procfs.status("\(pid)") else { return nil }
         self.pid = pid
-        name = ForeignText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
-        executable = (try? procfs.link("\(pid)/exe")).map { ForeignText($0.withoutDeletedSuffix) }
+        name = UntrustedText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
+        executable = (try? procfs.link("\(pid)/exe")).map { UntrustedText($0.withoutDeletedSuffix) }
         uid = status.uid
         self.sockets = sockets
         program = (try? procfs.prefix(of: "\(pid)/exe", count: 20)).flatMap(Program.init)
@@ -125,6 +125,6 @@ extension TargetFacts.Program {
 extension TargetFacts.Tracer {
     fileprivate init(pid: Int32, procfs: ProcFS) {
         self.pid = pid
-        name = ForeignText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
+        name = UntrustedText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
     }
 }

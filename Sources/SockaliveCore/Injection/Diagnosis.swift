@@ -106,7 +106,7 @@ struct Diagnosis {
     private func denied(_ error: Errno, _ pid: Int32) -> SocketFailure {
         let status = try? procfs.status("\(pid)")
         if method == .ptrace, let tracer = status?.tracer, tracer != 0 {
-            let name = (try? procfs.read("\(tracer)/comm") { ForeignText($0.dropLast()) })?.escaped ?? "?"
+            let name = (try? procfs.read("\(tracer)/comm") { UntrustedText($0.dropLast()) })?.escaped ?? "?"
             return SocketFailure(
                 .permission, error, "PID \(pid) is traced by \(name) (PID \(tracer)) already, and only one tracer may",
                 remedy: "detach \(name), or use --method pidfd")
@@ -141,7 +141,7 @@ struct Diagnosis {
     }
 
     private var kernelRelease: String {
-        let text = try? procfs.read("sys/kernel/osrelease") { ForeignText($0.dropLast()) }
+        let text = try? procfs.read("sys/kernel/osrelease") { UntrustedText($0.dropLast()) }
         return text?.escaped ?? "unknown"
     }
 }

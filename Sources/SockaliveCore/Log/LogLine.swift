@@ -53,7 +53,7 @@ public struct LogLine: Equatable, Sendable {
 
     private mutating func add(_ key: String, _ value: String) {
         let isPlain = !value.isEmpty && value.utf8.allSatisfy(Self.isPlain)
-        text += " \(key)=\(isPlain ? value : Self.quoted(ForeignText(value)))"
+        text += " \(key)=\(isPlain ? value : Self.quoted(UntrustedText(value)))"
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {
@@ -66,7 +66,7 @@ public struct LogLine: Equatable, Sendable {
     }
 
     /// Escaping has doubled each backslash, so `\"` can only be a quote of the value itself.
-    private static func quoted(_ text: ForeignText) -> String {
+    private static func quoted(_ text: UntrustedText) -> String {
         "\"" + text.escaped.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\\\"") + "\""
     }
 }

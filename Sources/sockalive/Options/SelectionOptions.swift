@@ -73,9 +73,9 @@ struct SelectionOptions: ParsableArguments {
     var description: String {
         var processes = process.isEmpty && pid.isEmpty ? (anyProcess ? "any process" : "process beremote") : ""
         if exe != nil && process.isEmpty && pid.isEmpty { processes = "any process" }
-        let names = process.map { "process \(ForeignText($0).escaped)" } + pid.map { "PID \($0)" }
+        let names = process.map { "process \(UntrustedText($0).escaped)" } + pid.map { "PID \($0)" }
         processes += names.joined(separator: " or ")
-        if let exe { processes += " with executable \(ForeignText(exe).escaped)" }
+        if let exe { processes += " with executable \(UntrustedText(exe).escaped)" }
         if let user { processes += " of user \(user)" }
         let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
         let ports = anyPort ? "any port" : "port \(numbers)"

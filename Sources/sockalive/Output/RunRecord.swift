@@ -40,7 +40,7 @@ struct RunRecord {
             try AtomicFile.write(metrics(results).text, to: file, mode: 0o644)
         } catch {
             throw Unwritten(
-                line: "the metrics file \(ForeignText(file).escaped) cannot be written: \(Self.remedy(for: error))")
+                line: "the metrics file \(UntrustedText(file).escaped) cannot be written: \(Self.remedy(for: error))")
         }
     }
 

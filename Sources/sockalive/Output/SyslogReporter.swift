@@ -52,7 +52,7 @@ struct SyslogReporter {
             try throttle.save(to: throttleFile)
         } catch {
             reporter.step(
-                "\(ForeignText(throttleFile).escaped) cannot be written (\(error)): failures are logged again")
+                "\(UntrustedText(throttleFile).escaped) cannot be written (\(error)): failures are logged again")
         }
     }
 }

@@ -114,7 +114,7 @@ struct Watch {
             configuration = try config.reread() ?? configuration
             configuration.warnIfTooSlow(reporter)
         } catch {
-            complain(ForeignText(ConfigOptions.message(for: error)).escaped + "; the rules stay as they were")
+            complain(UntrustedText(ConfigOptions.message(for: error)).escaped + "; the rules stay as they were")
         }
     }
 

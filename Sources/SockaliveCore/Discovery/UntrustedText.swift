@@ -3,7 +3,7 @@
 /// A process names itself by prctl(PR_SET_NAME) or by the file it was started from, and
 /// may put escape sequences, line ends or direction marks there. The raw bytes serve for
 /// comparison; whatever a person or a log sees goes through ``escaped``.
-public struct ForeignText: Hashable, Sendable {
+public struct UntrustedText: Hashable, Sendable {
     public let bytes: [UInt8]
 
     public init(_ bytes: some Sequence<UInt8>) {
