@@ -8,7 +8,7 @@ private func socket(name: String = "beremote", inode: UInt64 = 7, pid: Int32 = 4
     let local = Endpoint(address: IPAddress("198.51.100.1")!, port: 52576)
     let remote = Endpoint(address: IPAddress("192.0.2.1")!, port: 5633)
     return DiscoveredSocket(
-        process: ProcessInfo(
+        process: ProcessIdentity(
             pid: pid, name: UntrustedText(name), executable: nil, uid: 0, startTime: 99, networkNamespace: 1),
         holders: [SocketHolder(pid: pid, fd: 3)],
         row: SocketRow(

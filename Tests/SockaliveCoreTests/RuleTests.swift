@@ -80,7 +80,7 @@ import Testing
     }
 
     private func socket(port: UInt16, holders: [Int32]) -> DiscoveredSocket {
-        let process = ProcessInfo(
+        let process = ProcessIdentity(
             pid: holders[0], name: UntrustedText("x"), executable: nil, uid: 0, startTime: 1, networkNamespace: 1)
         let here = Endpoint(address: IPAddress("198.51.100.1")!, port: 50000)
         let there = Endpoint(address: IPAddress("192.0.2.1")!, port: port)

@@ -13,7 +13,7 @@ public struct SocketHolder: Hashable, Comparable, Sendable {
 /// One TCP socket of a matching process: however many descriptors and processes hold it, one.
 public struct DiscoveredSocket: Equatable, Sendable {
     /// The first process found to hold it.
-    public let process: ProcessInfo
+    public let process: ProcessIdentity
     /// By process, then by number. Empty if the process's descriptors may not be read.
     public let holders: [SocketHolder]
     public let row: SocketRow

@@ -14,7 +14,7 @@ struct SocketCollector {
     }
 
     private struct Entry {
-        let process: ProcessInfo
+        let process: ProcessIdentity
         let row: SocketRow
         let key: Key
         var holders: [SocketHolder]
@@ -38,7 +38,7 @@ struct SocketCollector {
 
     /// Only processes with a matching socket are read any further.
     mutating func add(_ process: MatchedProcess, _ holdings: [(fd: Int32, row: SocketRow)]) {
-        guard let info = finder.info(of: process) else { return }
+        guard let identity = finder.identity(of: process) else { return }
         handles[process.pid] = process.handle
         for (fd, row) in holdings {
             let key = key(of: row, in: process.namespace)
@@ -46,7 +46,7 @@ struct SocketCollector {
             if let index = indexByKey[key] {
                 entries[index].holders.append(holder)
             } else {
-                add(Entry(process: info, row: row, key: key, holders: [holder]))
+                add(Entry(process: identity, row: row, key: key, holders: [holder]))
             }
         }
     }
@@ -85,10 +85,10 @@ struct SocketCollector {
     /// read, is most likely that process's: it is a candidate out of reach, not none.
     private mutating func addHidden() {
         for (process, rows) in hidden.sorted(by: { $0.process.pid < $1.process.pid }) {
-            guard !rows.isEmpty, let info = finder.info(of: process) else { continue }
-            for row in rows.values.joined().sorted(by: { $0.inode < $1.inode }) where row.uid == info.uid {
+            guard !rows.isEmpty, let identity = finder.identity(of: process) else { continue }
+            for row in rows.values.joined().sorted(by: { $0.inode < $1.inode }) where row.uid == identity.uid {
                 let key = key(of: row, in: process.namespace)
-                if indexByKey[key] == nil { add(Entry(process: info, row: row, key: key, holders: [])) }
+                if indexByKey[key] == nil { add(Entry(process: identity, row: row, key: key, holders: [])) }
             }
         }
     }

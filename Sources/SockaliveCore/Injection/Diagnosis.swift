@@ -15,7 +15,7 @@ struct Diagnosis {
     }
 
     /// The process's descriptors may not be read, so nobody knows which one it is.
-    func hidden(_ process: ProcessInfo) -> SocketFailure {
+    func hidden(_ process: ProcessIdentity) -> SocketFailure {
         SocketFailure(
             .permission, .permissionDenied,
             "the descriptors of \(process.name.escaped) (PID \(process.pid)) may not be read",

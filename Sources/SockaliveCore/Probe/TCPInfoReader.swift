@@ -26,7 +26,7 @@ final class TCPInfoReader {
         hasTouched && access.method == .ptrace ? min(500, max(20, elapsed)) : min(20, max(0.3, elapsed / 5))
     }
 
-    private func connection(to process: ProcessInfo) -> DiagConnection? {
+    private func connection(to process: ProcessIdentity) -> DiagConnection? {
         let namespace = process.networkNamespace
         if let known = connections[namespace] { return known }
         let connection = namespace.flatMap {

@@ -17,7 +17,7 @@ struct AbsenceText {
         return lines
     }
 
-    private func list(_ processes: [ProcessInfo]) -> String {
+    private func list(_ processes: [ProcessIdentity]) -> String {
         let shown = processes.prefix(3).map { "\($0.name.escaped) (PID \($0.pid))" }.joined(separator: ", ")
         return processes.count > 3 ? "\(shown) and \(processes.count - 3) more" : shown
     }

@@ -2,7 +2,7 @@ import Glibc
 import SystemPackage
 
 /// A process as it was found.
-public struct ProcessInfo: Equatable, Sendable {
+public struct ProcessIdentity: Equatable, Sendable {
     public let pid: Int32
     public let name: UntrustedText
     /// Where the executable lies, in the process's own mount namespace; nil if that may not be read.
@@ -43,12 +43,12 @@ struct ProcessFinder {
     }
 
     /// Everything about the process; nil if it is gone.
-    func info(of process: MatchedProcess) -> ProcessInfo? {
+    func identity(of process: MatchedProcess) -> ProcessIdentity? {
         let pid = process.pid
         guard let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
             let status = try? procfs.status("\(pid)")
         else { return nil }
-        return ProcessInfo(
+        return ProcessIdentity(
             pid: pid, name: stat.name, executable: executable(pid), uid: status.uid,
             startTime: stat.startTime, networkNamespace: process.namespace.inode)
     }
