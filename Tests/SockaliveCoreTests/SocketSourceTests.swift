@@ -132,7 +132,7 @@ import Testing
     }
 }
 
-@Suite struct NameScanTests {
+@Suite struct CommScanTests {
     @Test func `entries of a folder are processes where they are numbers`() {
         let entries = bytes(
             """
@@ -150,7 +150,7 @@ import Testing
     @Test func `threads that share the list find what one alone finds`() throws {
         let procfs = try ProcFS()
         let name = try procfs.read("self/comm") { UntrustedText($0.dropLast()) }
-        let scan = NameScan(root: procfs.root.rawValue, names: [name, UntrustedText("kthreadd")])
+        let scan = CommScan(root: procfs.root.rawValue, names: [name, UntrustedText("kthreadd")])
         for _ in 0..<20 {
             let found = try scan.matching()
             #expect(found.contains(getpid()))

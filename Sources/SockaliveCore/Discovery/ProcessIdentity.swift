@@ -64,8 +64,8 @@ struct ProcessFinder {
         return selection.pids.isEmpty ? named : selection.pids.union(named).sorted()
     }
 
-    private var scan: NameScan {
-        NameScan(root: procfs.root.rawValue, names: selection.names)
+    private var scan: CommScan {
+        CommScan(root: procfs.root.rawValue, names: selection.names)
     }
 
     /// Whether the selection means a process that is there.

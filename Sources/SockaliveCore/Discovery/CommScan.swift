@@ -7,7 +7,7 @@ import SystemPackage
 ///
 /// This is most of what a run costs on a busy host: two small questions to each of a thousand processes,
 /// 10 µs together. So no text is made, nothing is allocated per process, and several processors share the work.
-struct NameScan: Sendable {
+struct CommScan: Sendable {
     /// A descriptor of `/proc`.
     let root: Int32
     let names: [UntrustedText]
@@ -78,7 +78,7 @@ struct NameScan: Sendable {
     }
 }
 
-extension NameScan {
+extension CommScan {
     /// The processes that match, ascending.
     ///
     /// - Throws: `Errno` where `/proc` cannot be listed.
@@ -86,9 +86,9 @@ extension NameScan {
         let folder = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard folder >= 0 else { throw Errno(rawValue: errno) }
         defer { close(folder) }
-        let work = Work(scan: self, folder: folder)
-        work.share(among: Self.threads(for: folder))
-        return try work.result()
+        let job = Job(scan: self, folder: folder)
+        job.share(among: Self.threads(for: folder))
+        return try job.result()
     }
 
     /// How many threads are worth while: `/proc` has a link for each process (fs/proc/root.c, proc_root_getattr).
@@ -99,15 +99,15 @@ extension NameScan {
     }
 
     /// Threads that read the same open folder: each takes the next few entries, until none are left.
-    private final class Work: Sendable {
-        private let scan: NameScan
+    private final class Job: Sendable {
+        private let scan: CommScan
         private let folder: Int32
         private let hits = Mutex<(pids: [Int32], error: Errno?)>(([], nil))
 
         /// Some 20 processes at a time: a thread that comes last is waited for as long as those take.
         private static let portion = 512
 
-        init(scan: NameScan, folder: Int32) {
+        init(scan: CommScan, folder: Int32) {
             self.scan = scan
             self.folder = folder
         }
@@ -120,15 +120,15 @@ extension NameScan {
 
         /// Where a thread cannot be had, the others do its part.
         func share(among threads: Int) {
-            let work = Unmanaged.passUnretained(self).toOpaque()
+            let job = Unmanaged.passUnretained(self).toOpaque()
             let helpers = (1..<max(1, threads)).compactMap { _ -> pthread_t? in
                 var thread = pthread_t()
                 let status = sockalive_start_elsewhere(
                     &thread,
-                    { work in
-                        Unmanaged<Work>.fromOpaque(work!).takeUnretainedValue().run()
+                    { job in
+                        Unmanaged<Job>.fromOpaque(job!).takeUnretainedValue().run()
                         return nil
-                    }, work)
+                    }, job)
                 return status == 0 ? thread : nil
             }
             run()
@@ -136,7 +136,7 @@ extension NameScan {
         }
 
         private func run() {
-            NameScan.withMemory { memory in
+            CommScan.withMemory { memory in
                 withUnsafeTemporaryAllocation(byteCount: Self.portion, alignment: 8) { entries in
                     while let pids = next(into: entries) {
                         for pid in pids where scan.matches(pid, memory) { hits.withLock { $0.pids.append(pid) } }
