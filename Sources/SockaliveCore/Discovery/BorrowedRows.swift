@@ -9,10 +9,10 @@ struct BorrowedRows {
     /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
     ///
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
-    func rows(of walk: DescriptorWalk) -> [UInt64: [SocketRow]]? {
-        guard !walk.needsThreads else { return nil }
+    func rows(of scan: FDScan) -> [UInt64: [SocketRow]]? {
+        guard !scan.needsThreads else { return nil }
         var rows: [UInt64: [SocketRow]] = [:]
-        for (process, holdings) in walk.holdings {
+        for (process, holdings) in scan.holdings {
             guard let owner = process.handle.descriptor else { return nil }
             for holding in holdings {
                 do {
@@ -30,7 +30,7 @@ struct BorrowedRows {
                 }
             }
         }
-        return withTimers(rows, seenBy: walk.holdings.map(\.process))
+        return withTimers(rows, seenBy: scan.holdings.map(\.process))
     }
 
     private func withTimers(

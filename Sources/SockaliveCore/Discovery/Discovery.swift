@@ -47,25 +47,25 @@ public struct Discovery {
             rows = try tables.rows(of: namespace, seenBy: members, inodes: nil)
             if rows?.isEmpty == true { return }
         }
-        let walk = try DescriptorWalk(procfs: procfs, members: members, wanted: rows, mayGoOn: mayGoOn)
-        if walk.inodes.isEmpty && walk.denied.isEmpty { return }
-        if rows == nil, mayBorrow, walk.denied.isEmpty, walk.count <= Self.fewSockets {
-            rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: walk)
+        let scan = try FDScan(procfs: procfs, members: members, wanted: rows, mayGoOn: mayGoOn)
+        if scan.inodes.isEmpty && scan.denied.isEmpty { return }
+        if rows == nil, mayBorrow, scan.denied.isEmpty, scan.count <= Self.fewSockets {
+            rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: scan)
         }
         let found: [UInt64: [SocketRow]]
         if let rows {
             found = rows
         } else {
-            found = try tables.rows(of: namespace, seenBy: members, inodes: walk.denied.isEmpty ? walk.inodes : nil)
+            found = try tables.rows(of: namespace, seenBy: members, inodes: scan.denied.isEmpty ? scan.inodes : nil)
         }
-        for (process, holdings) in walk.holdings {
+        for (process, holdings) in scan.holdings {
             // The rows may be younger than the descriptors: who died meanwhile is not believed.
             let matching = holdings.flatMap { holding in
                 self.rows(of: holding, in: process, among: found[holding.inode] ?? []).map { (holding.fd, $0) }
             }
             if !matching.isEmpty && process.handle.isAlive(procfs) { collector.add(process, matching) }
         }
-        for (process, error) in walk.denied { collector.deny(process, error, rows: found) }
+        for (process, error) in scan.denied { collector.deny(process, error, rows: found) }
     }
 
     /// Which of the rows with its inode a descriptor stands for. As a rule there is one.

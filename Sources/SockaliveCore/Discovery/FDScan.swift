@@ -2,7 +2,7 @@ import CSockalive
 import SystemPackage
 
 /// The sockets that the members of one namespace hold.
-struct DescriptorWalk {
+struct FDScan {
     private(set) var holdings: [(process: MatchedProcess, holdings: [Holding])] = []
     /// Processes whose descriptors may not be read.
     private(set) var denied: [(process: MatchedProcess, error: Errno)] = []
