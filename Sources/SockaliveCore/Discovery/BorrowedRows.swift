@@ -12,13 +12,13 @@ struct BorrowedRows {
     func rows(of scan: FDScan) -> [UInt64: [SocketRow]]? {
         guard !scan.needsThreads else { return nil }
         var rows: [UInt64: [SocketRow]] = [:]
-        for (process, holdings) in scan.holdings {
+        for (process, descriptors) in scan.descriptors {
             guard let owner = process.handle.descriptor else { return nil }
-            for holding in holdings {
+            for descriptor in descriptors {
                 do {
-                    let identity = SocketIdentity(inode: holding.inode)
-                    let socket = try BorrowedSocket(pidfd: owner, fd: holding.fd, identity: identity)
-                    let known = rows[holding.inode] ?? []
+                    let identity = SocketIdentity(inode: descriptor.inode)
+                    let socket = try BorrowedSocket(pidfd: owner, fd: descriptor.fd, identity: identity)
+                    let known = rows[descriptor.inode] ?? []
                     if let cookie = socket.cookie, known.contains(where: { $0.cookie == cookie }) { continue }
                     guard let row = socket.row(), tables.selection.accepts(wholly: row) else { continue }
                     if known.contains(where: { $0.isSameConnection(as: row) }) { continue }
@@ -30,7 +30,7 @@ struct BorrowedRows {
                 }
             }
         }
-        return withTimers(rows, seenBy: scan.holdings.map(\.process))
+        return withTimers(rows, seenBy: scan.descriptors.map(\.process))
     }
 
     private func withTimers(

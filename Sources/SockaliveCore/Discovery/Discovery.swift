@@ -58,10 +58,10 @@ public struct Discovery {
         } else {
             found = try tables.rows(of: namespace, seenBy: members, inodes: scan.denied.isEmpty ? scan.inodes : nil)
         }
-        for (process, holdings) in scan.holdings {
+        for (process, descriptors) in scan.descriptors {
             // The rows may be younger than the descriptors: who died meanwhile is not believed.
-            let matching = holdings.flatMap { holding in
-                self.rows(of: holding, in: process, among: found[holding.inode] ?? []).map { (holding.fd, $0) }
+            let matching = descriptors.flatMap { descriptor in
+                self.rows(of: descriptor, in: process, among: found[descriptor.inode] ?? []).map { (descriptor.fd, $0) }
             }
             if !matching.isEmpty && process.handle.isAlive(procfs) { collector.add(process, matching) }
         }
@@ -73,11 +73,13 @@ public struct Discovery {
     /// Several are the subflows of an MPTCP socket; or sockets that got the same number, because an inode has 32 bits.
     /// The descriptor itself tells, where it can be borrowed. Else each socket is sought under each descriptor, and
     /// its cookie is asked for before anything is set.
-    private func rows(of holding: Holding, in process: MatchedProcess, among rows: [SocketRow]) -> [SocketRow] {
+    private func rows(of descriptor: SocketDescriptor, in process: MatchedProcess, among rows: [SocketRow])
+        -> [SocketRow]
+    {
         guard rows.count > 1 else { return rows }
         if mayBorrow, let owner = process.handle.descriptor,
             let socket = try? BorrowedSocket(
-                pidfd: owner, fd: holding.fd, identity: SocketIdentity(inode: holding.inode))
+                pidfd: owner, fd: descriptor.fd, identity: SocketIdentity(inode: descriptor.inode))
         {
             if socket.isMultipath { return rows.longestIdle.map { [$0] } ?? [] }
             if let cookie = socket.cookie { return rows.filter { $0.cookie == cookie } }

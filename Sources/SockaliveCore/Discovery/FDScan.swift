@@ -3,7 +3,7 @@ import SystemPackage
 
 /// The sockets that the members of one namespace hold.
 struct FDScan {
-    private(set) var holdings: [(process: MatchedProcess, holdings: [Holding])] = []
+    private(set) var descriptors: [(process: MatchedProcess, descriptors: [SocketDescriptor])] = []
     /// Processes whose descriptors may not be read.
     private(set) var denied: [(process: MatchedProcess, error: Errno)] = []
     private(set) var inodes: Set<UInt64> = []
@@ -11,7 +11,7 @@ struct FDScan {
     private(set) var needsThreads = false
 
     /// How many descriptors that are.
-    var count: Int { holdings.reduce(0) { $0 + $1.holdings.count } }
+    var count: Int { descriptors.reduce(0) { $0 + $1.descriptors.count } }
 
     private static let mostThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
@@ -29,7 +29,7 @@ struct FDScan {
                 var sockets = try sockets(of: process.pid, procfs, mayGoOn)
                 if let wanted { sockets.removeAll { wanted[$0.inode] == nil } }
                 guard !sockets.isEmpty else { continue }
-                holdings.append((process, sockets))
+                descriptors.append((process, sockets))
                 for socket in sockets { inodes.insert(socket.inode) }
             } catch let error as Errno where error.isPermission {
                 denied.append((process, error))
@@ -43,11 +43,11 @@ struct FDScan {
     /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
     private mutating func sockets(
         of pid: Int32, _ procfs: ProcFS, _ mayGoOn: () -> StopReason?
-    ) throws -> [Holding] {
+    ) throws -> [SocketDescriptor] {
         let main = try procfs.sockets(in: "\(pid)/fd")
-        var holdings = main ?? []
-        guard main == nil || procfs.threadCount(of: pid) > 1 else { return holdings }
-        var known = Set(holdings)
+        var descriptors = main ?? []
+        guard main == nil || procfs.threadCount(of: pid) > 1 else { return descriptors }
+        var known = Set(descriptors)
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads) where thread != pid {
@@ -56,11 +56,11 @@ struct FDScan {
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
             guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }
             let added = own.filter { known.insert($0).inserted }
-            holdings += added
+            descriptors += added
             needsThreads = needsThreads || !added.isEmpty
             owners.append(thread)
             if owners.count == Self.mostTables { break }
         }
-        return holdings
+        return descriptors
     }
 }

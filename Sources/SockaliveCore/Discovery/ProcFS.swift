@@ -91,8 +91,8 @@ public final class ProcFS {
     }
 
     /// The sockets among the descriptors of a folder, by number; nil if the folder is empty.
-    func sockets(in path: String) throws -> [Holding]? {
-        var holdings: [Holding] = []
+    func sockets(in path: String) throws -> [SocketDescriptor]? {
+        var descriptors: [SocketDescriptor] = []
         var isEmpty = true
         try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
             try eachNumber(in: path) { folder, number, name in
@@ -100,10 +100,10 @@ public final class ProcFS {
                 // A longer link is no socket: `socket:[` and at most 20 digits.
                 let count = readlinkat(folder, name, target.baseAddress!, target.count)
                 guard count > 0, let inode = target[..<count].inode(ofKind: "socket") else { return }
-                holdings.append(Holding(fd: number, inode: inode))
+                descriptors.append(SocketDescriptor(fd: number, inode: inode))
             }
         }
-        return isEmpty ? nil : holdings.sorted { $0.fd < $1.fd }
+        return isEmpty ? nil : descriptors.sorted { $0.fd < $1.fd }
     }
 
     /// How many threads a process has: its `task` has a link for each, and two more (fs/proc/base.c,
@@ -140,7 +140,7 @@ public final class ProcFS {
 }
 
 /// A descriptor that is a socket, and which.
-struct Holding: Hashable {
+struct SocketDescriptor: Hashable {
     let fd: Int32
     let inode: UInt64
 }

@@ -1,6 +1,6 @@
 import SystemPackage
 
-/// Gathers holdings into sockets: however many descriptors and processes hold one, it is one.
+/// Gathers descriptors into sockets: however many descriptors and processes hold one, it is one.
 struct SocketCollector {
     /// What makes a socket the same one. The inode alone does not: it has 32 bits and is given again after some hours
     /// of making sockets, and each network namespace is looked at by itself.
@@ -37,10 +37,10 @@ struct SocketCollector {
     }
 
     /// Only processes with a matching socket are read any further.
-    mutating func add(_ process: MatchedProcess, _ holdings: [(fd: Int32, row: SocketRow)]) {
+    mutating func add(_ process: MatchedProcess, _ descriptors: [(fd: Int32, row: SocketRow)]) {
         guard let identity = finder.identity(of: process) else { return }
         handles[process.pid] = process.handle
-        for (fd, row) in holdings {
+        for (fd, row) in descriptors {
             let key = key(of: row, in: process.namespace)
             let holder = SocketHolder(pid: process.pid, fd: fd)
             if let index = indexByKey[key] {
