@@ -41,7 +41,7 @@ struct `The demo` {
         kill(run.pid, signal)
         let end = run.waitUntilEnd()
         #expect(end.status == signal, "the signal must show in how it ended")
-        #expect(run.leftProcesses(patience: 2).isEmpty)
+        #expect(run.leftProcesses(timeout: 2).isEmpty)
     }
 
     @Test func `names the packages of missing programs`() throws {
@@ -156,9 +156,9 @@ private final class DemoRun {
             errors: String(decoding: errors, as: UTF8.self), seconds: Date().timeIntervalSince(start))
     }
 
-    /// The processes that still carry the mark when `patience` seconds are over.
-    func leftProcesses(patience: Double = 0) -> [String] {
-        let deadline = Date() + patience
+    /// The processes that still carry the mark when `timeout` seconds are over.
+    func leftProcesses(timeout: Double = 0) -> [String] {
+        let deadline = Date() + timeout
         while true {
             let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
             let left = entries.filter { Int($0) != nil && environment(of: $0).range(of: Data(mark.utf8)) != nil }

@@ -104,9 +104,9 @@ static void start_victim(void)
     fclose(lines);
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct timeval patience = {5, 0};
+    struct timeval timeout = {5, 0};
     peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     if (connect(peer, (void *)&address, sizeof address) < 0 || !echoes())
         exit(2);
     snprintf(path, sizeof path, "/proc/%d/status", traced_pid);

@@ -10,14 +10,14 @@ struct SockDiagSocket: ~Copyable {
     private var buffer = [UInt8](repeating: 0, count: 32 * 1024)
 
     /// The kernel answers at once; a sandbox that emulates it might never.
-    private static let patience = timeval(tv_sec: 5, tv_usec: 0)
+    private static let timeout = timeval(tv_sec: 5, tv_usec: 0)
     private static let mostAttempts = 3
 
     /// - Parameter namespace: a descriptor of `/proc/PID/ns/net`; nil is this process's own namespace.
     init(namespace: Int32? = nil) throws(Errno) {
         let descriptor = try Self.open(in: namespace)
-        var patience = Self.patience
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+        var timeout = Self.timeout
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         self.descriptor = descriptor
     }
 

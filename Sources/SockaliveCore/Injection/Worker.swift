@@ -24,7 +24,7 @@ final class Worker {
     private(set) var isWell = true
 
     /// How long one request may take. A hold waits for one second at most for each stop.
-    private static let patience = Duration.seconds(4)
+    private static let timeout = Duration.seconds(4)
     private static let endPatience = Duration.milliseconds(500)
 
     /// - Throws: `Errno` where there is no such worker to be had: this process may not change its user (CAP_SETUID,
@@ -45,7 +45,7 @@ final class Worker {
             isWell = false
             throw Errno(rawValue: -child)
         }
-        guard let reply = channel.receiveReply(within: Self.patience) else {
+        guard let reply = channel.receiveReply(within: Self.timeout) else {
             end()
             throw .timedOut
         }
@@ -97,7 +97,7 @@ final class Worker {
 
     /// - Throws: what the worker met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
     fileprivate func ask(_ request: WorkerRequest, _ holder: SocketHolder) throws -> WorkerReply {
-        guard isWell, channel.send(request.message), let reply = channel.receiveReply(within: Self.patience) else {
+        guard isWell, channel.send(request.message), let reply = channel.receiveReply(within: Self.timeout) else {
             if isWell { end() }
             throw SocketFailure.workerFailed(holder, uid, request)
         }

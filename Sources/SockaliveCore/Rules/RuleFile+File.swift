@@ -3,7 +3,7 @@ import SystemPackage
 
 extension RuleFile {
     private static let longest = 1 << 20
-    private static let patience: Int32 = 2000
+    private static let timeout: Int32 = 2000
 
     /// The bytes of a file or of a pipe whose writer does not keep the run waiting.
     public static func read(_ path: String) throws(Errno) -> [UInt8] {
@@ -17,7 +17,7 @@ extension RuleFile {
         var chunk = [UInt8](repeating: 0, count: 1 << 14)
         while bytes.count <= longest {
             var polled = pollfd(fd: file, events: Int16(POLLIN), revents: 0)
-            guard poll(&polled, 1, patience) != 0 else { throw .timedOut }
+            guard poll(&polled, 1, timeout) != 0 else { throw .timedOut }
             let count = Glibc.read(file, &chunk, chunk.count)
             if count == 0 { return bytes }
             if count > 0 { bytes += chunk[..<count] } else if errno != EINTR { throw Errno(rawValue: errno) }

@@ -13,8 +13,8 @@ public final class DatagramSocket {
         descriptor = file
         guard let target = UnixAddress(address) else { throw .invalidArgument }
         // A listener that is stuck must not take the run with it: a full queue is waited for that long.
-        var patience = timeval(tv_sec: 0, tv_usec: 200_000)
-        setsockopt(file, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+        var timeout = timeval(tv_sec: 0, tv_usec: 200_000)
+        setsockopt(file, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         guard target.connect(file) == 0 else { throw Errno(rawValue: errno) }
     }
 

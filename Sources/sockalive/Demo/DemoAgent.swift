@@ -35,7 +35,7 @@ struct DemoAgent: ParsableCommand {
     private func speak(on connections: [Int32]) -> [Echo] {
         let message = Array("are you there?\n".utf8)
         let start = ContinuousClock.now
-        let deadline = Deadline(seconds: DemoScript.patience)
+        let deadline = Deadline(seconds: DemoScript.echoTimeout)
         var echoes: [Int32: Echo] = [:]
         for connection in connections where send(connection, message, message.count, Int32(MSG_NOSIGNAL)) < 0 {
             echoes[connection] = .broken("\(Errno(rawValue: errno))")

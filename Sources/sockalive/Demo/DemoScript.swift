@@ -24,5 +24,5 @@ enum DemoScript {
     /// Seconds for which both sessions are left idle.
     static let idle = 9
     /// Seconds for which the agent waits for an echo.
-    static let patience = 3
+    static let echoTimeout = 3
 }

@@ -30,7 +30,9 @@ struct DemoStory {
     ]
 
     private func lastWords(_ lab: Lab, _ tracks: [Track]) throws -> DemoOutcome {
-        try say(["", "The agent sends a message on each session, and waits \(DemoScript.patience)s for the echo:", ""])
+        try say([
+            "", "The agent sends a message on each session, and waits \(DemoScript.echoTimeout)s for the echo:", "",
+        ])
         let echoes = try lab.speak()
         let views = try lab.firewall.look()
         let results = tracks.map {

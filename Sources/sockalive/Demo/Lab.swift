@@ -20,7 +20,7 @@ struct Lab {
         try agent.send("speak\n")
         var echoes: [DemoSession: Echo] = [:]
         for session in DemoSession.allCases {
-            guard let word = agent.line(within: 2 * DemoScript.patience), let echo = Echo(word: word) else {
+            guard let word = agent.line(within: 2 * DemoScript.echoTimeout), let echo = Echo(word: word) else {
                 throw DemoFailure("the agent does not say what came back")
             }
             echoes[session] = echo

@@ -8,7 +8,7 @@ final class DoctorChild: TrialTarget {
     private let child: Child
     private let channel: Channel
 
-    private static let patience = 5
+    private static let timeout = 5
 
     init() throws(TrialAbsence) {
         do {
@@ -22,7 +22,7 @@ final class DoctorChild: TrialTarget {
                 "a child to try on could not be started: \((error as? DemoFailure)?.line ?? "\(error)")",
                 remedy: "allow sockalive one more process, and /proc to be mounted")
         }
-        let words = (channel.line(within: Self.patience) ?? "").split(separator: " ")
+        let words = (channel.line(within: Self.timeout) ?? "").split(separator: " ")
         guard words.count == 2, words[0] == "ready", let number = Int32(words[1]) else {
             fd = -1
             throw Self.absence(words)
@@ -40,7 +40,7 @@ final class DoctorChild: TrialTarget {
 
     func keepalive() -> KeepaliveSettings? {
         guard (try? channel.send("keepalive\n")) != nil else { return nil }
-        return channel.line(within: Self.patience).flatMap { KeepaliveSettings(line: $0) }
+        return channel.line(within: Self.timeout).flatMap { KeepaliveSettings(line: $0) }
     }
 
     private static func absence(_ words: [Substring]) -> TrialAbsence {

@@ -173,9 +173,9 @@ static void start_attacker(const char *mode, int file, bool becomes_ready)
     fclose(lines);
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct timeval patience = {2, 0};
+    struct timeval timeout = {2, 0};
     peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     if (connect(peer, (void *)&address, sizeof address) < 0)
         fail("connect");
     for (double end = seconds() + 5; becomes_ready && shared->is_ready != 2; usleep(200))

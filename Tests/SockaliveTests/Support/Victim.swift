@@ -50,7 +50,7 @@ final class Victim {
     init(_ configure: (inout Options) -> Void = { _ in }) throws {
         var options = Options()
         configure(&options)
-        let patience = Deadline(.seconds(20))
+        let deadline = Deadline(.seconds(20))
 
         // A mapped address reaches a plain IPv4 listener.
         let listening = options.address.replacing("::ffff:", with: "")
@@ -58,7 +58,7 @@ final class Victim {
             options.peerLauncher + [
                 Program.path("echo-peer"), "listen", listening, "\(options.port)", "\(options.sessions)",
             ])
-        port = try Int(#require(peer.words(after: "listening", patience).first)) ?? 0
+        port = try Int(#require(peer.words(after: "listening", deadline).first)) ?? 0
 
         // A copy, so that the executable too has the name. Written by a process of its own: a file that
         // this one writes might be held open by a child starting at the same moment, and not run (ETXTBSY).
@@ -66,8 +66,8 @@ final class Victim {
         executable = folder.path(options.program)
         #expect(try Program.run(["cp", Program.path("victim-echo"), executable]).status == 0)
         process = try Child(options.launcher + [executable] + Self.arguments(options, port: port))
-        let ready = try process.words(after: "ready", patience)
-        _ = try peer.words(after: "connected", patience)
+        let ready = try process.words(after: "ready", deadline)
+        _ = try peer.words(after: "connected", deadline)
         pid = try #require(Int32(ready[0]))
         child = try #require(Int32(ready[1]))
         sessions = try ready.dropFirst(2).map { word in
@@ -112,10 +112,10 @@ final class Victim {
     /// Closes the sessions from the other end: what the victim says at its end, and its exit code.
     func finish() -> (lines: [String], status: Int32) {
         peer.input.close()
-        let patience = Deadline(.seconds(20))
+        let deadline = Deadline(.seconds(20))
         var lines: [String] = []
-        while let line = process.output.line(until: patience) { lines.append(line) }
-        if patience.millisecondsLeft == 0 { process.kill() }
+        while let line = process.output.line(until: deadline) { lines.append(line) }
+        if deadline.millisecondsLeft == 0 { process.kill() }
         return (lines, process.wait())
     }
 

@@ -46,11 +46,11 @@ final class HeldThread {
     private var isSeized = false
 
     /// Longer than any thread takes to reach its next stop, unless it sleeps uninterruptibly.
-    private static let patience = Duration.seconds(1)
+    private static let timeout = Duration.seconds(1)
 
     init(_ target: RemoteTarget) {
         self.target = target
-        tracee = Tracee(process: target.holder.pid, tid: target.tid, patience: Self.patience)
+        tracee = Tracee(process: target.holder.pid, tid: target.tid, timeout: Self.timeout)
         descriptor = target.holder.fd
     }
 

@@ -48,7 +48,7 @@ final class Tracee {
 
     private let process: Int32
     /// How long any single wait may take: a thread in state D never stops.
-    private let patience: Duration
+    private let timeout: Duration
     private var hasStopped = false
     /// Before its first stop.
     private var lastSeenRunning = SuspendingClock.now
@@ -57,10 +57,10 @@ final class Tracee {
     private static let spinning = Duration.microseconds(200)
     private static let pause: useconds_t = 100
 
-    init(process: Int32, tid: Int32, patience: Duration) {
+    init(process: Int32, tid: Int32, timeout: Duration) {
         self.process = process
         self.tid = tid
-        self.patience = patience
+        self.timeout = timeout
     }
 
     /// For how long it has stood still, give or take the time of one look.
@@ -203,7 +203,7 @@ extension Tracee {
             if status < 0 { try followExec() }
             now = SuspendingClock.now
             if now - start < Self.spinning { sched_yield() } else { usleep(Self.pause) }
-        } while now - start < patience
+        } while now - start < timeout
         throw .timedOut
     }
 
