@@ -50,7 +50,7 @@ int sockalive_stop_signal(void)
     return received;
 }
 
-int sockalive_hangup_wakes(void)
+int sockalive_wake_on_hangup(void)
 {
     struct sigaction action = {.sa_handler = remember_hangup};
 
@@ -98,7 +98,7 @@ void sockalive_let_job_control_stop(uint64_t mask)
 }
 
 /* A signal between the look and the sleep would be lost: it is blocked there, and ppoll(2) lets it in. */
-void sockalive_rest(int64_t nanoseconds)
+void sockalive_sleep(int64_t nanoseconds)
 {
     struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
     sigset_t watched, before;

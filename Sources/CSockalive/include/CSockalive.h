@@ -113,8 +113,8 @@ int sockalive_install_stop_handlers(void);
 /* The first stop signal received, or 0. */
 int sockalive_stop_signal(void);
 
-/* From now on SIGHUP is no stop request, but ends a rest. 0, or -errno. */
-int sockalive_hangup_wakes(void);
+/* From now on SIGHUP is no stop request, but ends a sleep. 0, or -errno. */
+int sockalive_wake_on_hangup(void);
 
 /* Whether SIGHUP came since it was last taken. */
 bool sockalive_is_hung_up(void);
@@ -128,6 +128,6 @@ uint64_t sockalive_hold_job_control(void);
 void sockalive_let_job_control_stop(uint64_t mask);
 
 /* Sleeps for so long, or until one of the three signals comes or has come. */
-void sockalive_rest(int64_t nanoseconds);
+void sockalive_sleep(int64_t nanoseconds);
 
 #endif

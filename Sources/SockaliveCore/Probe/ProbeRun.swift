@@ -76,7 +76,7 @@ public struct ProbeRun {
             }
             waiting.removeAll { candidates[$0].isSettled }
             progress(Progress(candidates: candidates.count, answered: candidates.count { $0.hasAnswered }))
-            if !waiting.isEmpty { rest(waiting.compactMap { candidates[$0].armed?.question?.due }) }
+            if !waiting.isEmpty { sleep(waiting.compactMap { candidates[$0].armed?.question?.due }) }
         }
     }
 
@@ -112,7 +112,7 @@ public struct ProbeRun {
     }
 
     /// Sleeps until the next look: soon after a probe has left, then less and less often.
-    private func rest(_ due: [Double]) {
+    private func sleep(_ due: [Double]) {
         let now = clock.milliseconds
         let latest = due.filter { $0 <= now }.max() ?? now
         let next = due.filter { $0 > now }.min() ?? .infinity

@@ -28,9 +28,9 @@ public struct RunControl: Sendable {
         _ = sockalive_install_stop_handlers()
     }
 
-    /// From now on SIGHUP does not end a run, but a rest.
-    public static func letHangupWake() {
-        _ = sockalive_hangup_wakes()
+    /// From now on SIGHUP does not end a run, but a sleep.
+    public static func wakeOnHangup() {
+        _ = sockalive_wake_on_hangup()
     }
 
     /// Whether SIGHUP came since this was last asked.
@@ -43,8 +43,8 @@ public struct RunControl: Sendable {
     public static var isHangupPending: Bool { sockalive_is_hung_up() }
 
     /// Sleeps for so long, or until a signal comes. None is lost between a look and the sleep.
-    public static func rest(_ duration: Duration) {
+    public static func sleep(_ duration: Duration) {
         let (seconds, attoseconds) = duration.components
-        sockalive_rest(max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000))
+        sockalive_sleep(max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000))
     }
 }

@@ -5,7 +5,7 @@ public struct ServiceManager {
     private let socket: DatagramSocket?
     /// It wants a sign of life at least that often; half of what it waits for, and no less than ``shortestInterval``.
     public let watchdogInterval: Duration?
-    /// Who asks for more would have the rests be no rest.
+    /// Who asks for more would leave no time to sleep.
     static let shortestInterval = Duration.milliseconds(100)
 
     /// - Parameters:

@@ -43,7 +43,7 @@ struct Channel {
     }
 
     /// Everything up to the end of the stream.
-    func rest() -> String {
+    func readToEnd() -> String {
         var all: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 4096)
         while case let count = read(descriptor.rawValue, &chunk, chunk.count), count > 0 {

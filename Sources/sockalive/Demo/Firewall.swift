@@ -89,6 +89,6 @@ struct Firewall {
     private static func trackingTable() -> String? {
         guard let file = try? FileDescriptor.open("/proc/net/nf_conntrack", .readOnly) else { return nil }
         defer { try? file.close() }
-        return Channel(descriptor: file).rest()
+        return Channel(descriptor: file).readToEnd()
     }
 }

@@ -72,7 +72,7 @@ enum PrivateWorld {
         let path = "/proc/sys/" + String(name.map { $0 == "." ? "/" : $0 })
         guard let file = try? FileDescriptor.open(path, .readOnly) else { return nil }
         defer { try? file.close() }
-        return Channel(descriptor: file).rest().split(separator: "\n").first.map(String.init)
+        return Channel(descriptor: file).readToEnd().split(separator: "\n").first.map(String.init)
     }
 
     private static func write(_ text: String, to path: String) throws(Errno) {

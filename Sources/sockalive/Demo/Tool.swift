@@ -47,7 +47,7 @@ struct Tool {
         defer { ours.close() }
         try ours.send(input)
         ours.finishSending()
-        let output = ours.rest()
+        let output = ours.readToEnd()
         guard child.wait() == .exited(0) else {
             let reason = output.split(separator: "\n").first ?? "no reason given"
             throw DemoFailure("\(path): \(reason)", .unsupported)

@@ -34,14 +34,14 @@ struct Watch {
             try round()
             // However long a round takes, the lock is free, and the processor too, for half of the time.
             let end = ContinuousClock.now
-            rest(until: max(start + .seconds(every.count), end + start.duration(to: end)), forever)
+            sleep(until: max(start + .seconds(every.count), end + start.duration(to: end)), forever)
         }
         manager.tell("STOPPING=1", "STATUS=stopped by a signal")
     }
 
     private mutating func round() throws {
         do throws(RunError) {
-            // Let go in the rests, for whoever runs by hand or before a backup.
+            // Released between the rounds, for whoever runs by hand or before a backup.
             let lock = limits.noLock ? nil : try HeldLock.attempt(limits.lock, reporter)
             defer { withExtendedLifetime(lock) {} }
             try work()
@@ -118,10 +118,10 @@ struct Watch {
         }
     }
 
-    private func rest(until end: ContinuousClock.Instant, _ control: RunControl) {
+    private func sleep(until end: ContinuousClock.Instant, _ control: RunControl) {
         while control.stopReason == nil && !RunControl.isHangupPending && ContinuousClock.now < end {
             let left = ContinuousClock.now.duration(to: end)
-            RunControl.rest(min(left, manager.watchdogInterval ?? left))
+            RunControl.sleep(min(left, manager.watchdogInterval ?? left))
             if control.stopReason == nil { manager.tell("WATCHDOG=1") }
         }
     }

@@ -25,7 +25,7 @@ struct WatchCommand: ParsableCommand {
     func run() throws {
         let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
-        RunControl.letHangupWake()
+        RunControl.wakeOnHangup()
         let reporter = Reporter(output: output)
         configuration.warnIfTooSlow(reporter)
         var watch = Watch(configuration: configuration, config: config, limits: limits, reporter: reporter)
