@@ -20,7 +20,7 @@ public struct ServiceManager {
     }
 
     /// Assignments, a line each: `READY=1`. Who does not listen does not matter.
-    public func tell(_ assignments: String...) {
+    public func notify(_ assignments: String...) {
         try? socket?.send(assignments.joined(separator: "\n"))
     }
 }

@@ -3,7 +3,7 @@ struct DemoStory {
     let options: DemoOptions
     private let screen = Screen()
 
-    func tell() throws -> DemoOutcome {
+    func run() throws -> DemoOutcome {
         let lab = try Lab.build()
         try say(Self.opening)
         guard try lab.speak().values.allSatisfy(\.isAnswered) else {

@@ -36,7 +36,7 @@ struct Watch {
             let end = ContinuousClock.now
             sleep(until: max(start + .seconds(every.count), end + start.duration(to: end)), forever)
         }
-        manager.tell("STOPPING=1", "STATUS=stopped by a signal")
+        manager.notify("STOPPING=1", "STATUS=stopped by a signal")
     }
 
     private mutating func round() throws {
@@ -58,7 +58,7 @@ struct Watch {
     private mutating func work() throws(RunError) {
         let record = RunRecord(limits, reporter)
         let results = try Run.round(configuration, RunControl(limit: limits.timeout), reporter)
-        var lines = tell(results)
+        var lines = reportResults(results)
         do throws(RunRecord.Unwritten) {
             try record.writeMetrics(results)
         } catch {
@@ -77,7 +77,7 @@ struct Watch {
     }
 
     private mutating func report(_ status: String) {
-        manager.tell(isReady ? "WATCHDOG=1" : "READY=1", "STATUS=\(status)")
+        manager.notify(isReady ? "WATCHDOG=1" : "READY=1", "STATUS=\(status)")
         isReady = true
     }
 
@@ -92,7 +92,7 @@ struct Watch {
     /// Prints and logs what is due.
     ///
     /// - Returns: what stood in the way of that.
-    private mutating func tell(_ results: [SocketResult]) -> [String] {
+    private mutating func reportResults(_ results: [SocketResult]) -> [String] {
         // What a signal kept from being reached is no failure: the watch is over.
         let reached = isStopped ? results.filter { $0.failure == nil } : results
         let due = printed.due(reached)
@@ -122,7 +122,7 @@ struct Watch {
         while control.stopReason == nil && !RunControl.isHangupPending && ContinuousClock.now < end {
             let left = ContinuousClock.now.duration(to: end)
             RunControl.sleep(min(left, manager.watchdogInterval ?? left))
-            if control.stopReason == nil { manager.tell("WATCHDOG=1") }
+            if control.stopReason == nil { manager.notify("WATCHDOG=1") }
         }
     }
 }
