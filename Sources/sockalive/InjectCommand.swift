@@ -29,7 +29,7 @@ struct InjectCommand: ParsableCommand {
         let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
-        let record = RunRecord(limits, reporter)
+        let recorder = RunRecorder(limits, reporter)
         configuration.warnIfTooSlow(reporter)
         // A dry run changes nothing, so it neither waits for nor stops a run that does.
         let lock = dryRun || limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
@@ -37,13 +37,13 @@ struct InjectCommand: ParsableCommand {
             command: "inject",
             mode: probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject),
             configuration: configuration, output: output)
-        let outcome = try run.execute(limit: limits.timeout, record: dryRun ? nil : record)
+        let outcome = try run.execute(limit: limits.timeout, recorder: dryRun ? nil : recorder)
         let results = outcome.results
-        let isKept = dryRun || record.keep(results)
+        let isRecorded = dryRun || recorder.record(results)
         withExtendedLifetime(lock) {}
         guard outcome.isWritten else { throw RunStatus.someFailed }
         summarize(results, configuration, reporter)
-        throw RunStatus(results: results, require: limits.require).failed(unless: isKept)
+        throw RunStatus(results: results, require: limits.require).failed(unless: isRecorded)
     }
 
     private func summarize(_ results: [SocketResult], _ configuration: RunConfiguration, _ reporter: Reporter) {

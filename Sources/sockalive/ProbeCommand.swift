@@ -18,19 +18,19 @@ struct ProbeCommand: ParsableCommand {
         let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
         let reporter = Reporter(output: output)
-        let record = RunRecord(limits, reporter)
+        let recorder = RunRecorder(limits, reporter)
         let lock = limits.noLock ? nil : try HeldLock.take(limits.lock, reporter)
         let run = Run(
             command: "probe", mode: .probe(waiting.time), configuration: configuration, output: output)
-        let outcome = try run.execute(limit: limits.timeout, record: record)
+        let outcome = try run.execute(limit: limits.timeout, recorder: recorder)
         let results = outcome.results
-        let isKept = record.keep(results)
+        let isRecorded = recorder.record(results)
         withExtendedLifetime(lock) {}
         guard outcome.isWritten else { throw RunStatus.someFailed }
         limits.reportAbsence(results, configuration, output)
         if !results.isEmpty && !output.json {
             reporter.message("\(reporter.candidates(results)): \(reporter.answers(results))")
         }
-        throw RunStatus(results: results, require: limits.require).failed(unless: isKept)
+        throw RunStatus(results: results, require: limits.require).failed(unless: isRecorded)
     }
 }

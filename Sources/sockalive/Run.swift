@@ -32,8 +32,8 @@ struct Run {
 
     /// - Parameters:
     ///   - limit: how long the whole run may take; nil is without end.
-    ///   - record: where it is kept why the run cannot do its work at all, if anywhere.
-    func execute(limit: Seconds?, record: RunRecord? = nil) throws -> Outcome {
+    ///   - recorder: where it is kept why the run cannot do its work at all, if anywhere.
+    func execute(limit: Seconds?, recorder: RunRecorder? = nil) throws -> Outcome {
         let reporter = Reporter(output: output)
         let control = RunControl(limit: limit)
         do throws(RunError) {
@@ -43,7 +43,7 @@ struct Run {
             let results = execute(on: found, control, reporter)
             return Outcome(results: results, isWritten: report(results, found, reporter))
         } catch {
-            record?.keep(error)
+            recorder?.record(error)
             throw error.printed()
         }
     }

@@ -56,11 +56,11 @@ struct Watch {
     }
 
     private mutating func work() throws(RunError) {
-        let record = RunRecord(limits, reporter)
+        let recorder = RunRecorder(limits, reporter)
         let results = try Run.round(configuration, RunControl(limit: limits.timeout), reporter)
         var lines = reportResults(results)
-        do throws(RunRecord.Unwritten) {
-            try record.writeMetrics(results)
+        do throws(RunRecorder.Unwritten) {
+            try recorder.writeMetrics(results)
         } catch {
             lines.append(error.line)
         }

@@ -3,7 +3,7 @@ import SockaliveCore
 import SystemPackage
 
 /// What a run leaves for those who were not there: the system log's lines and the metrics file.
-struct RunRecord {
+struct RunRecorder {
     private let limits: RunOptions
     private let reporter: Reporter
     private let start = ContinuousClock.now
@@ -14,7 +14,7 @@ struct RunRecord {
     }
 
     /// False if the metrics could not be written.
-    func keep(_ results: [SocketResult]) -> Bool {
+    func record(_ results: [SocketResult]) -> Bool {
         SyslogReporter(limits, reporter)?.write(results)
         do throws(Unwritten) {
             try writeMetrics(results)
@@ -26,7 +26,7 @@ struct RunRecord {
     }
 
     /// Why it could not do its work at all. The metrics stay those of the last run that could.
-    func keep(_ error: RunError) {
+    func record(_ error: RunError) {
         SyslogReporter(limits, reporter)?.write(error)
     }
 
@@ -64,7 +64,7 @@ struct RunRecord {
 
 extension RunStatus {
     /// A run that did its work, and could not tell of it, has failed all the same.
-    func failed(unless isKept: Bool) -> RunStatus {
-        isKept || self != .done ? self : .someFailed
+    func failed(unless isRecorded: Bool) -> RunStatus {
+        isRecorded || self != .done ? self : .someFailed
     }
 }
