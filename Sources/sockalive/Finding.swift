@@ -13,7 +13,7 @@ struct Finding {
             procfs = try ProcFS()
             guard procfs.isOwn else { throw RunError.foreignNamespace }
             discovery = Discovery(procfs: procfs, source: configuration.source, method: configuration.method.resolved())
-            snapshot = try discovery.snapshot(of: configuration.rules.union, mayGoOn: { control.stopReason })
+            snapshot = try discovery.snapshot(of: configuration.rules.union, stopReason: { control.stopReason })
         } catch {
             throw RunError(error)
         }

@@ -27,7 +27,7 @@ struct Run {
         return KeepaliveRun(
             procfs: found.procfs, mode: .inject, rules: configuration.rules, choice: configuration.method
         )
-        .results(for: found.snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
+        .results(for: found.snapshot, stopReason: { control.stopReason }, progress: reporter.step)
     }
 
     /// - Parameters:
@@ -54,7 +54,7 @@ struct Run {
         let (procfs, snapshot) = (found.procfs, found.snapshot)
         func apply(_ mode: KeepaliveRun.Mode) -> [SocketResult] {
             KeepaliveRun(procfs: procfs, mode: mode, rules: configuration.rules, choice: configuration.method)
-                .results(for: snapshot, mayGoOn: { control.stopReason }, progress: reporter.step)
+                .results(for: snapshot, stopReason: { control.stopReason }, progress: reporter.step)
         }
         func probe(_ wait: Seconds) -> ProbeRun {
             ProbeRun(procfs: procfs, snapshot: snapshot, choice: configuration.method, wait: wait, control: control)

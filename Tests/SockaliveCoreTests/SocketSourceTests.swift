@@ -28,7 +28,7 @@ import Testing
             processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
         let reason = StopReason.timeout(Seconds(1))
         #expect(throws: reason) {
-            try Discovery(procfs: try ProcFS(), source: source).snapshot(of: selection, mayGoOn: { reason })
+            try Discovery(procfs: try ProcFS(), source: source).snapshot(of: selection, stopReason: { reason })
         }
     }
 

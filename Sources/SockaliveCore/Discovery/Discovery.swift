@@ -23,31 +23,31 @@ public struct Discovery {
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
     }
 
-    /// - Parameter mayGoOn: asked before each process: whoever likes can hold a million descriptors.
+    /// - Parameter stopReason: asked before each process: whoever likes can hold a million descriptors.
     /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot;
     ///   the ``StopReason`` where there is one.
-    public func snapshot(of selection: Selection, mayGoOn: () -> StopReason? = { nil }) throws -> Snapshot {
+    public func snapshot(of selection: Selection, stopReason: () -> StopReason? = { nil }) throws -> Snapshot {
         let finder = ProcessFinder(procfs: procfs, selection: selection.processes)
         let processes = try finder.processes()
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
         // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
         var collector = SocketCollector(finder: finder, areCookiesGlobal: mayBorrow)
         for (namespace, members) in Dictionary(grouping: processes, by: \.namespace) {
-            try collect(members, of: namespace, tables, mayGoOn, into: &collector)
+            try collect(members, of: namespace, tables, stopReason, into: &collector)
         }
         return collector.snapshot(processes: processes.map(\.pid))
     }
 
     private func collect(
         _ members: [MatchedProcess], of namespace: NetworkNamespace, _ tables: SocketTables,
-        _ mayGoOn: () -> StopReason?, into collector: inout SocketCollector
+        _ stopReason: () -> StopReason?, into collector: inout SocketCollector
     ) throws {
         var rows: [UInt64: [SocketRow]]?
         if members.count > Self.fewProcesses {
             rows = try tables.rows(of: namespace, seenBy: members, inodes: nil)
             if rows?.isEmpty == true { return }
         }
-        let scan = try FDScan(procfs: procfs, members: members, wanted: rows, mayGoOn: mayGoOn)
+        let scan = try FDScan(procfs: procfs, members: members, wanted: rows, stopReason: stopReason)
         if scan.inodes.isEmpty && scan.denied.isEmpty { return }
         if rows == nil, mayBorrow, scan.denied.isEmpty, scan.count <= Self.fewSockets {
             rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: scan)

@@ -19,14 +19,14 @@ struct FDScan {
 
     /// - Parameters:
     ///   - wanted: only these sockets; nil is all of them.
-    ///   - mayGoOn: asked before each process and each of its threads.
+    ///   - stopReason: asked before each process and each of its threads.
     init(
-        procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: [SocketRow]]?, mayGoOn: () -> StopReason?
+        procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: [SocketRow]]?, stopReason: () -> StopReason?
     ) throws(StopReason) {
         for process in members {
-            if let reason = mayGoOn() { throw reason }
+            if let reason = stopReason() { throw reason }
             do {
-                var sockets = try sockets(of: process.pid, procfs, mayGoOn)
+                var sockets = try sockets(of: process.pid, procfs, stopReason)
                 if let wanted { sockets.removeAll { wanted[$0.inode] == nil } }
                 guard !sockets.isEmpty else { continue }
                 descriptors.append((process, sockets))
@@ -42,7 +42,7 @@ struct FDScan {
     /// As a rule all threads share one table, and the main thread's is read. One that has exited while others run
     /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
     private mutating func sockets(
-        of pid: Int32, _ procfs: ProcFS, _ mayGoOn: () -> StopReason?
+        of pid: Int32, _ procfs: ProcFS, _ stopReason: () -> StopReason?
     ) throws -> [SocketDescriptor] {
         let main = try procfs.sockets(in: "\(pid)/fd")
         var descriptors = main ?? []
@@ -52,7 +52,7 @@ struct FDScan {
         var owners = main == nil ? [] : [pid]
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads) where thread != pid {
             // Stop here; the next question of the caller gets the reason.
-            if mayGoOn() != nil { break }
+            if stopReason() != nil { break }
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
             guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }
             let added = own.filter { known.insert($0).inserted }

@@ -23,16 +23,16 @@ public struct KeepaliveRun {
     /// Treats those of the snapshot's sockets that a rule means, in their order.
     ///
     /// - Parameters:
-    ///   - mayGoOn: asked before each socket, never within one; a reason to stop makes the rest failed.
+    ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
     ///   - progress: told of each result as it comes.
     public func results(
-        for snapshot: Snapshot, mayGoOn: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
+        for snapshot: Snapshot, stopReason: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
     ) -> [SocketResult] {
         guard !snapshot.sockets.isEmpty else { return [] }
         let access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
         return snapshot.assigned(rules, procfs).map { socket, request in
             let operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-            var result = mayGoOn().map { unreached(socket, $0) } ?? result(for: socket, operation, access)
+            var result = stopReason().map { unreached(socket, $0) } ?? result(for: socket, operation, access)
             result.request = request
             progress(result)
             return result
