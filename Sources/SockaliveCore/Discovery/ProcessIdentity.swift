@@ -37,7 +37,7 @@ struct ProcessFinder {
         return try pids().compactMap { pid in
             guard let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
             if let descriptor = handle.descriptor, OpenFiles.areUsedUp(at: descriptor) { throw Errno.tooManyOpenFiles }
-            guard isMeant(pid), let namespace = namespaces.namespace(of: pid) else { return nil }
+            guard matches(pid), let namespace = namespaces.namespace(of: pid) else { return nil }
             return MatchedProcess(handle: handle, namespace: namespace)
         }
     }
@@ -69,15 +69,15 @@ struct ProcessFinder {
     }
 
     /// Whether the selection means a process that is there.
-    func isMeant(_ pid: Int32) -> Bool {
-        guard isCalled(pid), hasWantedExecutable(pid)
+    func matches(_ pid: Int32) -> Bool {
+        guard hasWantedName(pid), hasWantedExecutable(pid)
         else { return false }
         guard let uid = selection.uid else { return true }
         return (try? procfs.status("\(pid)"))?.users.areAll(uid) ?? false
     }
 
     /// Neither names nor numbers: the executable alone selects.
-    private func isCalled(_ pid: Int32) -> Bool {
+    private func hasWantedName(_ pid: Int32) -> Bool {
         if selection.anyProcess || selection.pids.contains(pid) { return true }
         return selection.names.isEmpty ? selection.pids.isEmpty : scan.matches(pid)
     }

@@ -28,14 +28,14 @@ public struct RuleSet: Equatable, Sendable {
 
     /// What a socket needs: the strictest of the rules that mean it; nil where none does.
     ///
-    /// - Parameter isMeant: whether a process is one of a rule's.
-    func request(for socket: DiscoveredSocket, isMeant: (Int32, ProcessSelection) -> Bool) -> KeepaliveRequest? {
+    /// - Parameter matches: whether a process is one of a rule's.
+    func request(for socket: DiscoveredSocket, matches: (Int32, ProcessSelection) -> Bool) -> KeepaliveRequest? {
         guard rules.count > 1 else { return rules[0].request }
         // Where nobody may see who holds it, it is counted as the process's with which it was found.
         let holders = socket.holders.isEmpty ? [socket.process.pid] : Set(socket.holders.map(\.pid)).sorted()
         let requests = rules.filter { rule in
             rule.selection.sockets.accepts(wholly: socket.row)
-                && holders.contains { isMeant($0, rule.selection.processes) }
+                && holders.contains { matches($0, rule.selection.processes) }
         }.map(\.request)
         return KeepaliveRequest.strictest(requests)
     }
@@ -46,7 +46,7 @@ extension Snapshot {
     func assigned(_ rules: RuleSet, _ procfs: ProcFS) -> [(socket: DiscoveredSocket, request: KeepaliveRequest)] {
         let matcher = ProcessMatcher(procfs: procfs)
         return sockets.compactMap { socket in
-            rules.request(for: socket, isMeant: matcher.isMeant).map { (socket, $0) }
+            rules.request(for: socket, matches: matcher.matches).map { (socket, $0) }
         }
     }
 }
@@ -65,10 +65,10 @@ private final class ProcessMatcher {
         self.procfs = procfs
     }
 
-    func isMeant(_ pid: Int32, _ selection: ProcessSelection) -> Bool {
+    func matches(_ pid: Int32, _ selection: ProcessSelection) -> Bool {
         let question = Question(pid: pid, selection: selection)
         if let answer = answers[question] { return answer }
-        let answer = ProcessFinder(procfs: procfs, selection: selection).isMeant(pid)
+        let answer = ProcessFinder(procfs: procfs, selection: selection).matches(pid)
         answers[question] = answer
         return answer
     }

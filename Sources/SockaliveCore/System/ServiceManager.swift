@@ -14,8 +14,8 @@ public struct ServiceManager {
     ///   - watchdogProcess: WATCHDOG_PID; another process's watchdog is none of ours.
     public init(address: String?, watchdogMicroseconds: String?, watchdogProcess: String?, ownProcess: Int32) {
         socket = address.flatMap { try? DatagramSocket(address: $0) }
-        let isMeant = watchdogProcess.map { $0.utf8.decimal() == ownProcess } ?? true
-        let microseconds = isMeant ? watchdogMicroseconds.flatMap { $0.utf8.decimal(Int64.self) } : nil
+        let isForThisProcess = watchdogProcess.map { $0.utf8.decimal() == ownProcess } ?? true
+        let microseconds = isForThisProcess ? watchdogMicroseconds.flatMap { $0.utf8.decimal(Int64.self) } : nil
         watchdogInterval = microseconds.flatMap { $0 > 0 ? max(.microseconds($0 / 2), Self.shortestInterval) : nil }
     }
 
