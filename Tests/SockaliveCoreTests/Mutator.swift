@@ -50,13 +50,13 @@ struct GuardedBytes: ~Copyable {
 struct Mutator {
     var random: SeededGenerator
     let seeds: [[UInt8]]
-    private static let mostBytes = 2048
+    private static let maxBytes = 2048
 
     /// A few changes to one of the good inputs.
     mutating func next() -> [UInt8] {
         var bytes = seeds[random.below(seeds.count)]
         for _ in 0...random.below(4) { change(&bytes) }
-        return Array(bytes.prefix(Self.mostBytes))
+        return Array(bytes.prefix(Self.maxBytes))
     }
 
     private mutating func change(_ bytes: inout [UInt8]) {

@@ -51,7 +51,7 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
     }
 
     @Test func `no second probe leaves while an answer is waited for, unless the application's own`() {
-        #expect(Int(ProbePlan.interval) > ProbePlan.longestWait.count)
+        #expect(Int(ProbePlan.interval) > ProbePlan.maxWait.count)
         let slow = KeepaliveSettings(enabled: true, idle: 7200, interval: 3600, count: 9)
         #expect(ProbePlan.arming(slow, idle).contains(.interval(307)))
         // With a user timeout a second one might end the connection.

@@ -13,8 +13,8 @@ struct CommScan: Sendable {
     let names: [UntrustedText]
 
     /// The kernel cuts comm at 15 bytes (TASK_COMM_LEN).
-    private static let longestComm = 15
-    private static let mostThreads = 4
+    private static let maxCommLength = 15
+    private static let maxThreads = 4
     /// Fewer processes are not worth a thread.
     private static let processesPerThread = 150
 
@@ -36,7 +36,7 @@ struct CommScan: Sendable {
     }
 
     private func commMatches(_ pid: Int32, _ path: Bytes, _ answer: Bytes) -> Bool {
-        guard names.contains(where: { $0.bytes.count <= Self.longestComm }) else { return false }
+        guard names.contains(where: { $0.bytes.count <= Self.maxCommLength }) else { return false }
         let file = openat(root, Self.path(pid, "/comm", in: path), O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { return false }
         defer { close(file) }
@@ -95,7 +95,7 @@ extension CommScan {
     private static func threads(for folder: Int32) -> Int {
         var status = stat()
         guard fstat(folder, &status) == 0, status.st_nlink >= 2 * processesPerThread else { return 1 }
-        return min(mostThreads, Int(status.st_nlink) / processesPerThread, Int(sockalive_processors()))
+        return min(maxThreads, Int(status.st_nlink) / processesPerThread, Int(sockalive_processors()))
     }
 
     /// Threads that read the same open folder: each takes the next few entries, until none are left.

@@ -12,9 +12,9 @@ public struct Discovery {
     private let mayBorrow: Bool
 
     /// With more processes than that the table is read first: who has no socket need not be walked.
-    private static let fewProcesses = 16
+    private static let maxBorrowingProcesses = 16
     /// As many borrowed sockets cost what a walk over the kernel's table costs.
-    private static let fewSockets = 400
+    private static let maxBorrowedSockets = 400
 
     /// - Parameter method: how sockets will be reached; nothing is borrowed for another method than pidfd.
     public init(procfs: ProcFS, source: SocketSource = .auto, method: Method = .ptrace) {
@@ -43,13 +43,13 @@ public struct Discovery {
         _ stopReason: () -> StopReason?, into collector: inout SocketCollector
     ) throws {
         var rows: [UInt64: [SocketRow]]?
-        if members.count > Self.fewProcesses {
+        if members.count > Self.maxBorrowingProcesses {
             rows = try tables.rows(of: namespace, seenBy: members, inodes: nil)
             if rows?.isEmpty == true { return }
         }
         let scan = try FDScan(procfs: procfs, members: members, wanted: rows, stopReason: stopReason)
         if scan.inodes.isEmpty && scan.denied.isEmpty { return }
-        if rows == nil, mayBorrow, scan.denied.isEmpty, scan.count <= Self.fewSockets {
+        if rows == nil, mayBorrow, scan.denied.isEmpty, scan.count <= Self.maxBorrowedSockets {
             rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: scan)
         }
         let found: [UInt64: [SocketRow]]

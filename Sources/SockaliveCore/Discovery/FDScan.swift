@@ -13,9 +13,9 @@ struct FDScan {
     /// How many descriptors that are.
     var count: Int { descriptors.reduce(0) { $0 + $1.descriptors.count } }
 
-    private static let mostThreads = 4096
+    private static let maxThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
-    private static let mostTables = 64
+    private static let maxTables = 64
 
     /// - Parameters:
     ///   - wanted: only these sockets; nil is all of them.
@@ -50,7 +50,7 @@ struct FDScan {
         var known = Set(descriptors)
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
-        for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads) where thread != pid {
+        for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads) where thread != pid {
             // Stop here; the next question of the caller gets the reason.
             if stopReason() != nil { break }
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
@@ -59,7 +59,7 @@ struct FDScan {
             descriptors += added
             needsThreads = needsThreads || !added.isEmpty
             owners.append(thread)
-            if owners.count == Self.mostTables { break }
+            if owners.count == Self.maxTables { break }
         }
         return descriptors
     }

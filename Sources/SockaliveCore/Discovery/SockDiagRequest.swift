@@ -67,11 +67,11 @@ enum PortFilter {
     }
 
     /// Above that the kernel is asked for everything: `no` jumps are 16 bits wide.
-    private static let mostPorts = 256
+    private static let maxPorts = 256
     private static let testSize = 20
 
     static func program(_ ports: Set<UInt16>) -> [UInt8]? {
-        guard !ports.isEmpty, ports.count <= mostPorts else { return nil }
+        guard !ports.isEmpty, ports.count <= maxPorts else { return nil }
         let tests = ports.sorted().flatMap { port in
             [(Code.localAtLeast, Code.localAtMost, port), (.remoteAtLeast, .remoteAtMost, port)]
         }

@@ -11,7 +11,7 @@ struct SockDiagSocket: ~Copyable {
 
     /// The kernel answers at once; a sandbox that emulates it might never.
     private static let timeout = timeval(tv_sec: 5, tv_usec: 0)
-    private static let mostAttempts = 3
+    private static let maxAttempts = 3
 
     /// - Parameter namespace: a descriptor of `/proc/PID/ns/net`; nil is this process's own namespace.
     init(namespace: Int32? = nil) throws(Errno) {
@@ -47,7 +47,7 @@ struct SockDiagSocket: ~Copyable {
     mutating func dump(
         listeners: Bool, ports: Set<UInt16>?, _ body: (SockDiagMessage) -> Void
     ) throws(Errno) {
-        for _ in 0..<Self.mostAttempts {
+        for _ in 0..<Self.maxAttempts {
             sequence += 1
             let request = SockDiagRequest.dump(listeners: listeners, ports: ports, sequence: sequence)
             if try ask(request, isDump: true, body) { return }

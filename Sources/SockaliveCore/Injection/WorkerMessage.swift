@@ -45,7 +45,7 @@ enum WorkerRequest: Equatable {
     case exchange([OptionExchange])
     case release
 
-    private static let mostOptions = 8
+    private static let maxOptions = 8
 
     var message: WorkerMessage {
         switch self {
@@ -83,7 +83,7 @@ enum WorkerRequest: Equatable {
             self = .get(level: level, name: name, size: size)
         case 3:
             let count = (message.words.count - 1) / 4
-            guard message.words.count == 1 + 4 * count, (1...Self.mostOptions).contains(count) else { return nil }
+            guard message.words.count == 1 + 4 * count, (1...Self.maxOptions).contains(count) else { return nil }
             var options: [OptionExchange] = []
             for start in stride(from: 1, to: 1 + 4 * count, by: 4) {
                 guard let level = message.word(start, Int32.self), let name = message.word(start + 1, Int32.self),

@@ -19,7 +19,7 @@ public struct KeepaliveRequest: Equatable, Sendable {
 
     public static let defaultFirewallTimeout = Seconds(3600)
     /// Below 4 s no idle time and two intervals of whole seconds fit.
-    public static let shortestFirewallTimeout = Seconds(4)
+    public static let minFirewallTimeout = Seconds(4)
 
     /// Derives what is not given: idle = T/6, interval = T/60, and as many probes as fill the
     /// rest of T, so that keepalive never gives a connection up sooner than the firewall would.

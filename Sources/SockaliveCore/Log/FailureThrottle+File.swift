@@ -2,7 +2,7 @@ import Glibc
 import SystemPackage
 
 extension FailureThrottle {
-    private static let longestFile = 1 << 22
+    private static let maxFileSize = 1 << 22
 
     /// What the last run left; nothing where there is none, or where somebody else wrote it.
     public init(file path: String) {
@@ -13,7 +13,7 @@ extension FailureThrottle {
         defer { close(file) }
         var status = stat()
         guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid(),
-            status.st_size <= Self.longestFile
+            status.st_size <= Self.maxFileSize
         else { return }
         let bytes = [UInt8](unsafeUninitializedCapacity: Int(status.st_size)) { buffer, count in
             count = max(0, read(file, buffer.baseAddress, buffer.count))

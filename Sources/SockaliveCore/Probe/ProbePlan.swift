@@ -11,7 +11,7 @@ public enum ProbePlan {
     /// Longer than anybody waits for an answer, so one probe leaves and no second; short enough that a
     /// socket left so by a killed run goes on being probed, every five minutes.
     static let interval: Int32 = 307
-    public static let longestWait = Seconds(300)
+    public static let maxWait = Seconds(300)
 
     /// May the keepalive timer fire once more without giving the connection up? It does that where probes are
     /// outstanding and TCP_USER_TIMEOUT is over, or their number has reached TCP_KEEPCNT

@@ -2,7 +2,7 @@ import Glibc
 import SystemPackage
 
 extension RuleFile {
-    private static let longest = 1 << 20
+    private static let maxSize = 1 << 20
     private static let timeout: Int32 = 2000
 
     /// The bytes of a file or of a pipe whose writer does not keep the run waiting.
@@ -15,7 +15,7 @@ extension RuleFile {
         guard [S_IFREG, S_IFIFO].contains(status.st_mode & S_IFMT) else { throw .invalidArgument }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 1 << 14)
-        while bytes.count <= longest {
+        while bytes.count <= maxSize {
             var polled = pollfd(fd: file, events: Int16(POLLIN), revents: 0)
             guard poll(&polled, 1, timeout) != 0 else { throw .timedOut }
             let count = Glibc.read(file, &chunk, chunk.count)

@@ -11,13 +11,13 @@ struct TimelineStyle {
     private static let gaugeWidth = 10
     /// Both names in front of the bar; a gap, probes, gauge and words behind it; the last column stays free.
     private static let besides = 24 + 3 + 8 + gaugeWidth + 1 + 10 + 1
-    private static let fewestCells = DemoScript.idle
+    private static let minCells = DemoScript.idle
 
     init(screen: Screen?) {
         self.screen = screen
         let room = (screen?.columns ?? 0) - Self.besides
-        cells = min(4 * DemoScript.idle, max(room, Self.fewestCells))
-        isLive = screen?.isTerminal == true && room >= Self.fewestCells
+        cells = min(4 * DemoScript.idle, max(room, Self.minCells))
+        isLive = screen?.isTerminal == true && room >= Self.minCells
     }
 
     /// Up over both rows.

@@ -51,8 +51,8 @@ enum ArgumentTransform {
 
     static func firewallTimeout(_ text: String) throws -> Seconds {
         let seconds = try seconds(text)
-        guard seconds >= KeepaliveRequest.shortestFirewallTimeout else {
-            throw ValidationError("a firewall timeout is at least \(KeepaliveRequest.shortestFirewallTimeout)")
+        guard seconds >= KeepaliveRequest.minFirewallTimeout else {
+            throw ValidationError("a firewall timeout is at least \(KeepaliveRequest.minFirewallTimeout)")
         }
         return seconds
     }
@@ -89,8 +89,8 @@ enum ArgumentTransform {
 
     static func wait(_ text: String) throws -> Seconds {
         let seconds = try seconds(text)
-        guard seconds <= ProbePlan.longestWait else {
-            throw ValidationError("a probe waits for at most \(ProbePlan.longestWait)")
+        guard seconds <= ProbePlan.maxWait else {
+            throw ValidationError("a probe waits for at most \(ProbePlan.maxWait)")
         }
         return seconds
     }

@@ -25,29 +25,29 @@ struct Reporter {
             if sockets[line] == nil { order.append(line) }
             sockets[line, default: []].append(result.socket)
         }
-        for line in order.prefix(Self.mostNamed) {
+        for line in order.prefix(Self.maxNamed) {
             let hit = sockets[line] ?? []
             let more = hit.count > 1 ? " and \(hit.count - 1) more" : ""
             StandardStreams.error("\(hit.first.map(Self.name) ?? "")\(more): \(line)")
         }
-        guard order.count > Self.mostNamed else { return }
-        let rest = order.dropFirst(Self.mostNamed).reduce(0) { $0 + (sockets[$1]?.count ?? 0) }
+        guard order.count > Self.maxNamed else { return }
+        let rest = order.dropFirst(Self.maxNamed).reduce(0) { $0 + (sockets[$1]?.count ?? 0) }
         StandardStreams.error("and \(rest) more failed: --json tells of each")
     }
 
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
     func silence(_ results: [SocketResult]) {
         let silent = results.filter(\.isSilent)
-        for result in silent.prefix(Self.mostNamed) {
+        for result in silent.prefix(Self.maxNamed) {
             StandardStreams.error(
                 "\(Self.name(result.socket)): silent: no answer to a keepalive probe; "
                     + "the firewall or the peer has forgotten this connection, or the path is down")
         }
-        guard silent.count > Self.mostNamed else { return }
-        StandardStreams.error("and \(silent.count - Self.mostNamed) more are silent")
+        guard silent.count > Self.maxNamed else { return }
+        StandardStreams.error("and \(silent.count - Self.maxNamed) more are silent")
     }
 
-    private static let mostNamed = 20
+    private static let maxNamed = 20
 
     func candidates(_ results: [SocketResult]) -> String {
         "\(results.count) candidate\(results.count == 1 ? "" : "s")"

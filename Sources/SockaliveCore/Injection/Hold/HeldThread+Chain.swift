@@ -9,7 +9,7 @@ extension HeldThread {
     ///
     /// - Returns: for each option what was read; nil where it has to be made alone, which says why it fails.
     func chain(_ options: [OptionExchange]) throws(Errno) -> [Int32?] {
-        guard mayChain, !options.isEmpty, options.count <= ScratchArea.mostSteps, let signal = harmlessSignal else {
+        guard mayChain, !options.isEmpty, options.count <= ScratchArea.maxSteps, let signal = harmlessSignal else {
             return [Int32?](repeating: nil, count: options.count)
         }
         let calls = options.indices.flatMap { chainedCalls(options[$0], step: ScratchArea.step($0)) }

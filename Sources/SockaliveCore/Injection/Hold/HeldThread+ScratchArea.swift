@@ -45,7 +45,7 @@ extension HeldThread {
 
 extension RemoteTarget {
     /// glibc and musl put the thread's own block at the very end of the stack that they allocate.
-    private static let mostThreadBlock: UInt64 = 8192
+    private static let maxThreadBlock: UInt64 = 8192
     private static let alignment: UInt64 = 64
 
     /// Below the thread's own stack pointer, if the memory there is certainly its own and large enough. Pure.
@@ -56,7 +56,7 @@ extension RemoteTarget {
         guard let stack = stacks.first(where: { $0.span.lowerBound < top && top <= $0.span.upperBound }) else {
             return nil
         }
-        let isOwn = stack.isMain || (thread >= top && stack.span.upperBound &- thread <= Self.mostThreadBlock)
+        let isOwn = stack.isMain || (thread >= top && stack.span.upperBound &- thread <= Self.maxThreadBlock)
         guard isOwn, top - stack.span.lowerBound >= UInt64(size) + Self.alignment else { return nil }
         return (top - UInt64(size)) & ~(Self.alignment - 1)
     }

@@ -72,8 +72,8 @@ enum SyscallResult: Equatable {
 
     /// The last 4,095 numbers are errors (include/linux/err.h).
     init<Word: FixedWidthInteger & UnsignedInteger>(_ word: Word) {
-        let mostErrors: Word = 4095
-        self = word > .max - mostErrors ? .error(Errno(rawValue: Int32(0 &- word))) : .value(UInt64(word))
+        let maxErrno: Word = 4095
+        self = word > .max - maxErrno ? .error(Errno(rawValue: Int32(0 &- word))) : .value(UInt64(word))
     }
 
     func get() throws(Errno) -> UInt64 {

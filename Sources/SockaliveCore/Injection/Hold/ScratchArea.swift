@@ -12,7 +12,7 @@ final class ScratchArea {
 
     /// What a setsockopt and the getsockopt behind it do, for one of several options.
     static func step(_ index: Int) -> Int { slotSize + index * Step.size }
-    static let mostSteps = 5
+    static let maxSteps = 5
 
     /// Where things lie in a step.
     enum Step {
@@ -27,11 +27,11 @@ final class ScratchArea {
     }
 
     /// Frames that each make the next of several calls.
-    static func chain(_ index: Int) -> Int { step(mostSteps) + index * SignalFrame.room }
-    static let mostCalls = 2 * mostSteps
+    static func chain(_ index: Int) -> Int { step(maxSteps) + index * SignalFrame.room }
+    static let maxCalls = 2 * maxSteps
 
     /// The frame that runs close(duplicate).
-    static let close = chain(mostCalls)
+    static let close = chain(maxCalls)
     /// The frame that loads what was found.
     static let restore = close + SignalFrame.room
     static let xsave = (restore + SignalFrame.room + 63) & ~63

@@ -15,9 +15,9 @@ struct TargetInspector {
     private static let chunkSize = 256 << 10
     /// Longer than any instruction sequence looked for.
     private static let chunkOverlap = 16
-    private static let mostCode = 256 << 20
+    private static let maxCodeSize = 256 << 20
     /// 65,530 mappings (vm.max_map_count) of usual length are 10 MB, and of the greatest length 270 MB.
-    private static let mostMapText = 32 << 20
+    private static let maxMapsSize = 32 << 20
 
     /// - Parameter known: the code of this process, where it was found before.
     /// - Throws: ``RemoteSocket/AttachError``.
@@ -26,7 +26,7 @@ struct TargetInspector {
         // Any thread first, for its view of the memory: the main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
         let map = try preparing {
-            try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.mostMapText) { MemoryMap($0) }
+            try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.maxMapsSize) { MemoryMap($0) }
         }
         let tid = try choosing { try choice.best(map) }
         let thread = "\(holder.pid)/task/\(tid)"
@@ -74,7 +74,7 @@ struct TargetInspector {
         }
         let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
         var gadgets = SyscallGadgets(is32Bit: program == .i386)
-        var budget = Self.mostCode
+        var budget = Self.maxCodeSize
         // From the top: the vDSO, the loader and libc lie there, and are smaller than the program.
         for span in map.code.reversed() where !gadgets.isComplete {
             try preparing { try search(span, of: memory, &gadgets, &budget) }

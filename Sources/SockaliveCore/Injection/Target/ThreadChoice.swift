@@ -7,9 +7,9 @@ struct ThreadChoice {
     let fd: Int32
     let inode: UInt64
 
-    private static let mostThreads = 4096
+    private static let maxThreads = 4096
     /// More than any signal frame without AMX takes.
-    private static let comfortableRoom: UInt64 = 16384
+    private static let minStackRoom: UInt64 = 16384
 
     /// How willingly a thread is held.
     private enum Rank: Int, Comparable {
@@ -31,7 +31,7 @@ struct ThreadChoice {
     /// - Throws: `noSuchProcess`; `resourceBusy` where all are in state D; `staleNFSFileHandle` where none holds it;
     ///   `permissionDenied` where that may not be read.
     func best(_ map: MemoryMap?) throws -> Int32 {
-        let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.mostThreads)
+        let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads)
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
         var best: (tid: Int32, rank: Rank) = (0, .never)
         var error = Errno.noSuchProcess
@@ -77,7 +77,7 @@ struct ThreadChoice {
 
     private func hasRoom(_ tid: Int32, _ map: MemoryMap) -> Bool {
         guard let pointer = stackPointer(of: tid), let stack = map.stack(at: pointer) else { return false }
-        return pointer - stack.span.lowerBound >= Self.comfortableRoom
+        return pointer - stack.span.lowerBound >= Self.minStackRoom
     }
 
     /// Of a thread that is not running: the last but one number of its `syscall` (proc_pid_syscall(5)).
