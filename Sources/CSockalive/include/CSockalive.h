@@ -89,7 +89,7 @@ pid_t sockalive_fork(void);
  */
 int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
 
-/* ---- namespaces.c: a private world for the demo ---------------------------- */
+/* ---- namespaces.c: the demo's namespaces ----------------------------------- */
 
 /* The CLONE_NEW* bits of unshare(2). */
 enum sockalive_namespaces {

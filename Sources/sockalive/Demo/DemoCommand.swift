@@ -18,7 +18,7 @@ struct DemoCommand: ParsableCommand {
     func run() throws {
         try DemoFailure.report {
             try Tool.all()
-            let code = try PrivateWorld.run(["demo-stage"] + options.arguments)
+            let code = try DemoNamespaces.run(["demo-stage"] + options.arguments)
             throw RunStatus(rawValue: code) ?? .someFailed
         }
     }

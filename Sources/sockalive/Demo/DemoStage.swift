@@ -27,7 +27,7 @@ struct DemoStage: ParsableCommand {
         } catch {
             throw DemoFailure("cannot tie the demo to its parent: \(error)")
         }
-        if waitReadable(PrivateWorld.lifeline, until: Deadline(seconds: 0)) { throw RunStatus.someFailed }
+        if waitReadable(DemoNamespaces.lifeline, until: Deadline(seconds: 0)) { throw RunStatus.someFailed }
     }
 
     /// A /proc of this PID namespace, on which nothing but the demo's own processes can be found.

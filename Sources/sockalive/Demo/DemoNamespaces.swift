@@ -3,7 +3,7 @@ import SockaliveCore
 import SystemPackage
 
 /// Namespaces of one's own, and a process that is the first in them: with it everything inside ends.
-enum PrivateWorld {
+enum DemoNamespaces {
     private static let stopSignals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
 
     /// The descriptor by which the stage can tell that this process is gone.
@@ -33,12 +33,12 @@ enum PrivateWorld {
     // MARK: - Getting in
 
     private static func enter() throws {
-        let world: Namespaces = [.mount, .pid, .network]
+        let namespaces: Namespaces = [.mount, .pid, .network]
         do {
             // A root without CAP_SYS_ADMIN, as in a container, goes the way of ordinary users.
-            if geteuid() == 0, (try? world.enter()) != nil { return }
+            if geteuid() == 0, (try? namespaces.enter()) != nil { return }
             let (user, group) = (geteuid(), getegid())
-            try world.union(.user).enter()
+            try namespaces.union(.user).enter()
             // user_namespaces(7): without CAP_SETGID outside, setgroups must be denied before gid_map is written.
             try write("deny", to: "/proc/self/setgroups")
             try write("0 \(user) 1", to: "/proc/self/uid_map")
