@@ -7,11 +7,11 @@ struct DemoAgent: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "demo-agent", shouldDisplay: false)
 
     func run() throws {
-        let host = Host(addresses: [DemoScript.agentAddress], gateway: DemoScript.firewallOnAgentSide)
-        try host.live { stage in
+        let host = Host(addresses: [DemoSettings.agentAddress], gateway: DemoSettings.firewallOnAgentSide)
+        try host.run { stage in
             try becomeBeremote()
             let connections = try DemoSession.allCases.map {
-                try TCP.connect(to: $0.address, port: DemoScript.port).rawValue
+                try TCP.connect(to: $0.address, port: DemoSettings.port).rawValue
             }
             try stage.send("up\n")
             while stage.line() == "speak" {
@@ -35,7 +35,7 @@ struct DemoAgent: ParsableCommand {
     private func speak(on connections: [Int32]) -> [Echo] {
         let message = Array("are you there?\n".utf8)
         let start = ContinuousClock.now
-        let deadline = Deadline(seconds: DemoScript.echoTimeout)
+        let deadline = Deadline(seconds: DemoSettings.echoTimeout)
         var echoes: [Int32: Echo] = [:]
         for connection in connections where send(connection, message, message.count, Int32(MSG_NOSIGNAL)) < 0 {
             echoes[connection] = .broken("\(Errno(rawValue: errno))")

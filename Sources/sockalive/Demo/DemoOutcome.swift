@@ -28,7 +28,7 @@ extension DemoOutcome.Result {
         let answer =
             switch echo {
             case .answered(let milliseconds): screen.paint("answered", .green) + " in \(milliseconds.tenths) ms"
-            case .silent: screen.paint("no answer", .red) + " in \(DemoScript.echoTimeout)s\(drops)"
+            case .silent: screen.paint("no answer", .red) + " in \(DemoSettings.echoTimeout)s\(drops)"
             case .broken(let reason): screen.paint("broken", .red) + ": \(reason)\(drops)"
             }
         return track.session.address.padded(11) + "\(track.session)".padded(13) + answer

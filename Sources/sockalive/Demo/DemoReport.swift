@@ -5,8 +5,8 @@ struct DemoReport: Encodable {
     let schema = 1
     let command = "demo"
     /// Seconds.
-    let firewallTimeout = DemoScript.firewallTimeout
-    let idle = DemoScript.idle
+    let firewallTimeout = DemoSettings.firewallTimeout
+    let idle = DemoSettings.idle
     let method: String
     let asExpected: Bool
     let sessions: [Session]
@@ -39,6 +39,6 @@ struct DemoReport: Encodable {
 
     struct Remote: Encodable {
         let address: String
-        let port = DemoScript.port
+        let port = DemoSettings.port
     }
 }

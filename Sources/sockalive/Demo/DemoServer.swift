@@ -6,9 +6,9 @@ struct DemoServer: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "demo-server", shouldDisplay: false)
 
     func run() throws {
-        let host = Host(addresses: DemoSession.allCases.map(\.address), gateway: DemoScript.firewallOnServerSide)
-        try host.live { stage in
-            let listener = try TCP.listen(port: DemoScript.port)
+        let host = Host(addresses: DemoSession.allCases.map(\.address), gateway: DemoSettings.firewallOnServerSide)
+        try host.run { stage in
+            let listener = try TCP.listen(port: DemoSettings.port)
             try stage.send("up\n")
             serve(listener.rawValue)
         }

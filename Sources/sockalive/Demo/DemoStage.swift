@@ -15,7 +15,7 @@ struct DemoStage: ParsableCommand {
             guard getpid() == 1 else { throw DemoFailure("demo-stage is a part of `sockalive demo`") }
             try followParent()
             try mountOwnProc()
-            let outcome = try DemoStory(options: options).run()
+            let outcome = try DemoRunner(options: options).run()
             guard outcome.isAsExpected else { throw RunStatus.someFailed }
         }
     }

@@ -26,7 +26,7 @@ struct Firewall {
                 ct timeout short {
                     protocol tcp
                     l3proto ip
-                    policy = { established: \(DemoScript.firewallTimeout) }
+                    policy = { established: \(DemoSettings.firewallTimeout) }
                 }
                 \(sessions.map { "counter passed_\($0) { }\ncounter dropped_\($0) { }" }.joined(separator: "\n"))
                 chain forward {
@@ -34,7 +34,7 @@ struct Firewall {
                     \(sessions.map { "ct state established ip daddr \($0.address) counter name passed_\($0) accept" }
                         .joined(separator: "\n"))
                     ct state established accept
-                    tcp dport \(DemoScript.port) tcp flags & (fin | syn | rst | ack) == syn ct state new \
+                    tcp dport \(DemoSettings.port) tcp flags & (fin | syn | rst | ack) == syn ct state new \
             ct timeout set "short" accept
                     \(sessions.map { "ip daddr \($0.address) counter name dropped_\($0) drop" }.joined(separator: "\n"))
                 }
@@ -54,7 +54,7 @@ struct Firewall {
     }
 
     /// Asks the kernel how the sessions stand.
-    func look() throws -> [DemoSession: View] {
+    func views() throws -> [DemoSession: View] {
         let counters = try Self.counters(in: nft.run(["list", "counters"]))
         let table = Self.trackingTable()
         return Dictionary(

@@ -18,12 +18,12 @@ struct Host {
         self.gateway = gateway
     }
 
-    /// Runs the host's life; what makes it fail is told to the stage.
-    func live(_ life: (Channel) throws -> Void) throws {
+    /// Joins the network, then runs `body`; a failure is reported to the stage.
+    func run(_ body: (Channel) throws -> Void) throws {
         try DemoFailure.report {
             do {
                 try join()
-                try life(stage)
+                try body(stage)
             } catch let failure as DemoFailure {
                 try stage.send(failure.line + "\n")
             }

@@ -10,8 +10,8 @@ struct Lab {
         let (ip, firewall) = (try Tool.ip(), Firewall(nft: try Tool.nft()))
         try firewall.install()
         try forwardPackets()
-        let server = try plugIn("server", behind: DemoScript.firewallOnServerSide, ip)
-        let agent = try plugIn("agent", behind: DemoScript.firewallOnAgentSide, ip)
+        let server = try plugIn("server", behind: DemoSettings.firewallOnServerSide, ip)
+        let agent = try plugIn("agent", behind: DemoSettings.firewallOnAgentSide, ip)
         return Lab(firewall: firewall, agent: agent, server: server)
     }
 
@@ -20,7 +20,7 @@ struct Lab {
         try agent.send("speak\n")
         var echoes: [DemoSession: Echo] = [:]
         for session in DemoSession.allCases {
-            guard let word = agent.line(within: 2 * DemoScript.echoTimeout), let echo = Echo(word: word) else {
+            guard let word = agent.line(within: 2 * DemoSettings.echoTimeout), let echo = Echo(word: word) else {
                 throw DemoFailure("the agent does not say what came back")
             }
             echoes[session] = echo

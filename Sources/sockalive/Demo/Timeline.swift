@@ -14,7 +14,7 @@ struct Timeline {
         self.firewall = firewall
         self.start = start
         style = TimelineStyle(screen: screen)
-        let views = try firewall.look()
+        let views = try firewall.views()
         tracks = DemoSession.allCases.map { [cells = style.cells] in
             Track(session: $0, cells: cells, view: views[$0] ?? .init())
         }
@@ -24,10 +24,10 @@ struct Timeline {
     mutating func run() throws -> [Track] {
         var second = 0
         try show(style.isLive ? style.header + tracks.map(style.row) : [])
-        while second < DemoScript.idle {
+        while second < DemoSettings.idle {
             usleep(250_000)
             let now = (.now - start).seconds
-            let views = try firewall.look()
+            let views = try firewall.views()
             for index in tracks.indices {
                 tracks[index].advance(to: now, views[tracks[index].session] ?? .init())
             }

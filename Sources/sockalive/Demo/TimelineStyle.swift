@@ -11,12 +11,12 @@ struct TimelineStyle {
     private static let gaugeWidth = 10
     /// Both names in front of the bar; a gap, probes, gauge and words behind it; the last column stays free.
     private static let besides = 24 + 3 + 8 + gaugeWidth + 1 + 10 + 1
-    private static let minCells = DemoScript.idle
+    private static let minCells = DemoSettings.idle
 
     init(screen: Screen?) {
         self.screen = screen
         let room = (screen?.columns ?? 0) - Self.besides
-        cells = min(4 * DemoScript.idle, max(room, Self.minCells))
+        cells = min(4 * DemoSettings.idle, max(room, Self.minCells))
         isLive = screen?.isTerminal == true && room >= Self.minCells
     }
 
@@ -25,8 +25,8 @@ struct TimelineStyle {
 
     var header: [String] {
         var axis = [Character](repeating: " ", count: cells + 1)
-        for second in 0...DemoScript.idle {
-            axis[second * cells / DemoScript.idle] = Character("\(second % 10)")
+        for second in 0...DemoSettings.idle {
+            axis[second * cells / DemoSettings.idle] = Character("\(second % 10)")
         }
         let names = "SESSION".padded(11) + "KEEPALIVE".padded(13)
         return [paint(names + String(axis) + "s PROBES  FIREWALL'S CLOCK", .dim)]
@@ -51,13 +51,13 @@ struct TimelineStyle {
 
     /// The firewall's idle time against its timeout.
     private func clock(_ track: Track) -> String {
-        let timeout = Double(DemoScript.firewallTimeout)
+        let timeout = Double(DemoSettings.firewallTimeout)
         let share = track.forgotten == nil ? min(track.silence / timeout, 1) : 1
         let full = Int((share * Double(Self.gaugeWidth)).rounded())
         let gauge = String(repeating: "█", count: full) + String(repeating: "░", count: Self.gaugeWidth - full)
         guard track.forgotten == nil else { return paint("\(gauge) forgotten", .red) }
         let color = share < 0.6 ? Screen.Color.green : .yellow
-        return paint(gauge, color) + " \(track.silence.tenths)s of \(DemoScript.firewallTimeout)s"
+        return paint(gauge, color) + " \(track.silence.tenths)s of \(DemoSettings.firewallTimeout)s"
     }
 
     /// One line for where lines cannot be drawn again.

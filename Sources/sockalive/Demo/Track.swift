@@ -18,7 +18,7 @@ struct Track {
 
     init(session: DemoSession, cells: Int, view: Firewall.View) {
         self.session = session
-        secondsPerCell = Double(DemoScript.idle) / Double(cells)
+        secondsPerCell = Double(DemoSettings.idle) / Double(cells)
         passedBefore = view.passed
     }
 
@@ -31,7 +31,7 @@ struct Track {
         let fresh = view.passed - passedBefore - probes
         probes += fresh
         if fresh > 0 { lastPacket = seconds }
-        let remembered = view.remembered ?? (silence < Double(DemoScript.firewallTimeout))
+        let remembered = view.remembered ?? (silence < Double(DemoSettings.firewallTimeout))
         let dies = !remembered && forgotten == nil
         if dies { forgotten = seconds }
         fill(to: Int(seconds / secondsPerCell), with: forgotten == nil ? .held : .dead)

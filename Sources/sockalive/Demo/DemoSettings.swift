@@ -12,7 +12,7 @@ enum DemoSession: String, CaseIterable {
 }
 
 /// Who is where, and how long everything takes.
-enum DemoScript {
+enum DemoSettings {
     /// The agent lies in TEST-NET-2 (RFC 5737), the firewall has the last address of either net.
     static let agentAddress = "198.51.100.1"
     static let firewallOnAgentSide = "198.51.100.254"
