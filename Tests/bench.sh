@@ -72,7 +72,7 @@ install_missing_to_build binutils gdb hyperfine iproute2 lsof net-tools procps p
 build
 scene busy "${host[@]}"
 for count in "${counts[@]}"; do scene one "$count"; done
-# The ptrace road is for x86-64.
+# The ptrace method is for x86-64.
 if [ "$(uname -m)" = x86_64 ]; then
     for bit in "${bits[@]}"; do
         for rest in recv poll spin; do scene pause "$bit" "$rest" "$sockets"; done

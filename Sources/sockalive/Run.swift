@@ -1,6 +1,6 @@
 import SockaliveCore
 
-/// The road that `list`, `inject` and `probe` share: select, discover, plan, apply, report.
+/// The steps that `list`, `inject` and `probe` share: select, discover, plan, apply, report.
 struct Run {
     enum Mode {
         case keepalive(KeepaliveRun.Mode)

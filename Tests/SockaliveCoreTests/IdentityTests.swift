@@ -80,7 +80,7 @@ import Testing
         #expect(changed > 0, "no descriptor changed hands in between: the test tests nothing")
     }
 
-    /// Kernels without pidfd_open; a fixture takes the same road.
+    /// Kernels without pidfd_open; a fixture is treated alike.
     @Test func `without a pidfd the start time tells a recycled PID`() throws {
         let folder = FilePath("/tmp/sockalive-\(getpid())-fixture")
         defer { for path in ["77/stat", "77", ""] { _ = "\(folder)/\(path)".withCString { remove($0) } } }

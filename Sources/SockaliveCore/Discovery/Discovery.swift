@@ -2,7 +2,7 @@ import SystemPackage
 
 /// Finds the candidate sockets: selection in, snapshot out. It changes nothing.
 ///
-/// Three roads lead to the same rows, and the cheapest that is complete is taken. A few sockets of a few
+/// Three sources give the same rows, and the cheapest that is complete is taken. A few sockets of a few
 /// processes are borrowed and asked themselves, 10 µs each; many are looked up in the kernel's socket
 /// table by sock_diag, whose walk takes some milliseconds on any host; where that is missing, in the text of
 /// `/proc/PID/net/tcp`, which takes six times as long.

@@ -1,7 +1,7 @@
 import Glibc
 import SystemPackage
 
-/// A `/proc` file system. Its root is a parameter, so that fixtures and the real thing take one road.
+/// A `/proc` file system. Its root is a parameter, so that fixtures and the real thing are read by the same code.
 ///
 /// All reads go through one buffer that grows with the largest file: the socket table of a
 /// busy host has megabytes, and a table read in one go by large reads is the most

@@ -36,7 +36,7 @@ struct Trial {
     let target: any TrialTarget
     let ownSeccomp: Int
 
-    /// The child's connection, by the road that every run takes.
+    /// The child's connection, found as every run finds one.
     func connection() throws -> DiscoveredSocket {
         let selection = Selection(
             processes: ProcessSelection(pids: [target.pid]), sockets: SocketSelection(ports: nil))
