@@ -100,53 +100,53 @@ extension KeepaliveSettings {
     }
 }
 
-@Suite struct ProbeQuestionTests {
+@Suite struct PendingProbeTests {
     private func look(ack: Int, data: Int = 90_000, sent: UInt32? = 8) -> TCPInfo {
         TCPInfo(millisecondsSinceData: data, millisecondsSinceAck: ack, segmentsSent: sent)
     }
 
     @Test func `a fresh acknowledgement is an answer, and an old one is not`() {
-        var question = ProbeQuestion(asked: 100, isArmed: true, tcpInfo: idle)
-        #expect(question.answer(seenIn: 101...101, look(ack: 50_000, sent: 7)) == nil)
-        #expect(question.answer(seenIn: 150...150, look(ack: 50_050)) == nil)
-        #expect(question.answer(seenIn: 3100...3100, look(ack: 53_000)) == nil)
-        #expect(question.answer(seenIn: 3104...3104, look(ack: 4)) == 3003)
+        var pending = PendingProbe(asked: 100, isArmed: true, tcpInfo: idle)
+        #expect(pending.answer(seenIn: 101...101, look(ack: 50_000, sent: 7)) == nil)
+        #expect(pending.answer(seenIn: 150...150, look(ack: 50_050)) == nil)
+        #expect(pending.answer(seenIn: 3100...3100, look(ack: 53_000)) == nil)
+        #expect(pending.answer(seenIn: 3104...3104, look(ack: 4)) == 3003)
     }
 
     /// Ages come in clock ticks of up to 10 ms: an age that grew more slowly than time is no answer yet.
     @Test func `a clock that ticks coarsely makes no answer`() {
-        var question = ProbeQuestion(asked: 0, isArmed: true, tcpInfo: look(ack: 4, data: 4))
+        var pending = PendingProbe(asked: 0, isArmed: true, tcpInfo: look(ack: 4, data: 4))
         for elapsed in stride(from: 0.0, to: 900, by: 0.5) {
             let age = Int(elapsed / 10) * 10 + 4
-            #expect(question.answer(seenIn: elapsed...elapsed, look(ack: age, data: age)) == nil)
+            #expect(pending.answer(seenIn: elapsed...elapsed, look(ack: age, data: age)) == nil)
         }
     }
 
     /// Looked at by ptrace on a machine with too much to do: 300 ms pass between the look and the clock.
     @Test func `a slow look makes no answer`() {
-        var question = ProbeQuestion(asked: 100, isArmed: true, tcpInfo: idle)
-        #expect(question.answer(seenIn: 200...500, look(ack: 50_110)) == nil)
-        #expect(question.answer(seenIn: 200...500, look(ack: 50)) == 360)
+        var pending = PendingProbe(asked: 100, isArmed: true, tcpInfo: idle)
+        #expect(pending.answer(seenIn: 200...500, look(ack: 50_110)) == nil)
+        #expect(pending.answer(seenIn: 200...500, look(ack: 50)) == 360)
     }
 
     @Test func `a connection idle for less than a second is asked as soon as it has been`() {
-        var question = ProbeQuestion(asked: 100, isArmed: true, tcpInfo: look(ack: 300, sent: 7))
-        #expect(question.due == 800)
-        #expect(question.answer(seenIn: 700...700, look(ack: 900, data: 90_600, sent: 7)) == nil)
-        #expect(question.answer(seenIn: 802...802, look(ack: 0, data: 90_700)) == 2)
+        var pending = PendingProbe(asked: 100, isArmed: true, tcpInfo: look(ack: 300, sent: 7))
+        #expect(pending.due == 800)
+        #expect(pending.answer(seenIn: 700...700, look(ack: 900, data: 90_600, sent: 7)) == nil)
+        #expect(pending.answer(seenIn: 802...802, look(ack: 0, data: 90_700)) == 2)
     }
 
     @Test func `the time before the probe leaves does not count`() {
-        var question = ProbeQuestion(asked: 0, isArmed: true, tcpInfo: idle)
-        #expect(question.answer(seenIn: 3...3, look(ack: 50_004, sent: 7)) == nil)
-        #expect(question.answer(seenIn: 4...4, look(ack: 0)) == 1)
+        var pending = PendingProbe(asked: 0, isArmed: true, tcpInfo: idle)
+        #expect(pending.answer(seenIn: 3...3, look(ack: 50_004, sent: 7)) == nil)
+        #expect(pending.answer(seenIn: 4...4, look(ack: 0)) == 1)
     }
 
     @Test func `data in flight is answered by its acknowledgement, and data received is an answer too`() {
-        var question = ProbeQuestion(asked: 0, isArmed: false, tcpInfo: idle)
-        #expect(question.due == 0)
-        #expect(question.answer(seenIn: 80...80, look(ack: 4)) == 80)
-        var stream = ProbeQuestion(asked: 0, isArmed: true, tcpInfo: look(ack: 50_000, data: 200))
+        var pending = PendingProbe(asked: 0, isArmed: false, tcpInfo: idle)
+        #expect(pending.due == 0)
+        #expect(pending.answer(seenIn: 80...80, look(ack: 4)) == 80)
+        var stream = PendingProbe(asked: 0, isArmed: true, tcpInfo: look(ack: 50_000, data: 200))
         #expect(stream.answer(seenIn: 500...500, look(ack: 50_500, data: 8)) != nil)
     }
 }

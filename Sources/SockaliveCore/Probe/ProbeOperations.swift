@@ -6,7 +6,7 @@ struct ProbeArming: SocketOperation {
         let found: KeepaliveSettings
         let tcpInfo: TCPInfo
         /// nil for a listener, which has no peer to ask.
-        var question: ProbeQuestion?
+        var pending: PendingProbe?
         /// Something was changed, and is to be put back.
         let isTouched: Bool
         /// A call that failed after the first had succeeded.
@@ -17,7 +17,7 @@ struct ProbeArming: SocketOperation {
         let found = try socket.keepalive()
         let tcpInfo = try socket.tcpInfo()
         guard !tcpInfo.isListening else {
-            return Outcome(found: found, tcpInfo: tcpInfo, question: nil, isTouched: false, error: nil)
+            return Outcome(found: found, tcpInfo: tcpInfo, pending: nil, isTouched: false, error: nil)
         }
         let steps = ProbePlan.arming(found, tcpInfo)
         var failure: (any Error)?
@@ -29,7 +29,7 @@ struct ProbeArming: SocketOperation {
         }
         return Outcome(
             found: found, tcpInfo: tcpInfo,
-            question: ProbeQuestion(asked: asked, isArmed: !steps.isEmpty, tcpInfo: tcpInfo),
+            pending: PendingProbe(asked: asked, isArmed: !steps.isEmpty, tcpInfo: tcpInfo),
             isTouched: !steps.isEmpty, error: failure)
     }
 }

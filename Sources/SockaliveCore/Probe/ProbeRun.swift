@@ -57,7 +57,7 @@ public struct ProbeRun {
             candidate.rights = result.rights
             if let error = result.outcome.error, let holder = candidate.socket.holders.first {
                 finish(&candidate, .failed(access.failure(for: error, holder: holder)))
-            } else if result.outcome.question == nil {
+            } else if result.outcome.pending == nil {
                 candidate.settle(.notAsked)
             }
         } catch {
@@ -76,22 +76,22 @@ public struct ProbeRun {
             }
             waiting.removeAll { candidates[$0].isSettled }
             progress(Progress(candidates: candidates.count, answered: candidates.count { $0.hasAnswered }))
-            if !waiting.isEmpty { sleep(waiting.compactMap { candidates[$0].armed?.question?.due }) }
+            if !waiting.isEmpty { sleep(waiting.compactMap { candidates[$0].armed?.pending?.due }) }
         }
     }
 
     /// How it ended with one socket; nil as long as an answer may still come.
     private func outcome(of candidate: inout Candidate) -> Candidate.End? {
-        guard var question = candidate.armed?.question else { return .notAsked }
+        guard var pending = candidate.armed?.pending else { return .notAsked }
         do {
             let start = clock.milliseconds
             let seen = try reader.tcpInfo(of: candidate.socket)
             let now = clock.milliseconds
             candidate.pausedMicroseconds += seen.pausedMicroseconds
-            let answer = question.answer(seenIn: start...now, seen.outcome)
-            candidate.armed?.question = question
+            let answer = pending.answer(seenIn: start...now, seen.outcome)
+            candidate.armed?.pending = pending
             if seen.outcome.isClosed { return .reset }
-            return answer.map { .answered($0) } ?? (now >= question.due + wait ? .silent : nil)
+            return answer.map { .answered($0) } ?? (now >= pending.due + wait ? .silent : nil)
         } catch {
             return .failed(error)
         }
