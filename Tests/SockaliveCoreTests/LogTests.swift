@@ -90,10 +90,10 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
     @Test func `another error, another socket and a relapse are told at once`() {
         var throttle = FailureThrottle()
         #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
-        #expect(dueCount(&throttle, [failed(socket(), .fought)], at: 20) == 1)
-        #expect(dueCount(&throttle, [failed(socket(inode: 8), .fought)], at: 30) == 1)
+        #expect(dueCount(&throttle, [failed(socket(), .overwritten)], at: 20) == 1)
+        #expect(dueCount(&throttle, [failed(socket(inode: 8), .overwritten)], at: 30) == 1)
         #expect(dueCount(&throttle, [treated(socket(), .unchanged)], at: 40) == 0)
-        #expect(dueCount(&throttle, [failed(socket(), .fought)], at: 50) == 1)
+        #expect(dueCount(&throttle, [failed(socket(), .overwritten)], at: 50) == 1)
     }
 
     @Test func `a run over other candidates forgets nothing, and time does`() {
@@ -112,7 +112,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
 
     @Test func `it comes back from its file as it was`() {
         var throttle = FailureThrottle()
-        _ = throttle.due([failed(socket(), denied), failed(socket(inode: 9), .fought)], now: 5)
+        _ = throttle.due([failed(socket(), denied), failed(socket(inode: 9), .overwritten)], now: 5)
         #expect(throttle.entries.count == 2)
         #expect(FailureThrottle(throttle.text.utf8) == throttle)
     }

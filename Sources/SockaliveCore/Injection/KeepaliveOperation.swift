@@ -35,7 +35,7 @@ struct KeepaliveOperation: SocketOperation {
         guard !isDryRun else { return outcome }
         outcome.after = try socket.apply(steps, to: before)
         guard outcome.after == outcome.planned else {
-            throw SocketFailure.fought
+            throw SocketFailure.overwritten
         }
         return outcome
     }

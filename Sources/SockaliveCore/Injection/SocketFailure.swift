@@ -26,7 +26,7 @@ public struct SocketFailure: Error, Equatable, Sendable {
         self.remedy = remedy
     }
 
-    static let fought = SocketFailure(
+    static let overwritten = SocketFailure(
         .other, .ioError, "the options were set, but other values were read back",
         remedy: "something else sets them too: look for a program that fights over this socket")
 

@@ -48,7 +48,7 @@ struct ProbeRestoring: SocketOperation {
         let steps = ProbePlan.restoring(found, probesOutstanding: tcpInfo.probesOutstanding)
         if !steps.isEmpty { _ = try socket.apply(steps, to: found) }
         let after = try socket.keepalive()
-        guard after == found else { throw SocketFailure.fought }
+        guard after == found else { throw SocketFailure.overwritten }
         return Outcome(after: after, tcpInfo: tcpInfo)
     }
 }

@@ -25,7 +25,7 @@ extension ProbeRun {
 extension SocketResult {
     init(_ probe: ProbeResult, method: Method) {
         guard let before = probe.before else {
-            self.init(socket: probe.socket, failure: probe.failure ?? .fought, isFailedAction: false)
+            self.init(socket: probe.socket, failure: probe.failure ?? .overwritten, isFailedAction: false)
             return
         }
         let outcome = KeepaliveOperation.Outcome(

@@ -13,7 +13,7 @@ extension HeldThread {
             return [Int32?](repeating: nil, count: options.count)
         }
         let calls = options.indices.flatMap { chainedCalls(options[$0], step: ScratchArea.step($0)) }
-        let first = layChain(calls, endingWith: signal)
+        let first = writeChain(calls, endingWith: signal)
         let steps = scratch.bytes(
             from: ScratchArea.step(0), count: ScratchArea.chain(calls.count) - ScratchArea.step(0))
         try write(UnsafeRawBufferPointer(steps), to: scratch.address(of: ScratchArea.step(0)))
@@ -45,14 +45,14 @@ extension HeldThread {
     /// Writes the frames into our copy of the scratch area.
     ///
     /// - Returns: the registers of the first call.
-    private func layChain(_ calls: [ChainedCall], endingWith signal: Int32) -> Registers {
+    private func writeChain(_ calls: [ChainedCall], endingWith signal: Int32) -> Registers {
         let own = UInt64(UInt32(bitPattern: target.status.ownNumber ?? 0))
         let stop = RemoteSyscall(.tkill, own, UInt64(UInt32(bitPattern: signal)))
         for index in calls.indices.dropFirst() {
-            frame(registers(for: calls[index], at: index), mask: Self.everySignal, at: ScratchArea.chain(index - 1))
+            frame(registers(for: calls[index], at: index), mask: Self.allSignals, at: ScratchArea.chain(index - 1))
         }
         let last = registers(for: stop, stack: scratch.address(of: ScratchArea.close), array: nil)
-        frame(last, mask: Self.everySignal & ~(1 << UInt64(signal - 1)), at: ScratchArea.chain(calls.count - 1))
+        frame(last, mask: Self.allSignals & ~(1 << UInt64(signal - 1)), at: ScratchArea.chain(calls.count - 1))
         return registers(for: calls[0], at: 0)
     }
 

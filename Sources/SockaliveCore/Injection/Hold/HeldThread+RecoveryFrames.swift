@@ -5,7 +5,7 @@ import SystemPackage
 // itself loads what the thread had. That holds in system-call and event stops, and in the stop of an ignored signal;
 // not in the one that a single step would make: a tracer's death there delivers the SIGTRAP.
 extension HeldThread {
-    static let everySignal = UInt64.max
+    static let allSignals = UInt64.max
 
     /// Writes the recovery frames into the scratch area, and points the thread at them. Until the last step the thread
     /// would run on as found.
@@ -20,12 +20,12 @@ extension HeldThread {
         isCrashSafe =
             returns && scratch.mappedSize == nil && !isFilterSuspended && !interrupted.isNumberUnknown
         frame(interrupted.manualRestart, mask: mask, at: ScratchArea.restore)
-        frame(closing(-1), mask: Self.everySignal, at: ScratchArea.close)
+        frame(closing(-1), mask: Self.allSignals, at: ScratchArea.close)
         try write(UnsafeRawBufferPointer(scratch.bytes(from: 0, count: scratch.size)), to: scratch.address(of: 0))
         // Killed before this, the thread runs on as it was; after it, along the frames.
         try tracee.set(closing(-1))
         // A blocked signal stays pending, in its queue and its order, until the mask is put back.
-        try tracee.setSignalMask(Self.everySignal)
+        try tracee.setSignalMask(Self.allSignals)
     }
 
     /// Leaves in `found` what the kernel is to take up again.
@@ -78,7 +78,7 @@ extension HeldThread {
 
     /// Makes the close frame close this descriptor.
     func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
-        frame(closing(descriptor), mask: Self.everySignal, at: ScratchArea.close)
+        frame(closing(descriptor), mask: Self.allSignals, at: ScratchArea.close)
         let bytes = scratch.bytes(from: ScratchArea.close, count: SignalFrame.room)
         try write(UnsafeRawBufferPointer(bytes), to: scratch.address(of: ScratchArea.close))
     }

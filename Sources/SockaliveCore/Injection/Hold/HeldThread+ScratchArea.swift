@@ -28,7 +28,7 @@ extension HeldThread {
     /// mapping away, the target is lost: this does not count as crash-safe.
     private func mapScratchArea() throws(Errno) {
         let size = (UInt64(scratch.size) + 4095) & ~4095
-        try tracee.setSignalMask(Self.everySignal)
+        try tracee.setSignalMask(Self.allSignals)
         let result = try call(
             RemoteSyscall(
                 .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0),
