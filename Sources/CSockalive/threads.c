@@ -10,7 +10,7 @@ int sockalive_processors(void)
     return sched_getaffinity(0, sizeof allowed, &allowed) < 0 ? CPU_SETSIZE : CPU_COUNT(&allowed);
 }
 
-int sockalive_start_elsewhere(pthread_t *thread, void *(*run)(void *), void *argument)
+int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument)
 {
     pthread_attr_t elsewhere;
     cpu_set_t allowed, others;

@@ -25,7 +25,7 @@ import Testing
         var place = Place()
         var thread = pthread_t()
         let status = withUnsafeMutablePointer(to: &place) { place in
-            sockalive_start_elsewhere(
+            sockalive_start_on_other_cpu(
                 &thread,
                 { place in
                     place!.assumingMemoryBound(to: Place.self).pointee = Place()

@@ -44,7 +44,7 @@ int sockalive_processors(void);
  * Left to itself, the kernel may queue it behind the caller, until that has used up its time slice (3 ms;
  * kernel/sched/fair.c, sysctl_sched_base_slice) or the queues are balanced. 0, or -errno.
  */
-int sockalive_start_elsewhere(pthread_t *thread, void *(*run)(void *), void *argument);
+int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument);
 
 /* ---- netlink.c: sock_diag ---------------------------------------------------- */
 

@@ -123,7 +123,7 @@ extension CommScan {
             let job = Unmanaged.passUnretained(self).toOpaque()
             let helpers = (1..<max(1, threads)).compactMap { _ -> pthread_t? in
                 var thread = pthread_t()
-                let status = sockalive_start_elsewhere(
+                let status = sockalive_start_on_other_cpu(
                     &thread,
                     { job in
                         Unmanaged<Job>.fromOpaque(job!).takeUnretainedValue().run()
