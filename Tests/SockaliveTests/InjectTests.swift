@@ -132,7 +132,7 @@ extension ProcessTests {
             .enabled(if: Machine.makesNamespaces, "unshare cannot make a network namespace here"),
             arguments: methods)
         func `a session in another network namespace is treated`(method: String) throws {
-            let room = try NetworkRoom()
+            let room = try TestNetwork()
             let victim = try Victim { room.holds(&$0) }
             _ = try Report.of(["inject", "--method", method] + victim.selection)
             #expect(try victim.keepalive() == [.forOneHour])

@@ -71,7 +71,7 @@ extension ProcessTests {
 
         @Test(.enabled(if: Machine.makesNamespaces, "unshare cannot make a network namespace here"))
         func `a session in another network namespace is found`() throws {
-            let room = try NetworkRoom()
+            let room = try TestNetwork()
             let here = try Victim()
             let there = try Victim { room.holds(&$0) }
             let selection = here.selection + there.selection

@@ -14,7 +14,7 @@ extension ProcessTests {
 
         @Test(arguments: SourceNames.all)
         func `every family in every namespace is found once, with its addresses`(source: String) throws {
-            let room = try NetworkRoom()
+            let room = try TestNetwork()
             let addresses = ["127.0.0.1", "::1", "::ffff:127.0.0.1"]
             let here = try addresses.map { address in try Victim { $0.address = address } }
             let there = try addresses.map { address in
@@ -44,7 +44,7 @@ extension ProcessTests {
         func `a process in namespaces of every kind is found, shown by its number here, and treated`(
             method: String, source: String
         ) throws {
-            let room = try NetworkRoom()
+            let room = try TestNetwork()
             let name = "beremote-inside"
             let victim = try Victim {
                 room.holds(&$0)

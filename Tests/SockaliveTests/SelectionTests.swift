@@ -102,7 +102,7 @@ extension ProcessTests {
 
         @Test(.enabled(if: Machine.makesNamespaces, "unshare cannot make a network namespace here"))
         func `without options beremote and port 5633 are meant`() throws {
-            let room = try NetworkRoom()
+            let room = try TestNetwork()
             let agent = try Victim {
                 room.holds(&$0)
                 $0.port = 5633

@@ -6,10 +6,10 @@ extension ProcessTests {
     /// Peers that do not answer: all packets of a private network are dropped.
     @Suite(.enabled(if: Machine.buildsFirewalls, "no namespaces, or ip (iproute2) or nft (nftables) is missing"))
     struct SilentPeers {
-        private let room: NetworkRoom
+        private let room: TestNetwork
 
         init() throws {
-            room = try NetworkRoom()
+            room = try TestNetwork()
         }
 
         private func victim(_ configure: (inout Victim.Options) -> Void = { _ in }) throws -> Victim {

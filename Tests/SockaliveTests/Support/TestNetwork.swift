@@ -1,7 +1,7 @@
 import Testing
 
 /// A network namespace with nothing in it but a loopback.
-final class NetworkRoom {
+final class TestNetwork {
     private let keeper: Child
 
     init() throws {
