@@ -49,11 +49,11 @@ struct Reporter {
 
     private static let maxNamed = 20
 
-    func candidates(_ results: [SocketResult]) -> String {
+    static func candidates(_ results: [SocketResult]) -> String {
         "\(results.count) candidate\(results.count == 1 ? "" : "s")"
     }
 
-    func answers(_ results: [SocketResult]) -> String {
+    static func answers(_ results: [SocketResult]) -> String {
         let summary = Summary(results)
         return "\(summary.answered ?? 0) answered, \(summary.silent ?? 0) silent"
     }

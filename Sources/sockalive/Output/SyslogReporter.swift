@@ -12,7 +12,7 @@ struct SyslogReporter {
     init?(_ limits: RunOptions, _ reporter: Reporter) {
         guard limits.syslog else { return nil }
         self.reporter = reporter
-        throttleFile = (limits.lock ?? HeldLock.defaultPath).map(Self.throttleFile)
+        throttleFile = (limits.lock ?? RunOptions.defaultLock).map(Self.throttleFile)
     }
 
     /// Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.failures`.

@@ -16,11 +16,9 @@ struct ListCommand: ParsableCommand {
     var check = false
 
     func run() throws {
+        let configuration = try config.runConfiguration(selection, keepalive)
         let run = Run(
-            command: "list", mode: .keepalive(.list), configuration: try config.runConfiguration(selection, keepalive),
-            output: output)
-        let outcome = try run.execute(limit: nil)
-        guard outcome.isWritten else { throw RunStatus.someFailed }
-        throw RunStatus(results: outcome.results, check: check)
+            command: "list", mode: .keepalive(.list), configuration: configuration, output: output, limits: nil)
+        throw try run.execute(check: check)
     }
 }

@@ -1,5 +1,38 @@
+import ArgumentParser
 import Glibc
 import SockaliveCore
+
+struct WatchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "watch",
+        abstract: "Inject over and over, in the foreground, until stopped.")
+
+    @OptionGroup var selection: SelectionOptions
+    @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var config: ConfigOptions
+    @OptionGroup var limits: RunOptions
+    @OptionGroup var output: OutputOptions
+
+    @Option(
+        help: .init("How often (default: 5s).", valueName: "d"),
+        transform: ArgumentTransform.seconds)
+    var every = Seconds(5)
+
+    func validate() throws {
+        if limits.require { throw ValidationError("--require is for one run: a watch waits for candidates") }
+        if output.json { throw ValidationError("--json is one document: a watch has no end to write it at") }
+    }
+
+    func run() throws {
+        let configuration = try config.runConfiguration(selection, keepalive)
+        RunControl.catchSignals()
+        RunControl.wakeOnHangup()
+        let reporter = Reporter(output: output)
+        configuration.warnIfTooSlow(reporter)
+        var watch = Watch(configuration: configuration, config: config, limits: limits, reporter: reporter)
+        try watch.run(every: every)
+    }
+}
 
 /// Rounds of injection until a signal ends them.
 struct Watch {
@@ -42,7 +75,7 @@ struct Watch {
     private mutating func round() throws {
         do throws(RunError) {
             // Released between the rounds, for whoever runs by hand or before a backup.
-            let lock = limits.noLock ? nil : try HeldLock.attempt(limits.lock, reporter)
+            let lock = try limits.takeLock(reporter)
             defer { withExtendedLifetime(lock) {} }
             try work()
         } catch {
@@ -57,7 +90,10 @@ struct Watch {
 
     private mutating func work() throws(RunError) {
         let recorder = RunRecorder(limits, reporter)
-        let results = try Run.round(configuration, RunControl(limit: limits.timeout), reporter)
+        let run = Run(
+            command: "watch", mode: .keepalive(.inject), configuration: configuration, output: reporter.output,
+            limits: limits)
+        let results = try run.results(RunControl(limit: limits.timeout)).results
         var lines = reportResults(results)
         do throws(RunRecorder.Unwritten) {
             try recorder.writeMetrics(results)
@@ -133,5 +169,36 @@ extension ServiceManager {
         return ServiceManager(
             address: variable("NOTIFY_SOCKET"), watchdogMicroseconds: variable("WATCHDOG_USEC"),
             watchdogProcess: variable("WATCHDOG_PID"), ownProcess: getpid())
+    }
+}
+
+/// Limits repeated messages: one is reported when it has lasted for a while, and then hourly.
+struct MessageThrottle {
+    private struct Entry {
+        let start: Int
+        var reported: Int?
+    }
+
+    /// Seconds that a message has to last before it is reported.
+    private let delay: Int
+    private var entries: [String: Entry] = [:]
+
+    init(delay: Int = 0) {
+        self.delay = delay
+    }
+
+    /// Those of a round's lines that are to be told; what is not among them is over.
+    mutating func due(_ lines: [String], now: Int = FailureThrottle.now) -> [String] {
+        entries = entries.filter { lines.contains($0.key) }
+        return lines.filter { isDue($0, now) }
+    }
+
+    private mutating func isDue(_ line: String, _ now: Int) -> Bool {
+        var entry = entries[line] ?? Entry(start: now)
+        defer { entries[line] = entry }
+        guard now - entry.start >= delay else { return false }
+        if let reported = entry.reported, now - reported < FailureThrottle.repeatAfter { return false }
+        entry.reported = now
+        return true
     }
 }

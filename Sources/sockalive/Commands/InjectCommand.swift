@@ -1,0 +1,45 @@
+import ArgumentParser
+import SockaliveCore
+
+struct InjectCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inject",
+        _superCommandName: "sockalive",
+        abstract: "Give every candidate socket the keepalive that it needs.")
+
+    @OptionGroup var selection: SelectionOptions
+    @OptionGroup var keepalive: KeepaliveOptions
+    @OptionGroup var config: ConfigOptions
+    @OptionGroup var limits: RunOptions
+    @OptionGroup var output: OutputOptions
+    @OptionGroup var waiting: WaitOptions
+
+    @Flag(help: "Print what would be done, and touch nothing.")
+    var dryRun = false
+
+    @Flag(help: "Then prove each path, as the command probe does.")
+    var probe = false
+
+    func validate() throws {
+        if dryRun && probe { throw ValidationError("--dry-run touches nothing, and a probe does: leave out one") }
+        if waiting.wait != nil && !probe { throw ValidationError("--wait is for --probe") }
+    }
+
+    func run() throws {
+        let configuration = try config.runConfiguration(selection, keepalive)
+        RunControl.catchSignals()
+        configuration.warnIfTooSlow(Reporter(output: output))
+        let mode: Run.Mode = probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject)
+        let run = Run(command: "inject", mode: mode, configuration: configuration, output: output, limits: limits)
+        throw try run.execute(summary: summary)
+    }
+
+    private func summary(_ results: [SocketResult]) -> String {
+        let would = results.count { $0.action == .wouldSet }
+        let summary = Summary(results)
+        let done = dryRun ? "\(would) would be set" : "\(summary.set) set"
+        let proof = probe ? ", \(Reporter.answers(results))" : ""
+        return "\(Reporter.candidates(results)): \(done), \(summary.unchanged) unchanged, \(summary.failed) failed"
+            + proof
+    }
+}
