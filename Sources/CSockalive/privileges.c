@@ -38,14 +38,16 @@ int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count)
     bool is_same = geteuid() == uid && getegid() == gid;
     if (setgroups(count, groups) < 0 && !(is_same && errno == EPERM))
         return -errno;
-    if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+    /*
+     * A change of the user makes the process what fs.suid_dumpable says (kernel/cred.c, commit_creds): where that is 1,
+     * its new user might trace it. The permitted capabilities keep that user out until it is undumpable.
+     */
+    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0 ||
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return -errno;
     int error = drop_capabilities();
     if (error)
         return error;
-    /* A change of the user has done that already, unless fs.suid_dumpable is 1 (kernel/cred.c, commit_creds). */
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-        return -errno;
     if (getresuid(&ruid, &euid, &suid) < 0 || getresgid(&rgid, &egid, &sgid) < 0)
         return -errno;
     if (ruid != uid || euid != uid || suid != uid || rgid != gid || egid != gid || sgid != gid)

@@ -5,6 +5,8 @@
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <linux/audit.h>
+#include <linux/ptrace.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 

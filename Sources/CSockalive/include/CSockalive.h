@@ -65,6 +65,16 @@ struct sockalive_registers {
         ss, fs_base, gs_base, ds, es, fs, gs;
 };
 
+/* What PTRACE_GET_SYSCALL_INFO tells at the entry of a system call (struct ptrace_syscall_info). */
+enum { SOCKALIVE_SYSCALL_ENTRY = 1 };
+/* AUDIT_ARCH_X86_64 and AUDIT_ARCH_I386 (linux/audit.h). */
+enum sockalive_audit_arch { SOCKALIVE_ARCH_X86_64 = 0xc000003e, SOCKALIVE_ARCH_I386 = 0x40000003 };
+struct sockalive_syscall_entry {
+    uint8_t op, padding[3];
+    uint32_t arch;
+    uint64_t instruction_pointer, stack_pointer, number, arguments[6];
+};
+
 /* ptrace(2), which is variadic, for requests of whose answer only success counts. 0, or -errno. */
 int sockalive_ptrace(int request, pid_t tid, uintptr_t address, uintptr_t data);
 

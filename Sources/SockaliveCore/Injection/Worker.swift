@@ -24,13 +24,15 @@ final class Worker {
     private(set) var isWell = true
 
     /// How long one request may take. A hold waits for one second at most for each stop.
-    private static let timeout = Duration.seconds(4)
+    private static let timeout = Duration.seconds(5)
     private static let endPatience = Duration.milliseconds(500)
 
     /// - Throws: `Errno` where there is no such worker to be had: this process may not change its user (CAP_SETUID,
     ///   CAP_SETGID), or the system has no process to give.
     init(owner: Owner, local: LocalReach) throws(Errno) {
         let (ours, theirs) = try WorkerChannel.pair()
+        // Whoever started this program may have its children's ends ignored: then their numbers are given away at once.
+        signal(SIGCHLD, SIG_DFL)
         let child = sockalive_fork()
         if child == 0 {
             ours.close()
@@ -45,9 +47,10 @@ final class Worker {
             isWell = false
             throw Errno(rawValue: -child)
         }
+        // Silence is its user's doing, or a system in trouble; only what it says itself makes it impossible.
         guard let reply = channel.receiveReply(within: Self.timeout) else {
             end()
-            throw .timedOut
+            return
         }
         if case .failed(let error) = reply {
             end()
@@ -161,8 +164,8 @@ private struct WorkerSocket: SocketOptions {
 final class Workers {
     private let local: LocalReach
     private var workers: [Owner: Worker] = [:]
-    /// How many of an owner's workers were killed, or did not answer.
-    private var losses: [Owner: Int] = [:]
+    /// How many workers of a user were killed, or did not answer.
+    private var losses: [UInt32: Int] = [:]
     /// Owners for whom there can be none.
     private var impossible: Set<Owner> = []
 
@@ -180,20 +183,20 @@ final class Workers {
         guard let owner = Owner(status), owner.uid != 0, local.rights.exceed(owner), !impossible.contains(owner) else {
             return nil
         }
-        if let worker = workers[owner] {
-            if worker.isWell { return worker }
-            workers[owner] = nil
-            losses[owner, default: 0] += 1
+        while losses[owner.uid, default: 0] < Self.maxLosses {
+            if let worker = workers[owner], worker.isWell { return worker }
+            if workers.removeValue(forKey: owner) != nil {
+                losses[owner.uid, default: 0] += 1
+                continue
+            }
+            do throws(Errno) {
+                workers[owner] = try Worker(owner: owner, local: local)
+            } catch {
+                impossible.insert(owner)
+                return nil
+            }
         }
-        guard losses[owner, default: 0] < Self.maxLosses else { throw .workersLost(pid, owner.uid) }
-        do throws(Errno) {
-            let worker = try Worker(owner: owner, local: local)
-            workers[owner] = worker
-            return worker
-        } catch {
-            impossible.insert(owner)
-            return nil
-        }
+        throw .workersLost(pid, owner.uid)
     }
 }
 

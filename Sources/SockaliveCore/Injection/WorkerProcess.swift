@@ -11,7 +11,12 @@ struct WorkerProcess {
     func run(as owner: Owner) -> Never {
         // The terminal's stop would leave a target standing; the parent, which it stops as well, waits for nobody then.
         _ = sockalive_hold_job_control()
-        keepOnlyWhatIsNeeded()
+        do {
+            try keepOnlyWhatIsNeeded()
+        } catch {
+            _ = channel.send(WorkerReply.failed(error as? Errno ?? .ioError).message)
+            _exit(1)
+        }
         let error = owner.groups.withUnsafeBufferPointer {
             sockalive_become(owner.uid, owner.gid, $0.baseAddress, $0.count)
         }
@@ -45,10 +50,10 @@ struct WorkerProcess {
 
     /// Not the lock, whose holder must be able to die without this process; not the terminal or the pipe that others
     /// wait at the end of.
-    private func keepOnlyWhatIsNeeded() {
+    private func keepOnlyWhatIsNeeded() throws {
         var needed = Set(local.handles.values.compactMap(\.descriptor))
         needed.formUnion([channel.descriptor, local.procfs.root.rawValue])
-        for descriptor in (try? local.procfs.numbers(in: "self/fd")) ?? [] where !needed.contains(descriptor) {
+        for descriptor in try local.procfs.numbers(in: "self/fd") where !needed.contains(descriptor) {
             close(descriptor)
         }
         // The lowest free numbers: 0, 1 and 2. Where there is no /dev/null nothing is written to them anyway.

@@ -36,15 +36,30 @@ extension HeldThread {
     /// The thread stands at the entry of a system call. Is it the one that was asked for? Its code and its stack lie
     /// in memory that others write. The number and the arguments are in registers by now, which nobody else reaches.
     private func confirmEntry(of wanted: Registers) throws(Errno) {
-        guard try !tracee.registers().isEntry(of: wanted, is32Bit: target.gadgets.is32Bit) else { return }
+        if try isConfirmed(wanted) { return }
         try tracee.skipCall()
         try endForTampering()
     }
 
+    /// The registers alone do not tell which table the kernel takes the number from: `int $0x80` and `syscall` are both
+    /// two bytes long, and a 64-bit thread may use either.
+    private func isConfirmed(_ wanted: Registers) throws(Errno) -> Bool {
+        let is32Bit = target.gadgets.is32Bit
+        guard try tracee.registers().isEntry(of: wanted, is32Bit: is32Bit) else { return false }
+        let entry = wanted.entry(is32Bit: is32Bit)
+        do {
+            if let shown = try tracee.entry() { return shown == entry }
+        } catch .invalidArgument {
+            return false
+        }
+        // Before Linux 5.3 the other table matters only where a filter would have looked at the call.
+        guard isFilterSuspended else { return true }
+        return entry.isShown(by: target.procfs.text("\(target.holder.pid)/task/\(tracee.tid)/syscall") ?? [])
+    }
+
     /// Frozen, perhaps: back to a stop from which it can be let go.
     func recover(from error: Errno) throws(Errno) -> Never {
-        // What stood in the way of the call is told; what stands in the way of the stop shows when it is let go.
-        if error == .timedOut { try? tracee.interrupt(isStopped: false) }
+        if error == .timedOut { try tracee.interrupt() }
         throw error
     }
 }

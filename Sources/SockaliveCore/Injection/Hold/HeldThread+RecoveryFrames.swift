@@ -106,18 +106,29 @@ extension HeldThread {
 
     /// Back to what was found. Where a step fails, the recovery frames or the kernel's own restart remain.
     func restoreThread() throws(Errno) {
-        try unmapScratchArea()
+        var failure: Errno?
+        func attempt(_ step: () throws(Errno) -> Void) {
+            do throws(Errno) { try step() } catch { failure = failure ?? error }
+        }
+        attempt(unmapScratchArea)
         // Linux 6.18 leads a thread there as well that is let go at the exit of a call (__ptrace_unlink wakes it as if
         // by a signal), but not one at an entry; no manual promises either.
-        if !tracee.isInSignalHandling { try tracee.interrupt(isStopped: true) }
-        if hasChained {
-            // rt_sigreturn has loaded it already; the kernel's own way is the surer one.
-            try xsave?.restore(
-                to: tracee, from: scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity))
-        }
-        try tracee.setSignalMask(mask)
+        if !tracee.isInSignalHandling { attempt(tracee.interrupt) }
+        attempt(restoreVectorRegisters)
+        attempt { () throws(Errno) in try tracee.setSignalMask(mask) }
         // Until here the recovery frames serve; from here on the kernel itself takes the interrupted call up again.
-        try tracee.set(found)
+        attempt { () throws(Errno) in try tracee.set(found) }
+        attempt(restoreMemory)
+        if let failure { throw failure }
+    }
+
+    private func restoreVectorRegisters() throws(Errno) {
+        // rt_sigreturn has loaded them already; the kernel's own way is the surer one.
+        guard hasChained else { return }
+        try xsave?.restore(to: tracee, from: scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity))
+    }
+
+    private func restoreMemory() throws(Errno) {
         guard let address = scratch.address, scratch.mappedSize == nil else { return }
         do {
             try write(UnsafeRawBufferPointer(rebasing: scratch.saved[..<scratch.size]), to: address)

@@ -29,18 +29,28 @@ extension HeldThread {
     private func mapScratchArea() throws(Errno) {
         let size = (UInt64(scratch.size) + 4095) & ~4095
         try tracee.setSignalMask(Self.allSignals)
-        let result = try call(
+        let result = try callWithoutRecovery(
             RemoteSyscall(
-                .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0),
-            stack: found.stackPointer, array: nil)
+                .mmap, 0, size, UInt64(PROT_READ | PROT_WRITE), UInt64(MAP_PRIVATE | MAP_ANONYMOUS), .max, 0))
         scratch.address = try result.get()
         scratch.mappedSize = size
     }
 
     func unmapScratchArea() throws(Errno) {
         guard let address = scratch.address, let size = scratch.mappedSize, !isTampered else { return }
-        _ = try call(RemoteSyscall(.munmap, address, size), stack: found.stackPointer, array: nil)
+        _ = try callWithoutRecovery(RemoteSyscall(.munmap, address, size))
     }
+
+    /// Nothing brings the thread back from such a call but this process. It waits for the memory lock, which other
+    /// threads may hold for long: it is given more time than a call that comes back by itself.
+    private func callWithoutRecovery(_ call: RemoteSyscall) throws(Errno) -> SyscallResult {
+        let usual = tracee.timeout
+        tracee.timeout = Self.memoryTimeout
+        defer { tracee.timeout = usual }
+        return try self.call(call, stack: found.stackPointer, array: nil)
+    }
+
+    private static let memoryTimeout = Duration.seconds(3)
 }
 
 extension RemoteTarget {

@@ -88,7 +88,7 @@ final class HeldThread {
         reason = .seize
         try seize()
         reason = .stop
-        try tracee.interrupt(isStopped: false)
+        try tracee.interrupt()
         try inspect()
         try installRecoveryFrames()
         reason = .descriptor
@@ -246,10 +246,14 @@ final class HeldThread {
         return pauseDuration
     }
 
+    /// Each step is tried, whatever became of the one before: a thread that stands still is never let go with the
+    /// registers of a remote call.
     private func putBack() throws(Errno) {
+        var failure: Errno?
         if descriptor != target.holder.fd && !isTampered {
-            _ = try call(RemoteSyscall(.close, on: descriptor))
+            do throws(Errno) { _ = try call(RemoteSyscall(.close, on: descriptor)) } catch { failure = error }
         }
         if isChanged { try restoreThread() }
+        if let failure { throw failure }
     }
 }

@@ -52,6 +52,17 @@ struct Registers {
         user.eflags &= ~(Self.trapFlag | Self.directionFlag)
     }
 
+    /// The system call that these registers make, as the kernel takes it.
+    func entry(is32Bit: Bool) -> SyscallEntry {
+        let arguments =
+            is32Bit
+            ? [user.rbx, user.rcx, user.rdx, user.rsi, user.rdi, user.rbp].map { $0 & UInt64(UInt32.max) }
+            : [user.rdi, user.rsi, user.rdx, user.r10, user.r8, user.r9]
+        return SyscallEntry(
+            is32Bit: is32Bit, number: user.rax, arguments: arguments, instructionPointer: user.rip &+ 2,
+            stackPointer: user.rsp)
+    }
+
     /// Does ptrace(2) show, at the entry of a system call, the very call that `wanted` was prepared for? Its number,
     /// all six arguments, where it was made and on which stack. The two instructions are two bytes long. The kernel
     /// puts -ENOSYS into rax there (arch/x86/entry/entry_64.S), which tells an entry from the exit of a like call.
@@ -67,7 +78,10 @@ struct Registers {
                 == call(wanted.user, wanted.user.rax, at: wanted.user.rip &+ 2)
     }
 
+    /// rbx is what the i386 table would take for the first argument. It never is the first argument: `int $0x80` in
+    /// place of `syscall` makes another call of the same number, and shows another argument.
     private mutating func load64(_ call: RemoteSyscall) {
+        user.rbx = ~call[0]
         user.rax = call.kind.number64
         (user.rdi, user.rsi, user.rdx) = (call[0], call[1], call[2])
         (user.r10, user.r8, user.r9) = (call[3], call[4], call[5])
@@ -88,6 +102,39 @@ struct Registers {
     /// What a system call returned that has just ended; in 32-bit mode eax alone counts, and it may be an address.
     func result(is32Bit: Bool) -> SyscallResult {
         is32Bit ? SyscallResult(UInt32(truncatingIfNeeded: user.rax)) : SyscallResult(user.rax)
+    }
+}
+
+/// A system call at its entry: which table its number is taken from, and with which arguments. Pure.
+struct SyscallEntry: Equatable {
+    let is32Bit: Bool
+    let number: UInt64
+    let arguments: [UInt64]
+    let instructionPointer: UInt64
+    let stackPointer: UInt64
+}
+
+extension SyscallEntry {
+    /// nil for an architecture that is neither.
+    init?(_ info: sockalive_syscall_entry) {
+        guard info.arch == SOCKALIVE_ARCH_X86_64.rawValue || info.arch == SOCKALIVE_ARCH_I386.rawValue else {
+            return nil
+        }
+        let all = info.arguments
+        self.init(
+            is32Bit: info.arch == SOCKALIVE_ARCH_I386.rawValue, number: info.number,
+            arguments: [all.0, all.1, all.2, all.3, all.4, all.5], instructionPointer: info.instruction_pointer,
+            stackPointer: info.stack_pointer)
+    }
+
+    /// What `/proc/PID/task/TID/syscall` shows of a call that a thread is stopped at (proc_pid_syscall(5)): number,
+    /// six arguments, stack pointer, instruction pointer. Of which table it does not say, but the arguments are those
+    /// of the table that the kernel takes.
+    func isShown(by text: [UInt8]) -> Bool {
+        let words = text.split { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
+        guard words.count == 9, words[0].decimal() == number else { return false }
+        let numbers = words[1...].map { $0.dropFirst(2).hexadecimal(UInt64.self) }
+        return numbers == arguments + [stackPointer, instructionPointer]
     }
 }
 

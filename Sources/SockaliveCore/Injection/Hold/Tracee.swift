@@ -10,7 +10,10 @@ import SystemPackage
 /// - ESRCH from any request ends everything: the thread is gone, or is another one. No request is made after it.
 /// - An execve(2) is reported by the kernel before the new program runs (PTRACE_O_TRACEEXEC). From then on only the
 ///   signal mask can be set, which the new program has inherited, and the thread can be detached.
-/// - While it is guarded, no system call is made that was not asked for: each stop at a call's entry is looked at.
+/// - Only a thread whose stop was seen is asked for anything but an interruption. One that was resumed and has not
+///   stopped again may run anywhere, and may stand in a stop of its own choice.
+/// - While it is guarded, no system call is made that was not asked for: it is resumed so that each call stops it, and
+///   each stop at a call's entry is looked at.
 final class Tracee {
     /// Where a thread stands still.
     enum Stop: Equatable {
@@ -41,14 +44,16 @@ final class Tracee {
     /// Its number. A thread that calls execve(2) takes the number of its process (fs/exec.c, de_thread).
     private(set) var tid: Int32
     private(set) var state = State.same
-    /// A call that was not asked for is turned into none.
-    var isGuarded = true
+    /// A call that was not asked for is turned into none. Before anything is changed in the thread all calls are its own.
+    var isGuarded = false
+    /// Its present stop was seen, and it was not resumed since.
+    private var isStopped = false
     /// The present stop is one of get_signal's, in the kernel's signal handling.
     private(set) var isInSignalHandling = false
 
     private let process: Int32
     /// How long any single wait may take: a thread in state D never stops.
-    private let timeout: Duration
+    var timeout: Duration
     private var hasStopped = false
     /// Before its first stop.
     private var lastSeenRunning = SuspendingClock.now
@@ -112,13 +117,17 @@ final class Tracee {
         case getRestartableSequence = 0x420f
         /// Linux 6.4.
         case getSyscallUserDispatch = 0x4211
+        /// Linux 5.3.
+        case getSyscallInfo = 0x420e
 
         /// Touches nothing that belongs to the program.
         var isForAnyProgram: Bool { self == .setSignalMask || self == .detach }
+        var isForRunning: Bool { self == .seize || self == .interrupt }
     }
 
     private func request(_ request: Request, address: UInt = 0, data: UInt = 0) throws(Errno) {
         guard state == .same || (state == .replaced && request.isForAnyProgram) else { throw .noSuchProcess }
+        guard isStopped || request.isForRunning else { throw .resourceBusy }
         let status = sockalive_ptrace(request.rawValue, tid, address, data)
         if status == -ESRCH { state = .gone }
         if status < 0 { throw Errno(rawValue: -status) }
@@ -143,11 +152,13 @@ final class Tracee {
 
 extension Tracee {
     func resume(_ how: Resumption, deliver signal: Int32 = 0) throws(Errno) {
-        try request(how == .toAnyStop ? .resume : .resumeToSystemCall, data: UInt(signal))
+        let isFree = how == .toAnyStop && !isGuarded
+        try request(isFree ? .resume : .resumeToSystemCall, data: UInt(signal))
+        isStopped = false
     }
 
     /// From running, or from a stop, to an event stop.
-    func interrupt(isStopped: Bool) throws(Errno) {
+    func interrupt() throws(Errno) {
         try request(.interrupt)
         if isStopped { try resume(.toAnyStop) }
         try run(.toAnyStop, to: .event)
@@ -170,6 +181,9 @@ extension Tracee {
                 hasStopped = true
                 return
             }
+            // Any trap takes a pending interruption away (kernel/signal.c, ptrace_stop): it is asked for again while the
+            // thread stands, or it would run on freely.
+            if wanted == .event { try request(.interrupt) }
             switch stop {
             case .signal(let number): try resume(how, deliver: number)
             case .systemCall where isGuarded:
@@ -199,7 +213,10 @@ extension Tracee {
         repeat {
             if !hasStopped { lastSeenRunning = now }
             let status = sockalive_stop_status(tid)
-            if status > 0 { return Stop(status) }
+            if status > 0 {
+                isStopped = true
+                return Stop(status)
+            }
             if status < 0 { try followExec() }
             now = SuspendingClock.now
             if now - start < Self.spinning { sched_yield() } else { usleep(Self.pause) }
@@ -280,6 +297,20 @@ extension Tracee {
     func setSignalMask(_ mask: UInt64) throws(Errno) {
         var mask = mask
         try request(.setSignalMask, address: UInt(MemoryLayout<UInt64>.size), &mask)
+    }
+
+    /// The system call at whose entry the thread stands, as the kernel takes it; nil where the kernel is too old to tell.
+    ///
+    /// - Throws: `invalidArgument` where it stands elsewhere.
+    func entry() throws(Errno) -> SyscallEntry? {
+        var info = sockalive_syscall_entry()
+        do {
+            try request(.getSyscallInfo, address: UInt(MemoryLayout.size(ofValue: info)), &info)
+        } catch .ioError {
+            return nil
+        }
+        guard info.op == SOCKALIVE_SYSCALL_ENTRY else { throw .invalidArgument }
+        return SyscallEntry(info)
     }
 
     /// Whether the thread has its own system calls turned into SIGSYS (prctl(2), PR_SET_SYSCALL_USER_DISPATCH), as
