@@ -83,12 +83,14 @@ struct Diagnosis {
         case .prepare where error.isPermission, .descriptor where error.isPermission,
             .chooseThread where error.isPermission:
             return denied(error, pid)
-        case .prepare:
+        case .prepare where error != .timedOut && error != .resourceBusy:
             return SocketFailure(
                 .other, error, "PID \(pid) offers no safe place to call from (\(error)); nothing was changed",
                 remedy: "use --method pidfd (Linux 5.6)")
         default:
-            return SocketFailure(.other, error, "the call inside PID \(pid) did not come to its end: \(error)")
+            return SocketFailure(
+                .other, error, "the call inside PID \(pid) did not come to its end in time (\(error))",
+                remedy: "it waits in the kernel, for memory or a lock; run again later, or use --method pidfd")
         }
     }
 
