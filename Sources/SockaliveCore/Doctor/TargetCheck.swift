@@ -1,3 +1,134 @@
+import SystemPackage
+
+/// What there is to know of one running target.
+struct TargetFacts: Equatable, Sendable {
+    /// What kind of program it is, by its file's ELF header (elf(5)).
+    enum Program: Equatable, Sendable {
+        case amd64
+        case i386
+        /// x86-64 with pointers of 32 bits.
+        case x32
+        case other(bits: Int)
+
+        var bits: Int {
+            switch self {
+            case .amd64: 64
+            case .i386, .x32: 32
+            case .other(let bits): bits
+            }
+        }
+    }
+
+    struct Tracer: Equatable, Sendable {
+        let pid: Int32
+        let name: UntrustedText
+    }
+
+    var pid: Int32
+    var name: UntrustedText
+    /// nil where it may not be read, as for a kernel thread.
+    var executable: UntrustedText?
+    /// The effective user.
+    var uid: UInt32
+    /// nil where the executable may not be read.
+    var program: Program?
+    /// One letter for each thread, as in proc_pid_stat(5); the main thread comes first.
+    var threadStates: [Character]
+    var tracer: Tracer?
+    /// 0 none, 1 strict, 2 filter.
+    var seccomp: Int
+    var isFrozen: Bool
+    /// Why this process may not reach into it; nil if it may.
+    var denial: Errno?
+    /// Sockets that match the selection.
+    var sockets: Int
+}
+
+extension TargetFacts {
+    /// nil if the process is gone by now.
+    init?(pid: Int32, sockets: Int, procfs: ProcFS, sysfs: ProcFS?) {
+        guard let status = try? procfs.status("\(pid)") else { return nil }
+        self.pid = pid
+        name = UntrustedText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
+        executable = (try? procfs.link("\(pid)/exe")).map { UntrustedText($0.withoutDeletedSuffix) }
+        uid = status.uid
+        self.sockets = sockets
+        program = (try? procfs.prefix(of: "\(pid)/exe", count: 20)).flatMap(Program.init)
+        threadStates = Self.threadStates(of: pid, procfs)
+        tracer = status.tracer == 0 ? nil : Tracer(pid: status.tracer, procfs: procfs)
+        seccomp = status.seccomp
+        isFrozen = sysfs.map { Self.isFrozen(procfs.text("\(pid)/cgroup") ?? [], $0) } ?? false
+        denial = Self.denial(of: pid, procfs)
+    }
+
+    private static func threadStates(of pid: Int32, _ procfs: ProcFS) -> [Character] {
+        let threads = (try? procfs.numbers(in: "\(pid)/task")) ?? []
+        return threads.compactMap { thread in
+            (try? procfs.read("\(pid)/task/\(thread)/stat", { ProcessStat($0) }))?.state
+        }
+    }
+
+    /// Opening `mem` asks the kernel the question that ptrace and pidfd_getfd ask, PTRACE_MODE_ATTACH with
+    /// Yama and the security modules (fs/proc/base.c, proc_mem_open), and the target does not notice.
+    private static func denial(of pid: Int32, _ procfs: ProcFS) -> Errno? {
+        do {
+            _ = try procfs.numbers(in: "\(pid)/fd")
+            _ = try procfs.prefix(of: "\(pid)/mem", count: 0)
+            return nil
+        } catch let error as Errno where error.isPermission {
+            return error
+        } catch {
+            return nil
+        }
+    }
+
+    /// cgroup v2 tells it in `cgroup.events`, the freezer of v1 in `freezer.state` (cgroups(7)).
+    private static func isFrozen(_ cgroup: [UInt8], _ sysfs: ProcFS) -> Bool {
+        for line in cgroup.split(separator: UInt8(ascii: "\n")) {
+            let fields = line.split(separator: UInt8(ascii: ":"), maxSplits: 2, omittingEmptySubsequences: false)
+            guard fields.count == 3 else { continue }
+            let path = String(decoding: fields[2], as: UTF8.self)
+            if fields[0].elementsEqual("0".utf8) {
+                let folders = ["fs/cgroup", "fs/cgroup/unified"]
+                // One file read once: what a lazy sequence reads, it may read twice, and find two answers.
+                for folder in folders {
+                    guard let events = sysfs.text("\(folder)\(path)/cgroup.events") else { continue }
+                    if String(decoding: events, as: UTF8.self).contains("frozen 1") { return true }
+                    break
+                }
+            } else if fields[1].elementsEqual("freezer".utf8) {
+                let state = sysfs.text("fs/cgroup/freezer\(path)/freezer.state") ?? []
+                if state.starts(with: "FR".utf8) { return true }
+            }
+        }
+        return false
+    }
+}
+
+extension TargetFacts.Program {
+    /// EI_CLASS at byte 4 (1: 32 bits, 2: 64), EI_DATA at byte 5, e_machine at byte 18 (EM_386 3, EM_X86_64 62).
+    init?(header: [UInt8]) {
+        guard header.count >= 20, header.starts(with: [0x7f] + Array("ELF".utf8)), (1...2).contains(header[4]) else {
+            return nil
+        }
+        let isBigEndian = header[5] == 2
+        let machine = isBigEndian ? Int(header[18]) << 8 | Int(header[19]) : Int(header[19]) << 8 | Int(header[18])
+        switch (header[4], machine) {
+        case (2, 62): self = .amd64
+        case (1, 62): self = .x32
+        case (1, 3): self = .i386
+        case (let size, _): self = .other(bits: size == 2 ? 64 : 32)
+        }
+    }
+}
+
+extension TargetFacts.Tracer {
+    fileprivate init(pid: Int32, procfs: ProcFS) {
+        self.pid = pid
+        name = UntrustedText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
+    }
+}
+
 /// What the facts of a target mean for the work. Pure.
 struct TargetCheck {
     let facts: TargetFacts

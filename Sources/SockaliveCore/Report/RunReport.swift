@@ -84,3 +84,121 @@ public struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
         }
     }
 }
+
+/// One socket as the contract's JSON shows it.
+public struct SocketReport: Encodable, Sendable {
+    let pid: Int32
+    let process: String
+    @Nullable var exe: String?
+    let uid: UInt32
+    @Nullable var fd: Int32?
+    let holders: [HolderReport]
+    let inode: UInt64
+    @Nullable var cookie: String?
+    @Nullable var netns: UInt64?
+    let family: String
+    let state: String
+    let local: EndpointReport
+    let remote: EndpointReport
+    @Nullable var idleSeconds: Double?
+    @Nullable var keepalive: KeepaliveReport?
+    @Nullable var before: KeepaliveReport?
+    @Nullable var nextProbeSeconds: Double?
+    @Nullable var verdict: String?
+    let firewallTimeout: Int
+    let wanted: WantedReport
+    let action: String
+    @Nullable var method: String?
+    @Nullable var crashSafe: Bool?
+    @Nullable var rights: String?
+    let pausedMicroseconds: Int
+    @Nullable var error: ErrorReport?
+    @Nullable var probe: ProbeReport?
+
+    init(_ result: SocketResult) {
+        let socket = result.socket
+        let row = socket.row
+        pid = socket.process.pid
+        process = socket.process.name.decoded
+        _exe = Nullable(wrappedValue: socket.process.executable?.decoded)
+        uid = socket.process.uid
+        _fd = Nullable(wrappedValue: socket.holders.first?.fd)
+        holders = socket.holders.map { HolderReport(pid: $0.pid, fd: $0.fd) }
+        inode = row.inode
+        _cookie = Nullable(wrappedValue: row.cookie.map(String.init))
+        _netns = Nullable(wrappedValue: socket.process.networkNamespace)
+        family = row.family.rawValue
+        state = row.state.rawValue
+        local = EndpointReport(row.local)
+        remote = EndpointReport(row.remote)
+        _idleSeconds = Nullable(wrappedValue: result.idleSeconds)
+        _keepalive = Nullable(wrappedValue: result.after.map(KeepaliveReport.init))
+        _before = Nullable(wrappedValue: result.before.map(KeepaliveReport.init))
+        _nextProbeSeconds = Nullable(wrappedValue: result.nextProbeSeconds)
+        _verdict = Nullable(wrappedValue: result.verdict?.rawValue)
+        firewallTimeout = result.request.firewallTimeout.count
+        wanted = WantedReport(result.request.wanted)
+        action = result.action.rawValue
+        _method = Nullable(wrappedValue: result.method?.rawValue)
+        _rights = Nullable(wrappedValue: result.rights?.rawValue)
+        _crashSafe = Nullable(wrappedValue: result.crashSafe)
+        pausedMicroseconds = result.pausedMicroseconds
+        _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))
+        _probe = Nullable(wrappedValue: result.probe.map(ProbeReport.init))
+    }
+}
+
+struct HolderReport: Encodable, Sendable {
+    let pid: Int32
+    let fd: Int32
+}
+
+/// A v4-mapped address is shown as the IPv4 one that it carries.
+struct EndpointReport: Encodable, Sendable {
+    let address: String
+    let port: UInt16
+
+    init(_ endpoint: Endpoint) {
+        address = endpoint.address.unmapped.description
+        port = endpoint.port
+    }
+}
+
+/// The options of a socket. Seconds throughout, TCP_USER_TIMEOUT too.
+struct KeepaliveReport: Encodable, Sendable {
+    let enabled: Bool
+    let idle: Int32
+    let interval: Int32
+    let count: Int32
+    let userTimeout: Double
+
+    init(_ settings: KeepaliveSettings) {
+        enabled = settings.enabled
+        idle = settings.idle
+        interval = settings.interval
+        count = settings.count
+        userTimeout = Double(settings.userTimeout) / 1000
+    }
+}
+
+struct ErrorReport: Encodable, Sendable {
+    let code: String
+    let message: String
+    @Nullable var remedy: String?
+
+    init(_ failure: SocketFailure) {
+        code = failure.code
+        message = failure.message
+        _remedy = Nullable(wrappedValue: failure.remedy)
+    }
+}
+
+struct ProbeReport: Encodable, Sendable {
+    let answered: Bool
+    @Nullable var milliseconds: Double?
+
+    init(_ answer: ProbeAnswer) {
+        answered = answer.answered
+        _milliseconds = Nullable(wrappedValue: answer.milliseconds.map { ($0 * 10).rounded() / 10 })
+    }
+}

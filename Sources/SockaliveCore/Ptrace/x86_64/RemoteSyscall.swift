@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// A system call to be made inside another process, with up to six arguments. Pure.
@@ -81,5 +82,89 @@ enum SyscallResult: Equatable {
         case .value(let value): return value
         case .error(let error): throw error
         }
+    }
+}
+
+/// Instructions in a target's own code that a remote call borrows.
+struct SyscallGadgets: Equatable {
+    /// Where they stand, and which bytes: they are looked at again while the target is held.
+    struct Gadget: Equatable {
+        let address: UInt64
+        let bytes: [UInt8]
+    }
+
+    let is32Bit: Bool
+    /// The system call instruction; nil: not found.
+    private(set) var call: Gadget?
+    /// The call's gadget goes on to a `ret`.
+    private(set) var returns = false
+    /// Words that the way to the `ret` takes off the stack.
+    private(set) var skipped: UInt32 = 0
+    /// Loads the number of rt_sigreturn and calls it; nil: not found.
+    private(set) var sigreturn: Gadget?
+
+    init(is32Bit: Bool) {
+        self.is32Bit = is32Bit
+    }
+
+    /// Nothing better can be found.
+    var isComplete: Bool { returns && sigreturn != nil }
+
+    /// Looks for more of it in bytes that stand at `address` in the target.
+    mutating func search(_ bytes: UnsafeRawBufferPointer, at address: UInt64) {
+        let (instruction, ways, loads) = is32Bit ? Patterns.bits32 : Patterns.bits64
+        var start = 0
+        while !isComplete, let found = bytes.firstIndex(of: instruction, from: start) {
+            start = found + 1
+            let way = ways.first { bytes.holds(instruction + $0.rest, at: found) }
+            if let way, !returns {
+                call = Gadget(address: address + UInt64(found), bytes: instruction + way.rest)
+                (returns, skipped) = (true, way.skipped)
+            }
+            call = call ?? Gadget(address: address + UInt64(found), bytes: instruction)
+            let load = loads.first { bytes.holds($0, at: found - $0.count) }
+            if let load, sigreturn == nil {
+                sigreturn = Gadget(address: address + UInt64(found - load.count), bytes: load + instruction)
+            }
+        }
+    }
+
+    /// The call instruction; what leads from it to a `ret`; what loads rt_sigreturn's number before it.
+    private enum Patterns {
+        typealias Kind = ([UInt8], [(rest: [UInt8], skipped: UInt32)], [[UInt8]])
+
+        static let bits64: Kind = (
+            [0x0f, 0x05],  // syscall
+            [([0xc3], 0)],
+            [
+                [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0],  // mov $15,%rax: glibc, musl, Go
+                [0xb8, 0x0f, 0, 0, 0],  // mov $15,%eax
+            ]
+        )
+        static let bits32: Kind = (
+            [0xcd, 0x80],  // int $0x80
+            [
+                ([0x5d, 0x5a, 0x59, 0xc3], 3),  // pop %ebp, %edx, %ecx; ret: the vDSO
+                ([0xc3], 0),
+            ],
+            [[0xb8, 0xad, 0, 0, 0]]  // mov $173,%eax: __kernel_rt_sigreturn
+        )
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    /// Where two bytes stand next.
+    fileprivate func firstIndex(of pair: [UInt8], from start: Int) -> Int? {
+        var start = start
+        while start < count, let found = memchr(baseAddress! + start, Int32(pair[0]), count - start) {
+            let index = UnsafeRawPointer(found) - baseAddress!
+            if index + 1 < count, self[index + 1] == pair[1] { return index }
+            start = index + 1
+        }
+        return nil
+    }
+
+    fileprivate func holds(_ wanted: [UInt8], at index: Int) -> Bool {
+        index >= 0 && index + wanted.count <= count && self[index..<(index + wanted.count)].elementsEqual(wanted)
     }
 }

@@ -46,3 +46,49 @@ public enum AtomicFile {
         guard fchmod(file, mode) == 0, fsync(file) == 0 else { throw Errno(rawValue: errno) }
     }
 }
+
+/// How many files this process may have open (RLIMIT_NOFILE, getrlimit(2)). Each process that matches is held by a
+/// descriptor, and the usual limit of 1,024 is for programs that use select(2).
+public enum OpenFiles {
+    /// What a run needs besides, with room to spare.
+    private static let reserve = 32
+
+    /// Raises the limit as far as this process may. Where that is refused, it stays.
+    public static func raiseLimit() {
+        var limit = rlimit()
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(resource, &limit)
+    }
+
+    /// Whether so high a number leaves no room for the rest: the lowest free number is given first.
+    static func areUsedUp(at descriptor: Int32) -> Bool {
+        Int(descriptor) >= sysconf(Int32(_SC_OPEN_MAX)) - reserve
+    }
+}
+
+/// One run at a time: a lock that the kernel lets go of when its holder dies, however it dies (flock(2)).
+public struct RunLock: ~Copyable {
+    private let descriptor: Int32
+
+    /// Takes the lock without waiting. The file is created where it is missing, and never written to.
+    ///
+    /// - Throws: `Errno.wouldBlock` where another run holds it; another `Errno` where the file cannot be opened.
+    public init(path: String) throws(Errno) {
+        // O_NOFOLLOW: no link planted in a shared folder leads root to another file.
+        // O_NONBLOCK: a FIFO does not hang the run.
+        let file = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
+        guard file >= 0 else { throw Errno(rawValue: errno) }
+        guard flock(file, LOCK_EX | LOCK_NB) == 0 else {
+            let error = Errno(rawValue: errno)
+            close(file)
+            throw error
+        }
+        descriptor = file
+    }
+
+    deinit {
+        close(descriptor)
+    }
+}

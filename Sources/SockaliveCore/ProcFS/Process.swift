@@ -1,3 +1,7 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
 /// What `/proc/PID/status` and `/proc/PID/task/TID/status` say (proc_pid_status(5)), as far as it is asked here.
 /// Pure: bytes in, values out.
 public struct ProcessStatus: Equatable, Sendable {
@@ -81,5 +85,77 @@ extension ProcessStatus.IDs {
         let ids = values.prefix(3).compactMap { $0.decimal(UInt32.self) }
         guard ids.count == 3 else { return nil }
         self.init(real: ids[0], effective: ids[1], saved: ids[2])
+    }
+}
+
+/// What `/proc/PID/stat` says (proc_pid_stat(5)). Pure: bytes in, values out.
+public struct ProcessStat: Equatable, Sendable {
+    public let name: UntrustedText
+    /// `R`, `S`, `D`, `Z`, `T` (stopped), `t` (traced) …
+    public let state: Character
+    /// Start time in clock ticks since boot; with the PID it names a process.
+    public let startTime: UInt64
+
+    /// The name may hold spaces, brackets and line ends: it ends at the *last* `)`.
+    public init?(_ bytes: some BidirectionalCollection<UInt8>) {
+        guard let open = bytes.firstIndex(of: UInt8(ascii: "(")),
+            let close = bytes.lastIndex(of: UInt8(ascii: ")")), open < close
+        else { return nil }
+        name = UntrustedText(bytes[bytes.index(after: open)..<close])
+        let fields = bytes[bytes.index(after: close)...].split(separator: UInt8(ascii: " "), maxSplits: 21)
+        // Field 3 is the state, field 22 the start time.
+        guard fields.count > 19, let state = fields[0].first, fields[0].count == 1,
+            let startTime = fields[19].decimal(UInt64.self)
+        else { return nil }
+        self.state = Character(UnicodeScalar(state))
+        self.startTime = startTime
+    }
+}
+
+/// Capabilities (capabilities(7)) that matter here, of a set that a process has.
+struct Capabilities: OptionSet, Sendable {
+    let rawValue: UInt64
+
+    /// To read `/proc/PID/fd` of other users' processes: the folder is theirs alone.
+    static let dacReadSearch = Capabilities(rawValue: 1 << 2)
+    static let sysPtrace = Capabilities(rawValue: 1 << 19)
+    /// To suspend a target's seccomp filter, and to enter its network namespace.
+    static let sysAdmin = Capabilities(rawValue: 1 << 21)
+}
+
+/// A process held so that its number cannot pass for another's: by a pidfd, opened before anything is read
+/// about it in `/proc`; on kernels before 5.3 by its start time.
+///
+/// While the process lives its PID is not given away. So what was read between opening the handle and a
+/// later ``isAlive`` is all about this one process.
+final class ProcessHandle: Sendable {
+    let pid: Int32
+    /// nil where the kernel has no pidfd_open, or no descriptor was to be had.
+    let descriptor: Int32?
+    private let startTime: UInt64?
+
+    /// nil if the process is gone.
+    init?(pid: Int32, procfs: ProcFS) {
+        self.pid = pid
+        let pidfd = procfs.isOwn ? sockalive_pidfd_open(pid) : -ENOSYS
+        descriptor = pidfd >= 0 ? pidfd : nil
+        startTime = pidfd >= 0 ? nil : Self.startTime(of: pid, procfs)
+        if pidfd == -ESRCH || (pidfd < 0 && startTime == nil) { return nil }
+    }
+
+    deinit {
+        if let descriptor { close(descriptor) }
+    }
+
+    /// Whether the process is there still, and is the same.
+    func isAlive(_ procfs: ProcFS) -> Bool {
+        guard let descriptor else { return Self.startTime(of: pid, procfs) == startTime }
+        // Readable as soon as the whole process has exited (pidfd_open(2)).
+        var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&event, 1, 0) == 0
+    }
+
+    private static func startTime(of pid: Int32, _ procfs: ProcFS) -> UInt64? {
+        (try? procfs.read("\(pid)/stat") { ProcessStat($0) })??.startTime
     }
 }
