@@ -86,7 +86,7 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         for timeout in 4...20_000 {
             for interval in [nil, 1, 7, 30] {
                 let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout), interval: interval).wanted
-                #expect(wanted.count != ProbePlan.probeMarker, "\(timeout)")
+                #expect(wanted.count != KeepaliveSettings.probeMarker, "\(timeout)")
             }
         }
     }

@@ -90,16 +90,6 @@ public struct Discovery {
     }
 }
 
-/// A process and the number under which it holds a socket.
-public struct SocketHolder: Hashable, Comparable, Sendable {
-    public let pid: Int32
-    public let fd: Int32
-
-    public static func < (left: SocketHolder, right: SocketHolder) -> Bool {
-        (left.pid, left.fd) < (right.pid, right.fd)
-    }
-}
-
 /// One TCP socket of a matching process: however many descriptors and processes hold it, one.
 public struct DiscoveredSocket: Equatable, Sendable {
     /// The first process found to hold it.
@@ -115,19 +105,6 @@ public struct DiscoveredSocket: Equatable, Sendable {
     var sharesInode = false
 
     var identity: SocketIdentity { SocketIdentity(inode: inode, cookie: cookie, sharesInode: sharesInode) }
-}
-
-/// Which socket a descriptor has to be.
-struct SocketIdentity: Equatable {
-    let inode: UInt64
-    let cookie: UInt64?
-    let sharesInode: Bool
-
-    init(inode: UInt64, cookie: UInt64? = nil, sharesInode: Bool = false) {
-        self.inode = inode
-        self.cookie = cookie
-        self.sharesInode = sharesInode
-    }
 }
 
 /// What discovery found, and what stood in its way.

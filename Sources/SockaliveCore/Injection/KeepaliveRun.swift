@@ -61,11 +61,7 @@ public struct KeepaliveRun {
     }
 }
 
-/// Why a run ends before its last socket.
-public enum StopReason: Error, Equatable, Sendable {
-    case timeout(Seconds)
-    case signal(String)
-
+extension StopReason {
     var failure: SocketFailure {
         switch self {
         case .timeout(let limit):
@@ -227,4 +223,11 @@ public enum SocketAction: String, Sendable {
     case none, set, unchanged
     case wouldSet = "would_set"
     case failed
+}
+
+/// Whether the peer answered a probe, and in how long.
+public struct ProbeAnswer: Equatable, Sendable {
+    public let answered: Bool
+    /// From the probe's leaving to the answer's coming; nil if none came.
+    public let milliseconds: Double?
 }

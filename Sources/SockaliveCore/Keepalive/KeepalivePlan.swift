@@ -133,3 +133,13 @@ extension KeepaliveSettings {
         return result
     }
 }
+
+extension KeepaliveSettings {
+    /// TCP_KEEPCNT while a probe is under way, a value that nobody chooses: far from what people take (3 to 20), from the
+    /// kernel's 9, from its limit 127, and from what ``KeepaliveRequest`` derives.
+    public static let probeMarker: Int32 = 113
+
+    /// A probe is under way on this socket, or one was killed before it put the settings back. Its TCP_KEEPIDLE
+    /// of one second is nobody's choice, and what the application had chosen is lost.
+    public var hasProbeMarker: Bool { count == Self.probeMarker }
+}

@@ -43,7 +43,7 @@ public struct KeepaliveRequest: Equatable, Sendable {
         let rest = total - (idleTime < total ? idleTime : total / 6)
         let derived = (rest + between - 1) / between
         // The marker of a probe under way is nobody's choice; one more never gives a connection up sooner.
-        let probes = (count ?? (derived == ProbePlan.probeMarker ? derived + 1 : derived))
+        let probes = (count ?? (derived == KeepaliveSettings.probeMarker ? derived + 1 : derived))
             .clamped(to: KeepaliveSettings.countRange)
         self.firewallTimeout = firewallTimeout
         self.isExact = idle != nil || interval != nil || count != nil

@@ -4,10 +4,6 @@
 /// the first option that is changed and the last that is put back, so whenever this program is killed,
 /// a socket either is as it was or bears the probe marker (see ``KeepaliveSettings/hasProbeMarker``).
 public enum ProbePlan {
-    /// Far from what people take (3 to 20), from the kernel's 9, from its limit 127, and from what
-    /// ``KeepaliveRequest`` derives.
-    public static let probeMarker: Int32 = 113
-
     /// Longer than anybody waits for an answer, so one probe leaves and no second; short enough that a
     /// socket left so by a killed run goes on being probed, every five minutes.
     static let interval: Int32 = 307
@@ -25,12 +21,12 @@ public enum ProbePlan {
     /// Empty where the question needs no probe, or where a probe might end the connection.
     static func arming(_ found: KeepaliveSettings, _ tcpInfo: TCPInfo) -> [KeepaliveStep] {
         var armed = found
-        armed.count = probeMarker
+        armed.count = KeepaliveSettings.probeMarker
         // Data in flight will be acknowledged, or not; the keepalive timer only waits for that.
         guard tcpInfo.segmentsInFlight == 0, mayFire(armed, probesOutstanding: tcpInfo.probesOutstanding) else {
             return []
         }
-        var steps: [KeepaliveStep] = [.count(probeMarker)]
+        var steps: [KeepaliveStep] = [.count(KeepaliveSettings.probeMarker)]
         // A shorter interval of the application's stays in force: its own keepalive must not pause meanwhile.
         if !found.enabled || found.interval > interval || found.userTimeout != 0 { steps.append(.interval(interval)) }
         if !found.enabled { steps.append(.enable(true)) }
@@ -48,12 +44,6 @@ public enum ProbePlan {
                 : [.enable(false), .idle(found.idle), .enable(true)]
         return [.interval(found.interval)] + idle + [.count(found.count)]
     }
-}
-
-extension KeepaliveSettings {
-    /// A probe is under way on this socket, or one was killed before it put the settings back. Its TCP_KEEPIDLE
-    /// of one second is nobody's choice, and what the application had chosen is lost.
-    public var hasProbeMarker: Bool { count == ProbePlan.probeMarker }
 }
 
 /// One connection that was asked for a sign of life. Pure: all instants are milliseconds of one clock.

@@ -1,10 +1,3 @@
-/// Whether the peer answered a probe, and in how long.
-public struct ProbeAnswer: Equatable, Sendable {
-    public let answered: Bool
-    /// From the probe's leaving to the answer's coming; nil if none came.
-    public let milliseconds: Double?
-}
-
 /// What came of asking one connection.
 public struct ProbeResult: Sendable {
     let socket: DiscoveredSocket

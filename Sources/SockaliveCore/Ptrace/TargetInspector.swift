@@ -68,7 +68,7 @@ struct TargetInspector {
 
     private func findGadgets(thread: String, _ map: MemoryMap) throws(RemoteSocket.AttachError) -> SyscallGadgets {
         let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
-        let program = TargetFacts.Program(header: header)
+        let program = ELFProgram(header: header)
         guard program == .amd64 || program == .i386 else {
             throw RemoteSocket.AttachError(reason: .unsupported, errno: .notSupported)
         }

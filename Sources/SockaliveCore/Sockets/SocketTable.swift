@@ -114,3 +114,26 @@ struct SocketTableReader {
         }
     }
 }
+
+/// A process and the number under which it holds a socket.
+public struct SocketHolder: Hashable, Comparable, Sendable {
+    public let pid: Int32
+    public let fd: Int32
+
+    public static func < (left: SocketHolder, right: SocketHolder) -> Bool {
+        (left.pid, left.fd) < (right.pid, right.fd)
+    }
+}
+
+/// Which socket a descriptor has to be.
+struct SocketIdentity: Equatable {
+    let inode: UInt64
+    let cookie: UInt64?
+    let sharesInode: Bool
+
+    init(inode: UInt64, cookie: UInt64? = nil, sharesInode: Bool = false) {
+        self.inode = inode
+        self.cookie = cookie
+        self.sharesInode = sharesInode
+    }
+}

@@ -95,3 +95,9 @@ extension Seconds: CustomStringConvertible {
         return text
     }
 }
+
+/// Why a run ends before its last socket.
+public enum StopReason: Error, Equatable, Sendable {
+    case timeout(Seconds)
+    case signal(String)
+}

@@ -69,7 +69,7 @@ enum ArgumentTransform {
         guard let count = number(text, Int.self), KeepaliveSettings.countRange.contains(count) else {
             throw ValidationError("the kernel takes 1 to 127 probes")
         }
-        guard count != ProbePlan.probeMarker else {
+        guard count != KeepaliveSettings.probeMarker else {
             throw ValidationError("\(count) probes mark a connection that is being probed: take one more or less")
         }
         return count

@@ -35,8 +35,8 @@ struct XSaveArea {
     init(of tracee: Tracee, is32Bit: Bool, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
         let area = UnsafeMutableRawBufferPointer(rebasing: bytes[Self.area...])
         // Without room for the second magic word; the size has to be a multiple of 8 (ptrace_regset).
-        let readable = UnsafeMutableRawBufferPointer(rebasing: area.dropLast(8))
-        whole = try tracee.registerSet(Self.registerSets.xsave, into: readable)
+        let withoutMagic = UnsafeMutableRawBufferPointer(rebasing: area.dropLast(8))
+        whole = try tracee.registerSet(Self.registerSets.xsave, into: withoutMagic)
         let granted = area.loadUnaligned(fromByteOffset: Self.softwareBytes, as: UInt64.self)  // XCR0
         let present = area.loadUnaligned(fromByteOffset: Self.legacySize, as: UInt64.self)  // XSTATE_BV
         let features = granted & (~Self.dynamicFeatures | present)

@@ -67,3 +67,37 @@ private struct Mapping {
         path = fields.rest
     }
 }
+
+/// What kind of program it is, by its file's ELF header (elf(5)).
+enum ELFProgram: Equatable, Sendable {
+    case amd64
+    case i386
+    /// x86-64 with pointers of 32 bits.
+    case x32
+    case other(bits: Int)
+
+    var bits: Int {
+        switch self {
+        case .amd64: 64
+        case .i386, .x32: 32
+        case .other(let bits): bits
+        }
+    }
+}
+
+extension ELFProgram {
+    /// EI_CLASS at byte 4 (1: 32 bits, 2: 64), EI_DATA at byte 5, e_machine at byte 18 (EM_386 3, EM_X86_64 62).
+    init?(header: [UInt8]) {
+        guard header.count >= 20, header.starts(with: [0x7f] + Array("ELF".utf8)), (1...2).contains(header[4]) else {
+            return nil
+        }
+        let isBigEndian = header[5] == 2
+        let machine = isBigEndian ? Int(header[18]) << 8 | Int(header[19]) : Int(header[19]) << 8 | Int(header[18])
+        switch (header[4], machine) {
+        case (2, 62): self = .amd64
+        case (1, 62): self = .x32
+        case (1, 3): self = .i386
+        case (let size, _): self = .other(bits: size == 2 ? 64 : 32)
+        }
+    }
+}
