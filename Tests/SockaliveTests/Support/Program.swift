@@ -18,6 +18,12 @@ struct Program {
         folder.appendingPathComponent(name).path
     }
 
+    /// The `sockalive` that the tests run: the debug build, unless a test says otherwise.
+    @TaskLocal static var executable = path("sockalive")
+
+    /// The program as it ships, static and optimized.
+    static let shipped = ProcessInfo.processInfo.environment["SOCKALIVE_STATIC"]
+
     /// Runs `sockalive`; nothing else decides than its arguments.
     ///
     /// - Parameter launcher: a command that executes the one behind it (`setpriv …`, `deny-syscalls … --`).
@@ -26,7 +32,7 @@ struct Program {
         output: Child.Output = .pipe, deadline: Duration = .seconds(30)
     ) throws -> Program {
         let program = try run(
-            launcher + [path("sockalive")] + arguments, environment: environment, output: output, deadline: deadline)
+            launcher + [executable] + arguments, environment: environment, output: output, deadline: deadline)
         if arguments.contains("--json") { keep(program.output) }
         return program
     }
