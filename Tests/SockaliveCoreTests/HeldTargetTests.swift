@@ -115,7 +115,7 @@ extension BidirectionalCollection<UInt8> {
 }
 
 #if arch(x86_64)
-    @Suite struct HeldTargetTests {
+    @Suite struct LiveHoldTests {
         private func enabled(_ target: RemoteTarget) throws -> Int32 {
             try onOwnThread {
                 var socket = try RemoteSocket(target)

@@ -7,7 +7,7 @@ import Testing
 @testable import SockaliveCore
 
 /// What is found must be what is treated, however fast numbers change hands.
-@Suite(.serialized) struct IdentityTests {
+@Suite(.serialized) struct LiveIdentityTests {
     private func isKept(_ descriptor: Int32) -> Bool {
         var value: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)

@@ -5,7 +5,7 @@ import Testing
 @testable import SockaliveCore
 
 /// The sources against each other and against the truth, on sockets of this very process.
-@Suite(.serialized) struct SocketSourceTests {
+@Suite(.serialized) struct LiveSourceTests {
     private static let hasDiag = (try? SockDiagSocket()) != nil
 
     private func snapshot(
