@@ -13,10 +13,10 @@ cd "$(dirname "$0")/../.."
 
 # Suites that start the programs that a minimal root lacks: pgrep, script, python3, gcc -m32, unshare.
 brief_filter='RecycledPID|Output|Python|WrongCommandLines|StaticProgram|ExitCodes'
-brief=
+brief=no
 case ${1:-} in
 '') ;;
---brief) brief=$1 ;;
+--brief) brief=yes ;;
 *)
     echo "usage: Tests/Packaging/fresh.sh [--brief]" >&2
     exit 64
@@ -28,10 +28,11 @@ esac
 # Another program uses apt: its lock is held for some seconds (struct flock of x86-64: fcntl_locking(2)).
 hold_apt_lock() {
     # shellcheck disable=SC2016 # Perl's variables
-    perl -e 'use Fcntl;
+    read -r _ < <(perl -e 'use Fcntl;
         open(my $lists, ">>", "/var/lib/apt/lists/lock") or die;
-        fcntl($lists, F_SETLK, pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0)) or die;
-        print "held\n"; close(STDOUT); sleep 8' | read -r _
+        my $lock = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0);
+        fcntl($lists, F_SETLK, $lock) or die;
+        print "held\n"; close(STDOUT); sleep 8') || fail "the lock of apt cannot be held"
 }
 
 run_commands() {
@@ -44,7 +45,7 @@ run_commands() {
     hold_apt_lock
     for command in "${commands[@]}"; do
         echo "--- $command"
-        if [ -n "$brief" ] && [ "$command" = Tests/run.sh ]; then
+        if [ $brief = yes ] && [ "$command" = Tests/run.sh ]; then
             "$command" --filter "$brief_filter" </dev/null
         else
             "$command" </dev/null
@@ -79,7 +80,7 @@ enter)
     umount --lazy /old
     # Not exec: the first process outlives what it started.
     env -i FRESH_STAGE=root HOME=/root LANG=C.UTF-8 PATH="$FRESH_TOOLCHAIN/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-        bash Tests/Packaging/fresh.sh $brief
+        bash Tests/Packaging/fresh.sh "$@"
     exit
     ;;
 esac
@@ -97,6 +98,7 @@ root=$work/root
 
 # This machine's distribution, from where this machine gets it.
 sources() {
+    # shellcheck disable=SC2016 # apt-get's variables
     apt-get indextargets --format 'deb $(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' \
         "Origin: $(. /etc/os-release && echo "${ID^}")" "Component: main" "Architecture: $(dpkg --print-architecture)" |
         sort -u
@@ -130,7 +132,7 @@ done < <(git config --get-regexp '^url\..*\.insteadof$' || true)
 
 # The build remembers its place; a copy in the same place is not built anew.
 mkdir -p "$root$PWD"
-if [ -n "$brief" ]; then
+if [ $brief = yes ]; then
     cp -a . "$root$PWD"
     # Something is compiled and linked there.
     touch "$root$PWD"/Sources/sockalive/*.swift "$root$PWD"/Sources/CSockalive/*.c
@@ -139,5 +141,5 @@ else
 fi
 
 FRESH_STAGE=enter FRESH_ROOT=$root FRESH_MOUNTS=$mounts FRESH_REPOSITORY=$PWD FRESH_TOOLCHAIN=$toolchain \
-    unshare --mount --pid --fork --kill-child --propagation private bash "$PWD/Tests/Packaging/fresh.sh" $brief
+    unshare --mount --pid --fork --kill-child --propagation private bash "$PWD/Tests/Packaging/fresh.sh" "$@"
 echo "a fresh machine: both commands of the README ran"
