@@ -4,7 +4,7 @@ import Testing
 
 @testable import SockaliveCore
 
-@Suite struct ThreadTests {
+@Suite struct LiveThreadTests {
     /// Of the calling thread (proc_pid_stat(5), proc_pid_status(5)).
     private struct Place {
         var processor: Substring?
