@@ -14,16 +14,6 @@ let cSettings: [CSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
-/// A small C program that a test runs; it lands beside the test bundle.
-func testProgram(_ name: String) -> Target {
-    .executableTarget(
-        name: name,
-        path: "Tests/Programs/\(name)",
-        cSettings: cSettings + [.headerSearchPath("../common")],
-        linkerSettings: [.linkedLibrary("pthread")]
-    )
-}
-
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
@@ -58,11 +48,5 @@ let package = Package(
             dependencies: ["sockalive", "SockaliveCore", systemPackage],
             swiftSettings: swiftSettings
         ),
-        testProgram("victim-echo"),
-        testProgram("echo-peer"),
-        testProgram("read-keepalive"),
-        testProgram("deny-syscalls"),
-        testProgram("hold-traced"),
-        testProgram("pid-churn"),
     ]
 )

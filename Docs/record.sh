@@ -1,12 +1,12 @@
 #!/bin/bash
 # Draws Docs/session.svg (list, inject, list) and Docs/demo.svg (demo) from real runs, as a terminal shows them.
 #
-#   Docs/record.sh [FOLDER]    FOLDER: sockalive, victim-echo and echo-peer; without it they are built
+#   Docs/record.sh [FOLDER]    FOLDER: sockalive, which is built without it
 set -eu
 if [ -z "${LAB_INSIDE:-}" ]; then
     root=$(cd "$(dirname "$0")/.." && pwd)
     if [ $# = 0 ]; then
-        swift build --package-path "$root" --build-tests >&2
+        swift build --package-path "$root" --product sockalive >&2
         set -- "$(swift build --package-path "$root" --show-bin-path)"
     fi
     LAB_PROGRAMS=$(cd "$1" && pwd)

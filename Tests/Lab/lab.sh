@@ -17,6 +17,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 LAB_PROGRAMS=${LAB_PROGRAMS:-$(swift build --package-path "$(dirname "${BASH_SOURCE[0]}")/../.." --show-bin-path)}
 export LAB_PROGRAMS
+[ -n "${LAB_INSIDE:-}" ] || "$(dirname "${BASH_SOURCE[0]}")/../Programs/build.sh" "$LAB_PROGRAMS/programs"
 
 lab_fail() {
     echo "lab: $*" >&2
@@ -121,9 +122,9 @@ lab_expect() {
 lab_connect() {
     LAB_SESSIONS=$1
     mkfifo /run/to-server /run/from-server /run/from-agent
-    ln -s "$LAB_PROGRAMS/victim-echo" /run/beremote
+    ln -s "$LAB_PROGRAMS/programs/victim-echo" /run/beremote
 
-    lab_on server "$LAB_PROGRAMS/echo-peer" listen 192.0.2.2 5633 "$LAB_SESSIONS" \
+    lab_on server "$LAB_PROGRAMS/programs/echo-peer" listen 192.0.2.2 5633 "$LAB_SESSIONS" \
         </run/to-server >/run/from-server &
     exec {lab_to_server}>/run/to-server {lab_from_server}</run/from-server
     lab_expect listening "$lab_from_server"

@@ -26,7 +26,7 @@ prove() {
 # Are the options those that a socket is born with? Asked of the kernel and not of sockalive.
 say_restored() {
     local settings
-    settings=$("$LAB_PROGRAMS/read-keepalive" "$LAB_VICTIM" "$LAB_DESCRIPTOR")
+    settings=$("$LAB_PROGRAMS/programs/read-keepalive" "$LAB_VICTIM" "$LAB_DESCRIPTOR")
     [ "$settings" = "0 7200 75 9 0" ] && echo restored || echo "changed: $settings"
 }
 

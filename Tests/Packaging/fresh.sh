@@ -132,12 +132,11 @@ done < <(git config --get-regexp '^url\..*\.insteadof$' || true)
 
 # The build remembers its place; a copy in the same place is not built anew.
 mkdir -p "$root$PWD"
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp -a --parents -t "$root$PWD"
 if [ $brief = yes ]; then
-    cp -a . "$root$PWD"
+    [ ! -d .build ] || cp -a .build "$root$PWD"
     # Something is compiled and linked there.
     touch "$root$PWD"/Sources/sockalive/*.swift "$root$PWD"/Sources/CSockalive/*.c
-else
-    git ls-files -z --cached --others --exclude-standard | xargs -0 cp -a --parents -t "$root$PWD"
 fi
 
 FRESH_STAGE=enter FRESH_ROOT=$root FRESH_MOUNTS=$mounts FRESH_REPOSITORY=$PWD FRESH_TOOLCHAIN=$toolchain \

@@ -34,10 +34,7 @@ if [ -z "${UNITS_ROOM:-}" ]; then
     verify
     program=${1:-$(built_program)}
     cp "$program" "$work/sockalive"
-    for name in victim-echo echo-peer; do
-        cc -D_GNU_SOURCE -ITests/Programs/common -o "$work/$name" Tests/Programs/$name/*.[cS] -lpthread 2>/dev/null ||
-            cc -D_GNU_SOURCE -ITests/Programs/common -o "$work/$name" Tests/Programs/$name/*.c -lpthread
-    done
+    Tests/Programs/build.sh "$work"
     mv "$work/victim-echo" "$work/beremote"
     UNITS_ROOM=$work unshare --mount --net --pid --fork --kill-child --mount-proc bash "$0"
     exit

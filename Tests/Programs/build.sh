@@ -1,21 +1,26 @@
 #!/bin/sh
-# Compiles the victims of the injection into a folder, each as -64, -64-static, -32 and -32-static
-# (SwiftPM makes the first kind only), and what torture.sh and attacks.sh need. The last two need gcc-multilib, and are
-# left out without it. Usage: build.sh FOLDER
+# Compiles every small C program of the tests into a folder; this is their list. The victims of the injection are made
+# four times, as -64, -64-static, -32 and -32-static; the last two need gcc-multilib and are left out without it.
+# Usage: build.sh FOLDER
 # shellcheck disable=SC2086 # the flags are words
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+torture=$here/../Torture
 out=$1
 flags='-std=gnu17 -O2 -Wall -Wextra -Werror -pthread'
-mkdir -p "$out"
-# Once for all that share the folder: whoever makes the stamp is the last to have changed anything.
-torture=$here/../Torture
-if [ -e "$out/stamp" ] &&
-    [ -z "$(find "$here" "$torture" -newer "$out/stamp" -name '*.[ch]' -print -quit)" ]; then exit 0; fi
 # <asm/…> is the same for both; gcc-multilib links it to /usr/include, and conflicts with cross compilers.
 flags_32="$flags -m32 -idirafter /usr/include/x86_64-linux-gnu"
+mkdir -p "$out"
+# One at a time, and nothing again for all that share the folder: a program that runs cannot be written.
+exec 9>"$out/lock"
+flock 9
 makes_32=true
 echo 'int main(void) { return 0; }' | gcc -m32 -static -x c - -o "$out/probe" 2>/dev/null || makes_32=false
+if [ "$(cat "$out/stamp" 2>/dev/null)" = "$makes_32" ] &&
+    [ -z "$(find "$here" "$torture" -newer "$out/stamp" -name '*.[chS]' -print -quit)" ]; then exit 0; fi
+for name in deny-syscalls echo-peer hold-traced pid-churn read-keepalive victim-echo; do
+    gcc $flags -D_GNU_SOURCE -I "$here/common" "$here/$name"/*.[cS] -o "$out/$name"
+done
 for name in victim-registers victim-sleeps victim-signals victim-odd; do
     gcc $flags "$here/$name/main.c" -o "$out/$name-64"
     gcc $flags -static "$here/$name/main.c" -o "$out/$name-64-static"
@@ -35,4 +40,4 @@ if [ "$(uname -m)" = x86_64 ]; then
     gcc $flags -static -no-pie -fno-stack-protector -fcf-protection=none -Wl,--section-start=.win=0x20000000 \
         -Wl,--section-start=.area=0x30000000 "$here/privileged/main.c" -o "$out/ordinary"
 fi
-! $makes_32 || touch "$out/stamp"
+echo "$makes_32" >"$out/stamp"

@@ -89,7 +89,7 @@ extension ProcessTests {
 
         @Test func `a traced target is named with its tracer, and only ptrace minds`() throws {
             let victim = try Victim()
-            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
             let answer = try DoctorAnswer.of(victim.selection)
             #expect(try answer.target.tracer?.pid == tracer.pid)

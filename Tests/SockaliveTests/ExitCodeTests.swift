@@ -26,7 +26,7 @@ extension ProcessTests {
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
         func `1: some candidate could not be brought there`() throws {
             let (traced, free) = (try Victim(), try Victim())
-            let tracer = try Child([Program.path("hold-traced"), "\(traced.pid)"])
+            let tracer = try Child([TestProgram.path("hold-traced"), "\(traced.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
             let report = try Report.of(
                 ["inject", "--method", "ptrace"] + traced.selection + free.selection, status: 1)

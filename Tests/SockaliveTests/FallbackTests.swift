@@ -70,7 +70,7 @@ extension ProcessTests {
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
         func `a process that is traced already is left alone, and its tracer is named`() throws {
             let victim = try Victim()
-            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
             let inject = ["inject", "--method", "ptrace"] + victim.selection
             let failure = try #require(try Report.of(inject, status: 77).socket.error)

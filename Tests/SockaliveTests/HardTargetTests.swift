@@ -10,9 +10,9 @@ extension ProcessTests {
 
         @Test(
             .enabled(if: mayFreeze, "there is no freezer to be had here (cgroups(7), version 1)"),
-            arguments: BuiltVictims.kinds)
-        func `a frozen target is let go, unchanged`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "threads"])
+            arguments: TestProgram.kinds)
+        func `a frozen target is let go, unchanged`(kind: TestProgram.Kind) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "threads"])
             #expect(target.echoes())
             let freezer = try Freezer(target.pid)
             #expect(freezer.set("FROZEN"))
@@ -32,12 +32,12 @@ extension ProcessTests {
         }
 
         /// Its filter would kill it for setsockopt, and only CAP_SYS_ADMIN may suspend it.
-        @Test(.enabled(if: Machine.isRoot, "only root may become another user"), arguments: BuiltVictims.kinds)
-        func `a filter that may not be suspended is a refusal, and kills nobody`(kind: BuiltVictims.Kind) throws {
+        @Test(.enabled(if: Machine.isRoot, "only root may become another user"), arguments: TestProgram.kinds)
+        func `a filter that may not be suspended is a refusal, and kills nobody`(kind: TestProgram.Kind) throws {
             let other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all"]
             let folder = try TemporaryFolder()
             try FileManager.default.copyItem(
-                atPath: BuiltVictims.path("victim-odd", kind), toPath: folder.path("victim"))
+                atPath: TestProgram.path("victim-odd", kind), toPath: folder.path("victim"))
             try FileManager.default.copyItem(atPath: Program.path("sockalive"), toPath: folder.path("sockalive"))
             let target = try Echoer(other + [folder.path("victim"), "seccomp"])
             #expect(target.echoes())
@@ -50,23 +50,23 @@ extension ProcessTests {
 
         /// What the JSON promises is what the torture proves: with a way back the target needs nobody, and where
         /// a filter is suspended the kernel puts it back into force with the calls still to come.
-        @Test(.enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: BuiltVictims.kinds)
-        func `crash_safe says whether the target would recover by itself`(kind: BuiltVictims.Kind) throws {
+        @Test(.enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: TestProgram.kinds)
+        func `crash_safe says whether the target would recover by itself`(kind: TestProgram.Kind) throws {
             for (how, isSafe) in [("plain", true), ("threads", true), ("seccomp", false)] {
-                let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
+                let target = try Echoer([TestProgram.path("victim-odd", kind), how])
                 #expect(target.echoes())
                 let socket = try Report.of(["inject", "--method", "ptrace"] + target.selection).socket
                 #expect(socket.crashSafe == isSafe, "\(how)")
             }
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "plain"])
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "plain"])
             #expect(try Report.of(["inject", "--method", "pidfd"] + target.selection).socket.crashSafe == nil)
         }
 
         /// On a coroutine's stack, which is somebody's heap, nothing can be put down. The main thread's own serves
         /// where it never got so deep; else a mapping is made, and taken away.
-        @Test(arguments: BuiltVictims.kinds, [("one-coroutine", true), ("deep", false)])
-        func `what has to be mapped is taken away again`(kind: BuiltVictims.Kind, how: (String, isSafe: Bool)) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), how.0])
+        @Test(arguments: TestProgram.kinds, [("one-coroutine", true), ("deep", false)])
+        func `what has to be mapped is taken away again`(kind: TestProgram.Kind, how: (String, isSafe: Bool)) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), how.0])
             #expect(target.echoes())
             let map = try String(contentsOfFile: "/proc/\(target.pid)/maps", encoding: .utf8)
             let socket = try Report.of(["inject", "--method", "ptrace"] + target.selection).socket

@@ -41,9 +41,9 @@ extension ProcessTests {
             _ kind: String, deadline: Duration = .seconds(300), sourceLocation: SourceLocation = #_sourceLocation
         ) throws {
             let environment = ProcessInfo.processInfo.environment.merging(
-                ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": BuiltVictims.folder]) { $1 }
+                ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": TestProgram.folder]) { $1 }
             let attacks = try Program.run(
-                [BuiltVictims.script("Torture/attacks.sh"), "200", kind], environment: environment, deadline: deadline)
+                [TestProgram.script("Torture/attacks.sh"), "200", kind], environment: environment, deadline: deadline)
             #expect(attacks.status == 0, "\(attacks.output)\(attacks.errors)", sourceLocation: sourceLocation)
             #expect(attacks.output.contains(" tried "), sourceLocation: sourceLocation)
         }

@@ -173,7 +173,7 @@ extension ProcessTests {
             #expect(end.status == 0)
             let sum = try #require(end.lines.first { $0.hasPrefix("sum ") })
             let rounds = sum.split(separator: " ")[1]
-            let undisturbed = try Program.run([Program.path("victim-echo"), "compute", "\(rounds)"])
+            let undisturbed = try Program.run([TestProgram.path("victim-echo"), "compute", "\(rounds)"])
             #expect(sum + "\n" == undisturbed.output)
         }
 

@@ -19,8 +19,8 @@ extension ProcessTests {
             "sigtimedwait-end",
         ]
 
-        @Test(arguments: BuiltVictims.kinds)
-        func `no blocking call comes back for five injections`(kind: BuiltVictims.Kind) throws {
+        @Test(arguments: TestProgram.kinds)
+        func `no blocking call comes back for five injections`(kind: TestProgram.Kind) throws {
             let sleepers = try Self.wokenCalls.map { try Sleeper("victim-sleeps", kind, $0) }
             for round in 1...5 {
                 #expect(try inject(into: sleepers.map(\.pid), round) == sleepers.count)
@@ -30,8 +30,8 @@ extension ProcessTests {
             }
         }
 
-        @Test(arguments: BuiltVictims.kinds)
-        func `no sleep with an end comes back before it`(kind: BuiltVictims.Kind) throws {
+        @Test(arguments: TestProgram.kinds)
+        func `no sleep with an end comes back before it`(kind: TestProgram.Kind) throws {
             let sleepers = try Self.timedCalls.map { try Sleeper("victim-sleeps", kind, $0) }
             #expect(try inject(into: sleepers.map(\.pid), 1) == sleepers.count)
             for sleeper in sleepers {
@@ -51,7 +51,7 @@ extension ProcessTests {
 
         @Test func `a signal every millisecond for 200 injections is handled once, in order`() throws {
             // One that spins, for a machine with two processors.
-            let sleeping = try (BuiltVictims.kinds + BuiltVictims.kinds).dropLast()
+            let sleeping = try (TestProgram.kinds + TestProgram.kinds).dropLast()
                 .map { try Sleeper("victim-signals", $0, "sleep") }
             let victims = try sleeping + [Sleeper("victim-signals", .dynamic64, "spin")]
             let rounds = 200 / victims.count
@@ -68,12 +68,12 @@ extension ProcessTests {
 
         /// A signal that comes between the seize and the interruption stops the thread before it is delivered. It is
         /// handed back, and where the injector dies with it in hand (its third request), it is the kernel's still.
-        @Test(arguments: BuiltVictims.kinds, [nil, "3"])
+        @Test(arguments: TestProgram.kinds, [nil, "3"])
         func `a signal that comes first is delivered, and outlives the injector`(
-            kind: BuiltVictims.Kind, death: String?
+            kind: TestProgram.Kind, death: String?
         ) throws {
             let victim = try Sleeper("victim-signals", kind, "sleep")
-            var environment = ["LD_PRELOAD": "\(BuiltVictims.folder)/die-at.so", "SEIZE_REST": "5000"]
+            var environment = ["LD_PRELOAD": "\(TestProgram.folder)/die-at.so", "SEIZE_REST": "5000"]
             environment["DIE_BEFORE"] = death
             environment.merge(ProcessInfo.processInfo.environment) { own, _ in own }
             for round in 1...3 {
@@ -88,13 +88,13 @@ extension ProcessTests {
         }
 
         /// After a stop the kernel goes on with restart_syscall(2), from a block that rt_sigreturn drops.
-        @Test(arguments: [BuiltVictims.Kind.dynamic64, .static64], ["poll", "poll-timeout"])
+        @Test(arguments: [TestProgram.Kind.dynamic64, .static64], ["poll", "poll-timeout"])
         func `a sleep that was stopped before outlives the injector, too`(
-            kind: BuiltVictims.Kind, call: String
+            kind: TestProgram.Kind, call: String
         ) throws {
             let sleeper = try Sleeper("victim-sleeps", kind, call)
             var environment = ProcessInfo.processInfo.environment
-            environment["LD_PRELOAD"] = "\(BuiltVictims.folder)/die-at.so"
+            environment["LD_PRELOAD"] = "\(TestProgram.folder)/die-at.so"
             for request in 4...14 {
                 kill(sleeper.pid, SIGSTOP)
                 let deadline = Deadline(.seconds(10))
@@ -111,19 +111,19 @@ extension ProcessTests {
 
         // MARK: every kind of target
 
-        @Test(arguments: BuiltVictims.kinds, ["plain", "threads", "coroutine", "one-coroutine", "deep", "rseq"])
-        func `a target echoes, is injected, echoes again`(kind: BuiltVictims.Kind, how: String) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
+        @Test(arguments: TestProgram.kinds, ["plain", "threads", "coroutine", "one-coroutine", "deep", "rseq"])
+        func `a target echoes, is injected, echoes again`(kind: TestProgram.Kind, how: String) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), how])
             try expectUntouched(target)
         }
 
         /// The main thread has exited; or the echoing one has a table of its own (unshare(2), CLONE_FILES), and the
         /// main thread's has not the socket.
-        @Test(arguments: BuiltVictims.kinds, ["zombie-main", "own-table"])
+        @Test(arguments: TestProgram.kinds, ["zombie-main", "own-table"])
         func `a socket that the main thread has not is found in another's table`(
-            kind: BuiltVictims.Kind, how: String
+            kind: TestProgram.Kind, how: String
         ) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), how])
+            let target = try Echoer([TestProgram.path("victim-odd", kind), how])
             #expect(target.echoes())
             for (method, taken) in [("auto", "pidfd"), ("ptrace", "ptrace"), ("pidfd", "pidfd")] {
                 let report = try Report.of(["inject", "--off", "--method", method] + target.selection)
@@ -140,7 +140,7 @@ extension ProcessTests {
         func `before Linux 6_9 another thread's table is refused, and nobody is stopped`(
             how: String, method: String
         ) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", .dynamic64), how])
+            let target = try Echoer([TestProgram.path("victim-odd", .dynamic64), how])
             #expect(target.echoes())
             let refused = try Program.sockalive(
                 ["inject", "--method", method, "--no-lock"] + target.selection,
@@ -152,15 +152,15 @@ extension ProcessTests {
         }
 
         @Test(
-            .enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: BuiltVictims.kinds)
-        func `a seccomp filter that kills is suspended`(kind: BuiltVictims.Kind) throws {
-            try expectUntouched(try Echoer([BuiltVictims.path("victim-odd", kind), "seccomp"]))
+            .enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: TestProgram.kinds)
+        func `a seccomp filter that kills is suspended`(kind: TestProgram.Kind) throws {
+            try expectUntouched(try Echoer([TestProgram.path("victim-odd", kind), "seccomp"]))
         }
 
         /// PR_SET_SYSCALL_USER_DISPATCH, as emulators have it: a call from libc's code would be a SIGSYS.
-        @Test(arguments: [BuiltVictims.Kind.dynamic64, .static64])
-        func `a target that turns its own system calls into signals is refused`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "dispatch"])
+        @Test(arguments: [TestProgram.Kind.dynamic64, .static64])
+        func `a target that turns its own system calls into signals is refused`(kind: TestProgram.Kind) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "dispatch"])
             #expect(target.echoes())
             let refused = try Report.of(["inject", "--method", "ptrace"] + target.selection, status: 69)
             #expect(try refused.socket.error?.message.contains("PR_SET_SYSCALL_USER_DISPATCH") == true)
@@ -168,9 +168,9 @@ extension ProcessTests {
             #expect(try Report.of(["inject", "--method", "pidfd"] + target.selection).socket.action == "set")
         }
 
-        @Test(arguments: BuiltVictims.kinds)
-        func `the child of vfork is treated, and its parent waits on`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "vfork"])
+        @Test(arguments: TestProgram.kinds)
+        func `the child of vfork is treated, and its parent waits on`(kind: TestProgram.Kind) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "vfork"])
             #expect(target.echoes())
             let path = "/proc/\(target.pid)/task/\(target.pid)/children"
             let child = try String(contentsOfFile: path, encoding: .utf8).split(separator: " ")[0]
@@ -179,9 +179,9 @@ extension ProcessTests {
             #expect(target.echoes())
         }
 
-        @Test(arguments: BuiltVictims.kinds)
-        func `a stopped target is treated and stays stopped`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "threads"])
+        @Test(arguments: TestProgram.kinds)
+        func `a stopped target is treated and stays stopped`(kind: TestProgram.Kind) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "threads"])
             #expect(target.echoes())
             kill(target.pid, SIGSTOP)
             let deadline = Deadline(.seconds(10))
@@ -192,9 +192,9 @@ extension ProcessTests {
             #expect(target.echoes())
         }
 
-        @Test(arguments: BuiltVictims.kinds)
-        func `a descriptor that is another file by now is never set`(kind: BuiltVictims.Kind) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", kind), "swap"])
+        @Test(arguments: TestProgram.kinds)
+        func `a descriptor that is another file by now is never set`(kind: TestProgram.Kind) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "swap"])
             for round in 1...5 {
                 let inject = ["inject", "--method", "ptrace", "--idle", "\(100 + round)"] + target.selection
                 let program = try Program.sockalive(inject + ["--no-lock", "--json"])
@@ -288,12 +288,12 @@ extension ProcessTests {
 
         // MARK: a killed injector
 
-        @Test(.enabled(if: BuiltVictims.makesEveryKind, "gcc makes no 32-bit programs here (gcc-multilib)"))
+        @Test(.enabled(if: TestProgram.makesEveryKind, "gcc makes no 32-bit programs here (gcc-multilib)"))
         func `torture harms nobody`() throws {
             let environment = ProcessInfo.processInfo.environment.merging(
-                ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": BuiltVictims.folder]) { $1 }
+                ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": TestProgram.folder]) { $1 }
             let torture = try Program.run(
-                [BuiltVictims.script("Torture/torture.sh"), "60"], environment: environment, deadline: .seconds(240))
+                [TestProgram.script("Torture/torture.sh"), "60"], environment: environment, deadline: .seconds(240))
             #expect(torture.status == 0, "\(torture.output)\(torture.errors)")
             #expect(torture.output.contains("harmed in all 0 of"))
         }

@@ -7,7 +7,7 @@ extension ProcessTests {
         private static let runs = 100
 
         @Test(arguments: methods) func `a stranger never inherits a name`(method: String) throws {
-            let churn = try Child(["unshare", "--pid", "--fork", "--mount-proc", Program.path("pid-churn"), "200"])
+            let churn = try Child(["unshare", "--pid", "--fork", "--mount-proc", TestProgram.path("pid-churn"), "200"])
             let port = try churn.words(after: "ready", Deadline(.seconds(10)))[0]
             let first = try Program.run(["pgrep", "--parent", "\(churn.pid)"]).output.filter(\.isNumber)
             let inside = ["nsenter", "--target", first, "--pid", "--mount"]

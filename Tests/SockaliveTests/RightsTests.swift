@@ -15,49 +15,49 @@ extension ProcessTests {
         private static let methods = ["pidfd", "ptrace"]
 
         @Test(
-            .enabled(if: mayDrop, "Yama keeps one process of a user from another"), arguments: BuiltVictims.kinds,
+            .enabled(if: mayDrop, "Yama keeps one process of a user from another"), arguments: TestProgram.kinds,
             methods)
         func `another user's process is reached with that user's rights`(
-            kind: BuiltVictims.Kind, method: String
+            kind: TestProgram.Kind, method: String
         ) throws {
             for how in ["plain", "one-coroutine", "rseq"] {
-                let target = try Echoer(Conditions.asNobody + [BuiltVictims.path("victim-odd", kind), how])
+                let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", kind), how])
                 try expectSet(target, method, rights: "owner")
             }
             // Filters are suspended with CAP_SYS_ADMIN alone, and of several threads one may put one on all at any moment.
             for how in ["threads", "seccomp"] {
-                let target = try Echoer(Conditions.asNobody + [BuiltVictims.path("victim-odd", kind), how])
+                let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", kind), how])
                 try expectSet(target, method, rights: method == "pidfd" ? "owner" : "kept")
             }
         }
 
-        @Test(arguments: BuiltVictims.kinds, methods)
+        @Test(arguments: TestProgram.kinds, methods)
         func `an undumpable process is reached with all rights, and each call is looked at`(
-            kind: BuiltVictims.Kind, method: String
+            kind: TestProgram.Kind, method: String
         ) throws {
             for how in ["plain", "threads", "deep", "coroutine", "rseq"] {
-                let victim = try BuiltVictims.unreadable("victim-odd", kind)
+                let victim = try TestProgram.unreadable("victim-odd", kind)
                 // setpriv(1) still has its capabilities when it starts a program; env(1) has none.
                 try expectSet(try Echoer(Conditions.asNobody + ["env", victim, how]), method, rights: "kept")
             }
         }
 
         @Test(arguments: methods) func `root's own process is reached as before`(method: String) throws {
-            let target = try Echoer([BuiltVictims.path("victim-odd", .dynamic64), "threads"])
+            let target = try Echoer([TestProgram.path("victim-odd", .dynamic64), "threads"])
             try expectSet(target, method, rights: "owner")
         }
 
         /// Without CAP_SETUID, say, as in a container.
         @Test(arguments: methods) func `where rights cannot be given up they are kept`(method: String) throws {
-            let target = try Echoer(Conditions.asNobody + [BuiltVictims.path("victim-odd", .dynamic64), "threads"])
+            let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", .dynamic64), "threads"])
             try expectSet(target, method, rights: "kept", launcher: Conditions.denying("setresuid=EPERM"))
         }
 
         /// `/proc/PID/mem` of another user opens for reading alone then; it is written by ptrace(2).
-        @Test(arguments: BuiltVictims.kinds, methods)
-        func `the smallest rights do`(kind: BuiltVictims.Kind, method: String) throws {
+        @Test(arguments: TestProgram.kinds, methods)
+        func `the smallest rights do`(kind: TestProgram.Kind, method: String) throws {
             for how in ["threads", "deep"] {
-                let target = try Echoer(Conditions.asNobody + [BuiltVictims.path("victim-odd", kind), how])
+                let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", kind), how])
                 try expectSet(target, method, rights: "kept", launcher: Conditions.withSmallestRights)
             }
         }

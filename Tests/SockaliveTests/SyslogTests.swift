@@ -78,7 +78,7 @@ extension ProcessTests {
             let victim = try Victim()
             let ptrace = victim.selection + ["--method", "ptrace"]
             do {
-                let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+                let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
                 _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
                 for expected in [1, 0, 0] {
                     let program = try inject(ptrace)
@@ -96,7 +96,7 @@ extension ProcessTests {
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
         func `a memory that another wrote, or that is no file, does no harm`() throws {
             let victim = try Victim()
-            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
             let memory = log.path("test.failures")
             let ptrace = victim.selection + ["--method", "ptrace"]

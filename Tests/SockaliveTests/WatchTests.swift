@@ -168,7 +168,7 @@ extension ProcessTests {
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
         func `a failure is told once, and nothing else in many rounds`() throws {
             let victim = try Victim()
-            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
             let (child, manager) = try start(
                 ["--every", "1", "--method", "ptrace", "--metrics", folder.path("none/x.prom")] + victim.selection)
@@ -222,7 +222,7 @@ extension ProcessTests {
         @Test(.enabled(if: Machine.injectsByPtrace && Machine.isRoot && Machine.makesNamespaces, "x86-64, and root"))
         func `a failure that no logger took is logged when one is there, and printed once all the same`() throws {
             let victim = try Victim()
-            let tracer = try Child([Program.path("hold-traced"), "\(victim.pid)"])
+            let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
             let log = try PrivateLog()
             log.stop()

@@ -17,7 +17,7 @@ descriptors=$(lab_sockalive list --json | sed -n 's/^      "fd" : \([0-9]*\),$/\
 # All settings that occur, each once, with how often.
 settings() {
     # shellcheck disable=SC2086
-    "$LAB_PROGRAMS/read-keepalive" "$LAB_VICTIM" $descriptors | sort | uniq -c | sed 's/^ *//'
+    "$LAB_PROGRAMS/programs/read-keepalive" "$LAB_VICTIM" $descriptors | sort | uniq -c | sed 's/^ *//'
 }
 
 # Kills a probe after at most MICROSECONDS.

@@ -2,7 +2,7 @@
 enum Conditions {
     /// An older kernel, or a stricter one: each rule answers a system call with an error.
     static func denying(_ rules: String...) -> [String] {
-        [Program.path("deny-syscalls")] + rules + ["--"]
+        [TestProgram.path("deny-syscalls")] + rules + ["--"]
     }
 
     /// Linux before 5.3 has neither call.

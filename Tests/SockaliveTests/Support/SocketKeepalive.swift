@@ -14,7 +14,7 @@ struct SocketKeepalive: Equatable {
     static let forOneHour = SocketKeepalive(enabled: true, idle: 600, interval: 60, count: 50)
 
     static func read(pid: Int32, descriptors: [Int32]) throws -> [SocketKeepalive] {
-        let program = try Program.run([Program.path("read-keepalive"), "\(pid)"] + descriptors.map { "\($0)" })
+        let program = try Program.run([TestProgram.path("read-keepalive"), "\(pid)"] + descriptors.map { "\($0)" })
         guard program.status == 0 else { throw Unreadable(reason: program.output) }
         return program.output.split(separator: "\n").map { line in
             let values = line.split(separator: " ").compactMap { Int($0) }

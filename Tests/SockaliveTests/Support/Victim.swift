@@ -56,7 +56,7 @@ final class Victim {
         let listening = options.address.replacing("::ffff:", with: "")
         peer = try Child(
             options.peerLauncher + [
-                Program.path("echo-peer"), "listen", listening, "\(options.port)", "\(options.sessions)",
+                TestProgram.path("echo-peer"), "listen", listening, "\(options.port)", "\(options.sessions)",
             ])
         port = try Int(#require(peer.words(after: "listening", deadline).first)) ?? 0
 
@@ -64,7 +64,7 @@ final class Victim {
         // this one writes might be held open by a child starting at the same moment, and not run (ETXTBSY).
         folder = try TemporaryFolder()
         executable = folder.path(options.program)
-        #expect(try Program.run(["cp", Program.path("victim-echo"), executable]).status == 0)
+        #expect(try Program.run(["cp", TestProgram.path("victim-echo"), executable]).status == 0)
         process = try Child(options.launcher + [executable] + Self.arguments(options, port: port))
         let ready = try process.words(after: "ready", deadline)
         _ = try peer.words(after: "connected", deadline)

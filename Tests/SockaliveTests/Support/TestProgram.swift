@@ -2,8 +2,8 @@ import Foundation
 import Glibc
 import Testing
 
-/// The victims that `Tests/Programs/build.sh` makes, each for four kinds of programs.
-enum BuiltVictims {
+/// The programs that `Tests/Programs/build.sh` makes; the victims of the injection as four kinds of programs.
+enum TestProgram {
     enum Kind: String, CaseIterable {
         case dynamic64 = "64"
         case static64 = "64-static"
@@ -18,11 +18,15 @@ enum BuiltVictims {
 
     /// Beside the test bundle, so that they are built once and not for every run.
     static let folder: String = {
-        let folder = Program.path("victims")
+        let folder = Program.path("programs")
         let built = try? Program.run([script("Programs/build.sh"), folder], deadline: .seconds(120))
-        if built?.status != 0 { Issue.record("the victims were not built: \(built?.errors ?? "no shell")") }
+        if built?.status != 0 { Issue.record("the test programs were not built: \(built?.errors ?? "no shell")") }
         return folder
     }()
+
+    static func path(_ name: String) -> String {
+        "\(folder)/\(name)"
+    }
 
     static func path(_ name: String, _ kind: Kind) -> String {
         "\(folder)/\(name)-\(kind.rawValue)"
@@ -52,9 +56,9 @@ final class Sleeper {
     let name: String
     private let process: Child
 
-    init(_ program: String, _ kind: BuiltVictims.Kind, _ argument: String) throws {
+    init(_ program: String, _ kind: TestProgram.Kind, _ argument: String) throws {
         name = "\(argument) (\(kind.rawValue))"
-        process = try Child([BuiltVictims.path(program, kind), argument])
+        process = try Child([TestProgram.path(program, kind), argument])
         let ready = try #require(process.output.line(until: Deadline(.seconds(10))))
         pid = try #require(Int32(ready.prefix { $0 != " " }))
     }
