@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import SockaliveCore
 import SystemPackage
 
 /// The stand-in for the agent: two sessions on which nothing happens until the stage asks for a message.
@@ -53,7 +54,7 @@ struct DemoAgent: ParsableCommand {
         switch recv(connection, &bytes, bytes.count, 0) {
         case 0: return .broken("closed by the server")
         case ..<0: return .broken("\(Errno(rawValue: errno))")
-        default: return .answered(milliseconds: (.now - start).seconds * 1000)
+        default: return .answered(milliseconds: (.now - start) / .milliseconds(1))
         }
     }
 }

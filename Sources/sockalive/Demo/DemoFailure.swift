@@ -11,11 +11,21 @@ struct DemoFailure: Error {
         self.status = status
     }
 
+    /// - Returns: nil for an error of another kind.
+    init?(_ error: any Error) {
+        switch error {
+        case let failure as DemoFailure: self = failure
+        case let error as ChildProcessError: self.init("\(error)")
+        default: return nil
+        }
+    }
+
     /// Runs `body`; a failure becomes one line on standard error and the exit code that belongs to it.
     static func report(_ body: () throws -> Void) throws {
         do {
             try body()
-        } catch let failure as DemoFailure {
+        } catch {
+            guard let failure = DemoFailure(error) else { throw error }
             StandardStreams.error("demo: \(failure.line)")
             throw failure.status
         }

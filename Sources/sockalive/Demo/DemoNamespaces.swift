@@ -17,7 +17,7 @@ enum DemoNamespaces {
         // Blocked for the children as well: a Ctrl-C is for this process to handle alone.
         let awaited = block(stopSignals + [SIGCHLD])
         let (ours, theirs) = try Channel.pair()
-        let stage = try Child.spawnSelf(arguments, descriptors: [(lifeline, theirs.descriptor)])
+        let stage = try ChildProcess.spawnSelf(arguments, descriptors: [(lifeline, theirs.descriptor)])
         theirs.close()
         defer { ours.close() }
         switch waitForEnd(of: stage, or: awaited) {
@@ -89,7 +89,7 @@ enum DemoNamespaces {
     // MARK: - Getting out
 
     private enum Wakeup {
-        case stage(Child.End)
+        case stage(ChildProcess.End)
         case stopRequest(Int32)
     }
 
@@ -103,7 +103,7 @@ enum DemoNamespaces {
         return set
     }
 
-    private static func waitForEnd(of stage: Child, or signals: sigset_t) -> Wakeup {
+    private static func waitForEnd(of stage: ChildProcess, or signals: sigset_t) -> Wakeup {
         var (signals, signal) = (signals, Int32(0))
         while true {
             sigwait(&signals, &signal)

@@ -1,3 +1,5 @@
+import SockaliveCore
+
 /// The demo from its first line to its verdict.
 struct DemoRunner {
     let options: DemoOptions
@@ -47,7 +49,7 @@ struct DemoRunner {
     private func show(_ command: [String]) throws {
         let all = command + ["--firewall-timeout", "\(DemoSettings.firewallTimeout)s"]
         try say(["", screen.paint("$ sockalive " + all.joined(separator: " "), .bold)])
-        let end = try Child.spawnSelf(all + (options.json ? ["--quiet"] : [])).wait()
+        let end = try ChildProcess.spawnSelf(all + (options.json ? ["--quiet"] : [])).wait()
         guard end == .exited(0) else { throw DemoFailure("`sockalive \(command[0])` \(end)") }
     }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import SockaliveCore
 
 /// The backup server: echoes whatever it hears.
 struct DemoServer: ParsableCommand {

@@ -1,3 +1,4 @@
+import SockaliveCore
 import SystemPackage
 
 /// The firewall between the hosts: nftables and the kernel's connection tracking, in this network namespace.
@@ -46,7 +47,8 @@ struct Firewall {
         // As an argument: older nft opens "-" as /dev/stdin, which a socket cannot be.
         do {
             try nft.run([Self.rules])
-        } catch let failure as DemoFailure {
+        } catch {
+            guard let failure = DemoFailure(error) else { throw error }
             throw DemoFailure(
                 "\(failure.line); the demo needs nf_tables and nf_conntrack in the kernel (modprobe nft_ct)",
                 .unsupported)

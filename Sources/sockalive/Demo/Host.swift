@@ -24,7 +24,8 @@ struct Host {
             do {
                 try join()
                 try body(stage)
-            } catch let failure as DemoFailure {
+            } catch {
+                guard let failure = DemoFailure(error) else { throw error }
                 try stage.send(failure.line + "\n")
             }
         }

@@ -1,3 +1,4 @@
+import SockaliveCore
 import SystemPackage
 
 /// The network: agent and server, each in a namespace of its own, plugged into the firewall.
@@ -40,7 +41,7 @@ struct Lab {
     /// Starts a host and lays a cable to it; returns when it is up.
     private static func plugIn(_ role: String, behind gateway: String, _ ip: Tool) throws -> Channel {
         let (ours, theirs) = try Channel.pair()
-        let host = try Child.spawnSelf(as: role, ["demo-\(role)"], descriptors: [(0, theirs.descriptor)])
+        let host = try ChildProcess.spawnSelf(as: role, ["demo-\(role)"], descriptors: [(0, theirs.descriptor)])
         theirs.close()
         try expect("ready", from: ours, role)
         let commands = """

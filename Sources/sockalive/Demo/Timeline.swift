@@ -26,7 +26,7 @@ struct Timeline {
         try show(style.isLive ? style.header + tracks.map(style.row) : [])
         while second < DemoSettings.idle {
             usleep(250_000)
-            let now = (.now - start).seconds
+            let now = (.now - start) / .seconds(1)
             let views = try firewall.views()
             for index in tracks.indices {
                 tracks[index].advance(to: now, views[tracks[index].session] ?? .init())

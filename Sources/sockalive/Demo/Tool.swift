@@ -1,4 +1,5 @@
 import Glibc
+import SockaliveCore
 import SystemPackage
 
 /// A program of the system that the demo builds its network with.
@@ -40,7 +41,7 @@ struct Tool {
     @discardableResult
     func run(_ arguments: [String], input: String = "") throws -> String {
         let (ours, theirs) = try Channel.pair()
-        let child = try Child.spawn(
+        let child = try ChildProcess.spawn(
             path, [path] + arguments,
             descriptors: [(0, theirs.descriptor), (1, theirs.descriptor), (2, theirs.descriptor)])
         theirs.close()

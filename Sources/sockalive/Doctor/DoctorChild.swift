@@ -5,7 +5,7 @@ import SystemPackage
 /// The child that the doctor tries everything on. It ends with its owner, and with this process.
 final class DoctorChild: TrialTarget {
     let fd: Int32
-    private let child: Child
+    private let child: ChildProcess
     private let channel: Channel
 
     private static let timeout = 5
@@ -14,12 +14,12 @@ final class DoctorChild: TrialTarget {
         do {
             let (ours, theirs) = try Channel.pair()
             defer { theirs.close() }
-            child = try Child.spawnSelf(
+            child = try ChildProcess.spawnSelf(
                 ["doctor-target"], descriptors: [(0, theirs.descriptor), (1, theirs.descriptor)])
             channel = ours
         } catch {
             throw TrialAbsence(
-                "a child to try on could not be started: \((error as? DemoFailure)?.line ?? "\(error)")",
+                "a child to try on could not be started: \(error)",
                 remedy: "allow sockalive one more process, and /proc to be mounted")
         }
         let words = (channel.line(within: Self.timeout) ?? "").split(separator: " ")

@@ -1,35 +1,36 @@
 import Glibc
 import SystemPackage
 
-/// A process started by the demo, and the end of it.
-struct Child {
-    let pid: pid_t
+/// A process that this one started.
+package struct ChildProcess {
+    package let pid: pid_t
 
     /// How a process ended.
-    enum End: Equatable, CustomStringConvertible {
+    package enum End: Equatable, CustomStringConvertible {
         case exited(Int32)
         case killed(signal: Int32)
 
-        var description: String {
+        package var description: String {
             switch self {
             case .exited(let code): "ended with exit code \(code)"
             case .killed(let signal): "was killed by signal \(signal)"
             }
         }
 
-        /// The low seven bits name the signal, the byte above them the exit code (the macros of wait(2)).
+        /// The low seven bits are the signal, the byte above them is the exit code (the macros of wait(2)).
         init(status: Int32) {
             let signal = status & 0x7f
             self = signal == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: signal)
         }
     }
 
-    /// Starts `program`. `descriptors` maps the child's numbers to ours; what is not named there is inherited.
+    /// Starts `program`. `descriptors` maps the child's numbers to ours; the child inherits all others that are not
+    /// close-on-exec.
     ///
     /// The corresponding C function is `posix_spawn`.
-    static func spawn(
+    package static func spawn(
         _ program: String, _ arguments: [String], descriptors: [(theirs: Int32, ours: FileDescriptor)] = []
-    ) throws -> Child {
+    ) throws(ChildProcessError) -> ChildProcess {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
@@ -40,32 +41,41 @@ struct Child {
         defer { for argument in argv { free(argument) } }
         var pid: pid_t = 0
         let error = posix_spawn(&pid, program, &actions, nil, &argv, environ)
-        guard error == 0 else { throw DemoFailure("cannot start \(program): \(Errno(rawValue: error))") }
-        return Child(pid: pid)
+        guard error == 0 else { throw ChildProcessError("cannot start \(program)", Errno(rawValue: error)) }
+        return ChildProcess(pid: pid)
     }
 
     /// Starts this same program again; `name` becomes its argument zero.
-    static func spawnSelf(
+    package static func spawnSelf(
         as name: String = "sockalive", _ arguments: [String],
         descriptors: [(theirs: Int32, ours: FileDescriptor)] = []
-    ) throws -> Child {
+    ) throws(ChildProcessError) -> ChildProcess {
         try spawn("/proc/self/exe", [name] + arguments, descriptors: descriptors)
     }
 
     /// Waits for the end. The corresponding C function is `waitpid`.
-    func wait() -> End {
+    package func wait() -> End {
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0, errno == EINTR {}
         return End(status: status)
     }
 
-    /// The end if it has come already.
-    func poll() -> End? {
+    /// The end, or nil while the process runs.
+    package func poll() -> End? {
         var status: Int32 = 0
         return waitpid(pid, &status, WNOHANG) == pid ? End(status: status) : nil
     }
 
-    func kill() {
+    package func kill() {
         _ = Glibc.kill(pid, SIGKILL)
+    }
+}
+
+/// A child process could not be started or talked to.
+package struct ChildProcessError: Error, CustomStringConvertible {
+    package let description: String
+
+    init(_ action: String, _ error: Errno) {
+        description = "\(action): \(error)"
     }
 }
