@@ -1,5 +1,4 @@
 import ArgumentParser
-import Glibc
 import SockaliveCore
 import SystemPackage
 
@@ -52,7 +51,6 @@ struct DoctorCommand: ParsableCommand {
             }
             return true
         }
-        let style = Style(isColored: StandardStreams.outputIsTerminal && getenv("NO_COLOR") == nil)
-        return StandardStreams.output(DoctorText(report: report, style: style).text)
+        return StandardStreams.output(DoctorText(report: report, style: StandardStreams.outputStyle).text)
     }
 }

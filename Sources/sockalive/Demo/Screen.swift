@@ -1,4 +1,5 @@
 import Glibc
+import SockaliveCore
 
 /// Standard output as it is: a terminal with its width and colors, or something that takes plain lines.
 struct Screen {
@@ -6,16 +7,8 @@ struct Screen {
     let usesColor: Bool
     let columns: Int
 
-    enum Color: String {
-        case red = "31"
-        case green = "32"
-        case yellow = "33"
-        case dim = "2"
-        case bold = "1"
-    }
-
-    func paint(_ text: String, _ color: Color) -> String {
-        usesColor ? "\u{1B}[\(color.rawValue)m\(text)\u{1B}[0m" : text
+    func paint(_ text: String, _ color: TextStyle.Color) -> String {
+        TextStyle(isColored: usesColor).paint(text, color)
     }
 
     func write(_ text: String) throws {
@@ -28,22 +21,11 @@ struct Screen {
 extension Screen {
     /// What standard output is right now.
     init() {
-        isTerminal = StandardStreams.outputIsTerminal && Self.environment("TERM") != "dumb"
-        usesColor = isTerminal && Self.environment("NO_COLOR") == nil
+        isTerminal = StandardStreams.outputIsTerminal && getenv("TERM").map { String(cString: $0) } != "dumb"
+        usesColor = isTerminal && StandardStreams.outputStyle.isColored
         var size = winsize()
         let known = ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
         columns = known ? Int(size.ws_col) : 80
-    }
-
-    private static func environment(_ name: String) -> String? {
-        getenv(name).map { String(cString: $0) }
-    }
-}
-
-extension String {
-    /// Filled with blanks to `width` characters.
-    func padded(_ width: Int) -> String {
-        self + String(repeating: " ", count: max(0, width - count))
     }
 }
 

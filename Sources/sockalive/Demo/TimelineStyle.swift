@@ -1,3 +1,5 @@
+import SockaliveCore
+
 /// How the timeline looks. At 100 columns a row is:
 ///
 ///     192.0.2.1  injected    ━━━━╋━━━╋━━━━╋━━━              3       ████░░░░░░ 2.0s of 5s
@@ -8,9 +10,8 @@ struct TimelineStyle {
     /// Whether rows are drawn again in place.
     let isLive: Bool
 
-    private static let gaugeWidth = 10
     /// Both names in front of the bar; a gap, probes, gauge and words behind it; the last column stays free.
-    private static let besides = 24 + 3 + 8 + gaugeWidth + 1 + 10 + 1
+    private static let besides = 24 + 3 + 8 + Gauge.width + 1 + 10 + 1
     private static let minCells = DemoSettings.idle
 
     init(screen: Screen?) {
@@ -21,7 +22,7 @@ struct TimelineStyle {
     }
 
     /// Up over both rows.
-    var backToTop: String { "\u{1B}[\(DemoSession.allCases.count)A" }
+    var backToTop: String { TextStyle.cursorUp(DemoSession.allCases.count) }
 
     var header: [String] {
         var axis = [Character](repeating: " ", count: cells + 1)
@@ -37,7 +38,7 @@ struct TimelineStyle {
         let blank = String(repeating: " ", count: max(0, cells - track.cells.count))
         let probes = (track.probes == 0 ? "none" : "\(track.probes)").padded(8)
         let bar = track.cells.prefix(cells).map(glyph).joined() + blank
-        return "\(names)\(bar)   \(probes)\(clock(track))\u{1B}[K"
+        return "\(names)\(bar)   \(probes)\(clock(track))" + TextStyle.eraseToEnd
     }
 
     private func glyph(_ cell: Track.Cell) -> String {
@@ -53,10 +54,9 @@ struct TimelineStyle {
     private func clock(_ track: Track) -> String {
         let timeout = Double(DemoSettings.firewallTimeout)
         let share = track.forgotten == nil ? min(track.silence / timeout, 1) : 1
-        let full = Int((share * Double(Self.gaugeWidth)).rounded())
-        let gauge = String(repeating: "█", count: full) + String(repeating: "░", count: Self.gaugeWidth - full)
+        let gauge = Gauge.bars[Int((share * Double(Gauge.width)).rounded())]
         guard track.forgotten == nil else { return paint("\(gauge) forgotten", .red) }
-        let color = share < 0.6 ? Screen.Color.green : .yellow
+        let color = share < 0.6 ? TextStyle.Color.green : .yellow
         return paint(gauge, color) + " \(track.silence.tenths)s of \(DemoSettings.firewallTimeout)s"
     }
 
@@ -70,7 +70,7 @@ struct TimelineStyle {
         return "\(Int(tracks[0].now))s  " + states.joined(separator: "; ")
     }
 
-    private func paint(_ text: String, _ color: Screen.Color) -> String {
+    private func paint(_ text: String, _ color: TextStyle.Color) -> String {
         screen?.paint(text, color) ?? text
     }
 }

@@ -3,7 +3,7 @@ import SockaliveCore
 /// The doctor's answer for people: a line a check, its remedy below it, all within 100 columns.
 struct DoctorText {
     let report: DoctorReport
-    let style: Style
+    let style: TextStyle
 
     private static let width = 100
     private static let statusWidth = 11
@@ -28,7 +28,7 @@ struct DoctorText {
         // A name that is too long gets a line of its own.
         let isLong = check.name.count > nameWidth
         let gap = String(repeating: " ", count: Self.statusWidth - 2 - check.status.rawValue.count)
-        let head = "  \(style.colored(check.status))\(gap)"
+        let head = "  \(style.paint(check.status.rawValue, check.status.color))\(gap)"
         var body = wrapped(check.message, room)
         let first = head + (isLong ? check.name : check.name.padded(nameWidth + 2) + body.removeFirst())
         if let remedy = check.remedy, check.status != .ok {
@@ -72,15 +72,12 @@ struct DoctorText {
     }
 }
 
-extension Style {
-    fileprivate func colored(_ status: Check.Status) -> String {
-        guard isColored else { return status.rawValue }
-        let code =
-            switch status {
-            case .ok: "32"
-            case .note: "33"
-            case .problem: "31"
-            }
-        return "\u{1b}[\(code)m\(status.rawValue)\u{1b}[0m"
+extension Check.Status {
+    fileprivate var color: TextStyle.Color {
+        switch self {
+        case .ok: .green
+        case .note: .yellow
+        case .problem: .red
+        }
     }
 }

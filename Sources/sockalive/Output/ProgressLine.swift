@@ -17,10 +17,11 @@ final class ProgressLine {
         lastSecond = second
         let silent = progress.candidates - progress.answered
         StandardStreams.terminal(
-            "\rsockalive: probing for \(second)s: \(progress.answered) answered, \(silent) still silent\u{1b}[K")
+            "\rsockalive: probing for \(second)s: \(progress.answered) answered, \(silent) still silent"
+                + TextStyle.eraseToEnd)
     }
 
     func clear() {
-        if lastSecond > 0 { StandardStreams.terminal("\r\u{1b}[K") }
+        if lastSecond > 0 { StandardStreams.terminal("\r" + TextStyle.eraseToEnd) }
     }
 }

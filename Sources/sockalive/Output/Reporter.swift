@@ -1,4 +1,3 @@
-import Glibc
 import SockaliveCore
 
 /// Says what a run did, in the form that was asked for.
@@ -12,8 +11,7 @@ struct Reporter {
             return StandardStreams.output(text)
         }
         if output.quiet || results.isEmpty { return true }
-        let style = Style(isColored: StandardStreams.outputIsTerminal && getenv("NO_COLOR") == nil)
-        return StandardStreams.output(SocketTable(style: style).render(results))
+        return StandardStreams.output(SocketTable(style: StandardStreams.outputStyle).render(results))
     }
 
     /// One line for each distinct failure, with the connections it hit; the rest are counted, for cron mails every line.

@@ -2,7 +2,7 @@ import SockaliveCore
 
 /// The table for people: one line a socket, columns as wide as their widest entry.
 struct SocketTable {
-    let style: Style
+    let style: TextStyle
 
     func render(_ results: [SocketResult]) -> String {
         let isProbed = results.contains { $0.probe != nil }
@@ -57,20 +57,19 @@ struct SocketTable {
         let verdict = result.verdict
         let text = VerdictText(result: result)
         let words = isProbed ? text.word : text.text
-        let cell = Cell(words, shown: style.colored(words, verdict))
+        let cell = Cell(words, shown: style.paint(words, verdict.color))
         return isProbed ? [Cell(AnswerText(result).cell ?? "-"), cell] : [cell]
     }
 
-    /// Ten cells for the firewall's whole timeout, then the time in words.
+    /// The gauge is full at the firewall's timeout; then the time in words.
     private func idle(_ result: SocketResult) -> Cell {
         guard let seconds = result.idleSeconds else { return Cell("-") }
-        let filled = min(10, Int(seconds * 10 / Double(result.request.firewallTimeout.count)))
-        return Cell(gauge: Self.gauges[filled], width: 11, Seconds(Int(seconds)).description)
+        let filled = Int(seconds * Double(Gauge.width) / Double(result.request.firewallTimeout.count))
+        let gauge = Self.gauges[min(Gauge.width, filled)]
+        return Cell(gauge: gauge, width: Gauge.width + 1, Seconds(Int(seconds)).description)
     }
 
-    private static let gauges = (0...10).map { filled in
-        String(repeating: "█", count: filled) + String(repeating: "░", count: 10 - filled) + " "
-    }
+    private static let gauges = Gauge.bars.map { $0 + " " }
 
     private func keepalive(_ result: SocketResult) -> String {
         guard let before = result.before, let planned = result.planned else { return "?" }
@@ -78,19 +77,13 @@ struct SocketTable {
     }
 }
 
-/// Colour, where there is a terminal to show it and nobody asked for none (no-color.org).
-struct Style {
-    let isColored: Bool
-
-    func colored(_ text: String, _ verdict: Verdict?) -> String {
-        guard isColored else { return text }
-        let code =
-            switch verdict {
-            case .protected: "32"
-            case .atRisk: "33"
-            case .unprotected, .expired: "31"
-            case nil: "2"
-            }
-        return "\u{1b}[\(code)m\(text)\u{1b}[0m"
+extension Verdict? {
+    fileprivate var color: TextStyle.Color {
+        switch self {
+        case .protected: .green
+        case .atRisk: .yellow
+        case .unprotected, .expired: .red
+        case nil: .dim
+        }
     }
 }

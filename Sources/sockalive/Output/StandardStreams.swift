@@ -34,6 +34,11 @@ enum StandardStreams {
         isatty(STDOUT_FILENO) == 1
     }
 
+    /// Color, if there is a terminal to show it and the user did not ask for none (no-color.org).
+    static var outputStyle: TextStyle {
+        TextStyle(isColored: outputIsTerminal && getenv("NO_COLOR") == nil)
+    }
+
     private static func write(_ text: String, to descriptor: Int32) -> Bool {
         var text = text
         return text.withUTF8 { bytes in
