@@ -33,9 +33,14 @@ let package = Package(
             dependencies: ["CSockalive", systemPackage],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "SockaliveDemo",
+            dependencies: ["SockaliveCore", systemPackage],
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "sockalive",
-            dependencies: ["SockaliveCore", argumentParser, systemPackage],
+            dependencies: ["SockaliveCore", "SockaliveDemo", argumentParser, systemPackage],
             swiftSettings: swiftSettings
         ),
         .testTarget(
@@ -45,7 +50,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SockaliveTests",
-            dependencies: ["sockalive", "SockaliveCore", systemPackage],
+            dependencies: ["sockalive", "SockaliveCore", "SockaliveDemo", systemPackage],
             swiftSettings: swiftSettings
         ),
     ]

@@ -15,7 +15,7 @@ struct Sockalive: ParsableCommand {
         subcommands: [
             ListCommand.self, InjectCommand.self, ProbeCommand.self, WatchCommand.self,
             DoctorCommand.self, DoctorTarget.self,
-            DemoCommand.self, DemoStage.self, DemoAgent.self, DemoServer.self,
+            DemoCommand.self, DemoStageCommand.self, DemoAgentCommand.self, DemoServerCommand.self,
         ]
     )
 

@@ -1,7 +1,7 @@
 import SockaliveCore
 import Testing
 
-@testable import sockalive
+@testable import SockaliveDemo
 
 @Suite struct `The demo's firewall` {
     @Test func `counters are read from nft's listing`() {

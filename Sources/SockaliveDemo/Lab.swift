@@ -11,8 +11,8 @@ struct Lab {
         let (ip, firewall) = (try Tool.ip(), Firewall(nft: try Tool.nft()))
         try firewall.install()
         try forwardPackets()
-        let server = try plugIn("server", behind: DemoSettings.firewallOnServerSide, ip)
-        let agent = try plugIn("agent", behind: DemoSettings.firewallOnAgentSide, ip)
+        let server = try plugIn("server", DemoServer.commandName, behind: DemoSettings.firewallOnServerSide, ip)
+        let agent = try plugIn("agent", DemoAgent.commandName, behind: DemoSettings.firewallOnAgentSide, ip)
         return Lab(firewall: firewall, agent: agent, server: server)
     }
 
@@ -39,9 +39,11 @@ struct Lab {
     }
 
     /// Starts a host and lays a cable to it; returns when it is up.
-    private static func plugIn(_ role: String, behind gateway: String, _ ip: Tool) throws -> Channel {
+    private static func plugIn(
+        _ role: String, _ command: String, behind gateway: String, _ ip: Tool
+    ) throws -> Channel {
         let (ours, theirs) = try Channel.pair()
-        let host = try ChildProcess.spawnSelf(as: role, ["demo-\(role)"], descriptors: [(0, theirs.descriptor)])
+        let host = try ChildProcess.spawnSelf(as: role, [command], descriptors: [(0, theirs.descriptor)])
         theirs.close()
         try expect("ready", from: ours, role)
         let commands = """

@@ -1,7 +1,7 @@
 import SockaliveCore
 
 /// How it went.
-struct DemoOutcome {
+package struct DemoOutcome {
     struct Result {
         let track: Track
         let echo: Echo
@@ -12,7 +12,7 @@ struct DemoOutcome {
     let results: [Result]
 
     /// The session that had keepalive injected answered, the other did not.
-    var isAsExpected: Bool {
+    package var isAsExpected: Bool {
         results.allSatisfy { $0.echo.isAnswered == ($0.track.session == .injected) }
     }
 

@@ -1,13 +1,12 @@
-import ArgumentParser
 import Glibc
 import SockaliveCore
 import SystemPackage
 
 /// The stand-in for the agent: two sessions on which nothing happens until the stage asks for a message.
-struct DemoAgent: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "demo-agent", shouldDisplay: false)
+package enum DemoAgent {
+    package static let commandName = "demo-agent"
 
-    func run() throws {
+    package static func run() throws {
         let host = Host(addresses: [DemoSettings.agentAddress], gateway: DemoSettings.firewallOnAgentSide)
         try host.run { stage in
             try becomeBeremote()
@@ -23,7 +22,7 @@ struct DemoAgent: ParsableCommand {
     }
 
     /// Takes the name that `sockalive` looks for (proc(5): a process may write its own comm).
-    private func becomeBeremote() throws {
+    private static func becomeBeremote() throws {
         do {
             let comm = try FileDescriptor.open("/proc/self/comm", .writeOnly)
             try comm.closeAfter { _ = try comm.writeAll("beremote".utf8) }
@@ -33,7 +32,7 @@ struct DemoAgent: ParsableCommand {
     }
 
     /// Sends one message on each connection, and waits for all the echoes together.
-    private func speak(on connections: [Int32]) -> [Echo] {
+    private static func speak(on connections: [Int32]) -> [Echo] {
         let message = Array("are you there?\n".utf8)
         let start = ContinuousClock.now
         let deadline = Deadline(seconds: DemoSettings.echoTimeout)
@@ -49,7 +48,7 @@ struct DemoAgent: ParsableCommand {
         return connections.map { echoes[$0] ?? .silent }
     }
 
-    private func hear(_ connection: Int32, since start: ContinuousClock.Instant) -> Echo {
+    private static func hear(_ connection: Int32, since start: ContinuousClock.Instant) -> Echo {
         var bytes = [UInt8](repeating: 0, count: 512)
         switch recv(connection, &bytes, bytes.count, 0) {
         case 0: return .broken("closed by the server")

@@ -1,4 +1,3 @@
-import ArgumentParser
 import Glibc
 import SockaliveCore
 import SystemPackage
@@ -20,14 +19,12 @@ struct Host {
 
     /// Joins the network, then runs `body`; a failure is reported to the stage.
     func run(_ body: (Channel) throws -> Void) throws {
-        try DemoFailure.report {
-            do {
-                try join()
-                try body(stage)
-            } catch {
-                guard let failure = DemoFailure(error) else { throw error }
-                try stage.send(failure.line + "\n")
-            }
+        do {
+            try join()
+            try body(stage)
+        } catch {
+            guard let failure = DemoFailure(error) else { throw error }
+            try stage.send(failure.line + "\n")
         }
     }
 
@@ -39,7 +36,7 @@ struct Host {
             throw DemoFailure("cannot get a network namespace: \(error)", .unsupported)
         }
         try stage.send("ready\n")
-        guard stage.line() == "plugged" else { throw RunStatus.someFailed }
+        guard stage.line() == "plugged" else { throw ParentGone() }
         var commands = addresses.map { "address add \($0)/24 dev \(Self.interface)" }
         commands += ["link set \(Self.interface) up", "route add default via \(gateway)"]
         try Tool.ip().run(["-batch", "-"], input: commands.joined(separator: "\n") + "\n")

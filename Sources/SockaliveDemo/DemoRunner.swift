@@ -1,11 +1,17 @@
 import SockaliveCore
 
 /// The demo from its first line to its verdict.
-struct DemoRunner {
-    let options: DemoOptions
-    private let screen = Screen()
+package struct DemoRunner {
+    private let method: MethodChoice?
+    private let screen: Screen?
 
-    func run() throws -> DemoOutcome {
+    /// - Parameter screen: nil tells no story.
+    package init(method: MethodChoice?, screen: Screen?) {
+        self.method = method
+        self.screen = screen
+    }
+
+    package func run() throws -> DemoOutcome {
         let lab = try Lab.build()
         try say(Self.opening)
         guard try lab.speak().values.allSatisfy(\.isAnswered) else {
@@ -13,14 +19,12 @@ struct DemoRunner {
         }
         let start = ContinuousClock.now
         try show(["list"])
-        try show(["inject", "--remote", DemoSession.injected.address, "--no-lock"] + options.methodArguments)
+        try show(["inject", "--remote", DemoSession.injected.address, "--no-lock"] + methodArguments)
         try say(["", "Both stay idle for \(DemoSettings.idle)s. What the firewall knows of them:", ""])
-        var timeline = try Timeline(screen: options.json ? nil : screen, firewall: lab.firewall, since: start)
+        var timeline = try Timeline(screen: screen, firewall: lab.firewall, since: start)
         let tracks = try timeline.run()
         try show(["list"])
-        let outcome = try finalExchange(lab, tracks)
-        if options.json { try screen.write(JSONOutput.text(DemoReport(outcome))) }
-        return outcome
+        return try finalExchange(lab, tracks)
     }
 
     private static let opening = [
@@ -31,6 +35,10 @@ struct DemoRunner {
         "                           └─ \(DemoSession.untouched.address):\(DemoSettings.port)   untouched",
     ]
 
+    private var methodArguments: [String] {
+        method.map { ["--method", $0.rawValue] } ?? []
+    }
+
     private func finalExchange(_ lab: Lab, _ tracks: [Track]) throws -> DemoOutcome {
         try say([
             "", "The agent sends a message on each session, and waits \(DemoSettings.echoTimeout)s for the echo:", "",
@@ -40,21 +48,20 @@ struct DemoRunner {
         let results = tracks.map {
             DemoOutcome.Result(track: $0, echo: echoes[$0.session] ?? .silent, dropped: views[$0.session]?.dropped ?? 0)
         }
-        let outcome = DemoOutcome(method: options.method ?? .auto, results: results)
-        try say(outcome.lines(screen))
+        let outcome = DemoOutcome(method: method ?? .auto, results: results)
+        try screen.map { try say(outcome.lines($0)) }
         return outcome
     }
 
     /// Runs a command of this same program before everybody's eyes.
     private func show(_ command: [String]) throws {
         let all = command + ["--firewall-timeout", "\(DemoSettings.firewallTimeout)s"]
-        try say(["", screen.paint("$ sockalive " + all.joined(separator: " "), .bold)])
-        let end = try ChildProcess.spawnSelf(all + (options.json ? ["--quiet"] : [])).wait()
+        try screen.map { try say(["", $0.paint("$ sockalive " + all.joined(separator: " "), .bold)]) }
+        let end = try ChildProcess.spawnSelf(all + (screen == nil ? ["--quiet"] : [])).wait()
         guard end == .exited(0) else { throw DemoFailure("`sockalive \(command[0])` \(end)") }
     }
 
     private func say(_ lines: [String]) throws {
-        if options.json { return }
-        try screen.write(lines.map { $0 + "\n" }.joined())
+        try screen?.write(lines.map { $0 + "\n" }.joined())
     }
 }

@@ -1,7 +1,7 @@
 import SockaliveCore
 
 /// The outcome as `--json` says it.
-struct DemoReport: Encodable {
+package struct DemoReport: Encodable {
     let schema = 1
     let command = "demo"
     /// Seconds.
@@ -11,7 +11,7 @@ struct DemoReport: Encodable {
     let asExpected: Bool
     let sessions: [Session]
 
-    init(_ outcome: DemoOutcome) {
+    package init(_ outcome: DemoOutcome) {
         method = outcome.method.rawValue
         asExpected = outcome.isAsExpected
         sessions = outcome.results.map(Session.init)

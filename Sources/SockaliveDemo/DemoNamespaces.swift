@@ -3,7 +3,7 @@ import SockaliveCore
 import SystemPackage
 
 /// Namespaces of one's own, and a process that is the first in them: with it everything inside ends.
-enum DemoNamespaces {
+package enum DemoNamespaces {
     private static let stopSignals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
 
     /// The descriptor by which the stage can tell that this process is gone.
@@ -12,7 +12,7 @@ enum DemoNamespaces {
     /// Runs this program inside with `arguments`; its exit code.
     ///
     /// Stop signals end everything inside first, and this process afterwards.
-    static func run(_ arguments: [String]) throws -> Int32 {
+    package static func run(_ arguments: [String]) throws -> Int32 {
         try enter()
         // Blocked for the children as well: a Ctrl-C is for this process to handle alone.
         let awaited = block(stopSignals + [SIGCHLD])

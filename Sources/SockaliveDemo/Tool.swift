@@ -3,7 +3,7 @@ import SockaliveCore
 import SystemPackage
 
 /// A program of the system that the demo builds its network with.
-struct Tool {
+package struct Tool {
     let path: String
 
     static func ip() throws -> Tool { try all()[0] }
@@ -11,7 +11,7 @@ struct Tool {
 
     /// Finds the programs, or says in one line which Debian packages hold those that are missing.
     @discardableResult
-    static func all() throws -> [Tool] {
+    package static func all() throws -> [Tool] {
         let wanted = [(name: "ip", package: "iproute2"), (name: "nft", package: "nftables")]
         let found = wanted.map { search($0.name) }
         let missing = zip(wanted, found).filter { $0.1 == nil }.map(\.0)

@@ -1,12 +1,11 @@
-import ArgumentParser
 import Glibc
 import SockaliveCore
 
 /// The backup server: echoes whatever it hears.
-struct DemoServer: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "demo-server", shouldDisplay: false)
+package enum DemoServer {
+    package static let commandName = "demo-server"
 
-    func run() throws {
+    package static func run() throws {
         let host = Host(addresses: DemoSession.allCases.map(\.address), gateway: DemoSettings.firewallOnServerSide)
         try host.run { stage in
             let listener = try TCP.listen(port: DemoSettings.port)
@@ -15,7 +14,7 @@ struct DemoServer: ParsableCommand {
         }
     }
 
-    private func serve(_ listener: Int32) {
+    private static func serve(_ listener: Int32) {
         var clients: [Int32] = []
         while true {
             for ready in readable([listener] + clients, until: nil) {
@@ -29,7 +28,7 @@ struct DemoServer: ParsableCommand {
         }
     }
 
-    private func echo(_ client: Int32) -> Bool {
+    private static func echo(_ client: Int32) -> Bool {
         var bytes = [UInt8](repeating: 0, count: 512)
         let count = recv(client, &bytes, bytes.count, 0)
         return count > 0 && send(client, bytes, count, Int32(MSG_NOSIGNAL)) == count
