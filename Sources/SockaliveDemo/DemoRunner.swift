@@ -1,3 +1,4 @@
+import Glibc
 import SockaliveCore
 
 /// The demo from its first line to its verdict.
@@ -65,3 +66,72 @@ package struct DemoRunner {
         try screen?.write(lines.map { $0 + "\n" }.joined())
     }
 }
+
+/// Standard output as it is: a terminal with its width and colors, or something that takes plain lines.
+package struct Screen {
+    let isTerminal: Bool
+    let columns: Int
+    private let style: TextStyle
+    private let output: (String) -> Bool
+
+    init(isTerminal: Bool, usesColor: Bool, columns: Int, output: @escaping (String) -> Bool = { _ in true }) {
+        self.isTerminal = isTerminal
+        self.columns = columns
+        self.output = output
+        style = TextStyle(isColored: usesColor)
+    }
+
+    /// What standard output is right now.
+    ///
+    /// - Parameter output: writes to it; false if it is closed or full.
+    package init(style: TextStyle, output: @escaping (String) -> Bool) {
+        let isTerminal = isatty(STDOUT_FILENO) == 1 && getenv("TERM").map { String(cString: $0) } != "dumb"
+        var size = winsize()
+        let isKnown = ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        self.init(
+            isTerminal: isTerminal, usesColor: isTerminal && style.isColored,
+            columns: isKnown ? Int(size.ws_col) : 80, output: output)
+    }
+
+    func paint(_ text: String, _ color: TextStyle.Color) -> String {
+        style.paint(text, color)
+    }
+
+    package func write(_ text: String) throws {
+        guard output(text) else {
+            throw DemoFailure("standard output is closed or full: the rest of the story is lost")
+        }
+    }
+}
+
+extension Double {
+    /// With one digit behind the point.
+    var tenths: String {
+        let tenths = Int((self * 10).rounded())
+        return "\(tenths / 10).\(abs(tenths % 10))"
+    }
+}
+
+/// Why the demo could not be given: one line for people, and what the exit code says.
+package struct DemoFailure: Error {
+    /// The line says what was wrong and what to do about it.
+    package let line: String
+    package let status: RunStatus
+
+    init(_ line: String, _ status: RunStatus = .someFailed) {
+        self.line = line
+        self.status = status
+    }
+
+    /// - Returns: nil for an error of another kind.
+    package init?(_ error: any Error) {
+        switch error {
+        case let failure as DemoFailure: self = failure
+        case let error as ChildProcessError: self.init("\(error)")
+        default: return nil
+        }
+    }
+}
+
+/// The process that started this one has ended: nobody is left to report to.
+package struct ParentGone: Error {}

@@ -1,4 +1,5 @@
 import Glibc
+import SockaliveCore
 
 /// Watches both sessions while they are idle: on a terminal a line each that grows, elsewhere a line a second.
 struct Timeline {
@@ -41,5 +42,129 @@ struct Timeline {
 
     private func show(_ lines: [String]) throws {
         try screen?.write(lines.map { $0 + "\n" }.joined())
+    }
+}
+
+/// The course of one session while it is idle, as the firewall saw it.
+struct Track {
+    /// One stretch of time on the line.
+    enum Cell: Equatable {
+        case held, probe, death, dead
+    }
+
+    let session: DemoSession
+    private(set) var cells: [Cell] = []
+    private(set) var probes = 0
+    /// Seconds from the last packet of the conversation to the last probe, to now, and to the firewall's forgetting.
+    private(set) var lastPacket = 0.0
+    private(set) var now = 0.0
+    private(set) var forgotten: Double?
+
+    private let secondsPerCell: Double
+    private let passedBefore: Int
+
+    init(session: DemoSession, cells: Int, view: Firewall.View) {
+        self.session = session
+        secondsPerCell = Double(DemoSettings.idle) / Double(cells)
+        passedBefore = view.passed
+    }
+
+    /// How long the firewall has seen nothing of this session.
+    var silence: Double { now - lastPacket }
+
+    /// Takes in what the firewall shows `seconds` after the last packet of the conversation.
+    mutating func advance(to seconds: Double, _ view: Firewall.View) {
+        now = seconds
+        let fresh = view.passed - passedBefore - probes
+        probes += fresh
+        if fresh > 0 { lastPacket = seconds }
+        let remembered = view.remembered ?? (silence < Double(DemoSettings.firewallTimeout))
+        let dies = !remembered && forgotten == nil
+        if dies { forgotten = seconds }
+        fill(to: Int(seconds / secondsPerCell), with: forgotten == nil ? .held : .dead)
+        if dies { replaceLast(.death) } else if fresh > 0 { replaceLast(.probe) }
+    }
+
+    private mutating func fill(to count: Int, with cell: Cell) {
+        while cells.count < count { cells.append(cell) }
+    }
+
+    private mutating func replaceLast(_ cell: Cell) {
+        if cells.isEmpty { cells.append(cell) } else { cells[cells.count - 1] = cell }
+    }
+}
+
+/// How the timeline looks. At 100 columns a row is:
+///
+///     192.0.2.1  injected    ━━━━╋━━━╋━━━━╋━━━              3       ████░░░░░░ 2.0s of 5s
+struct TimelineStyle {
+    private let screen: Screen?
+    /// How many cells the whole time takes.
+    let cells: Int
+    /// Whether rows are drawn again in place.
+    let isLive: Bool
+
+    /// Both names in front of the bar; a gap, probes, gauge and words behind it; the last column stays free.
+    private static let besides = 24 + 3 + 8 + Gauge.width + 1 + 10 + 1
+    private static let minCells = DemoSettings.idle
+
+    init(screen: Screen?) {
+        self.screen = screen
+        let room = (screen?.columns ?? 0) - Self.besides
+        cells = min(4 * DemoSettings.idle, max(room, Self.minCells))
+        isLive = screen?.isTerminal == true && room >= Self.minCells
+    }
+
+    /// Up over both rows.
+    var backToTop: String { TextStyle.cursorUp(DemoSession.allCases.count) }
+
+    var header: [String] {
+        var axis = [Character](repeating: " ", count: cells + 1)
+        for second in 0...DemoSettings.idle {
+            axis[second * cells / DemoSettings.idle] = Character("\(second % 10)")
+        }
+        let names = "SESSION".padded(11) + "KEEPALIVE".padded(13)
+        return [paint(names + String(axis) + "s PROBES  FIREWALL'S CLOCK", .dim)]
+    }
+
+    func row(_ track: Track) -> String {
+        let names = track.session.address.padded(11) + "\(track.session)".padded(13)
+        let blank = String(repeating: " ", count: max(0, cells - track.cells.count))
+        let probes = (track.probes == 0 ? "none" : "\(track.probes)").padded(8)
+        let bar = track.cells.prefix(cells).map(glyph).joined() + blank
+        return "\(names)\(bar)   \(probes)\(clock(track))" + TextStyle.eraseToEnd
+    }
+
+    private func glyph(_ cell: Track.Cell) -> String {
+        switch cell {
+        case .held: paint("━", .green)
+        case .probe: paint("╋", .green)
+        case .death: paint("╳", .red)
+        case .dead: paint("┄", .red)
+        }
+    }
+
+    /// The firewall's idle time against its timeout.
+    private func clock(_ track: Track) -> String {
+        let timeout = Double(DemoSettings.firewallTimeout)
+        let share = track.forgotten == nil ? min(track.silence / timeout, 1) : 1
+        let gauge = Gauge.bars[Int((share * Double(Gauge.width)).rounded())]
+        guard track.forgotten == nil else { return paint("\(gauge) forgotten", .red) }
+        let color = share < 0.6 ? TextStyle.Color.green : .yellow
+        return paint(gauge, color) + " \(track.silence.tenths)s of \(DemoSettings.firewallTimeout)s"
+    }
+
+    /// One line for where lines cannot be drawn again.
+    func line(_ tracks: [Track]) -> String {
+        let states = tracks.map { track in
+            let probes = track.probes == 1 ? "1 probe" : track.probes == 0 ? "no probe" : "\(track.probes) probes"
+            let memory = track.forgotten == nil ? "remembered" : "forgotten"
+            return "\(track.session.address) (\(track.session)) \(memory), \(probes)"
+        }
+        return "\(Int(tracks[0].now))s  " + states.joined(separator: "; ")
+    }
+
+    private func paint(_ text: String, _ color: TextStyle.Color) -> String {
+        screen?.paint(text, color) ?? text
     }
 }
