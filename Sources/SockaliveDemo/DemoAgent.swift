@@ -24,8 +24,7 @@ package enum DemoAgent {
     /// Takes the name that `sockalive` looks for (proc(5): a process may write its own comm).
     private static func becomeBeremote() throws {
         do {
-            let comm = try FileDescriptor.open("/proc/self/comm", .writeOnly)
-            try comm.closeAfter { _ = try comm.writeAll("beremote".utf8) }
+            try KernelFile.write("beremote", to: "/proc/self/comm")
         } catch {
             throw DemoFailure("cannot take the name beremote: \(error)", .unsupported)
         }

@@ -40,9 +40,9 @@ package enum DemoNamespaces {
             let (user, group) = (geteuid(), getegid())
             try namespaces.union(.user).enter()
             // user_namespaces(7): without CAP_SETGID outside, setgroups must be denied before gid_map is written.
-            try write("deny", to: "/proc/self/setgroups")
-            try write("0 \(user) 1", to: "/proc/self/uid_map")
-            try write("0 \(group) 1", to: "/proc/self/gid_map")
+            try KernelFile.write("deny", to: "/proc/self/setgroups")
+            try KernelFile.write("0 \(user) 1", to: "/proc/self/uid_map")
+            try KernelFile.write("0 \(group) 1", to: "/proc/self/gid_map")
         } catch {
             throw failure(for: error)
         }
@@ -70,20 +70,7 @@ package enum DemoNamespaces {
 
     private static func setting(_ name: String) -> String? {
         let path = "/proc/sys/" + String(name.map { $0 == "." ? "/" : $0 })
-        guard let file = try? FileDescriptor.open(path, .readOnly) else { return nil }
-        defer { try? file.close() }
-        return Channel(descriptor: file).readToEnd().split(separator: "\n").first.map(String.init)
-    }
-
-    private static func write(_ text: String, to path: String) throws(Errno) {
-        do {
-            let file = try FileDescriptor.open(path, .writeOnly)
-            try file.closeAfter { _ = try file.writeAll(text.utf8) }
-        } catch let error as Errno {
-            throw error
-        } catch {
-            throw .ioError
-        }
+        return KernelFile.read(path)?.split(separator: "\n").first.map(String.init)
     }
 
     // MARK: - Getting out
@@ -155,5 +142,19 @@ package enum DemoStage {
                 "cannot mount a /proc of its own (\(error)), as in a container; run it on the host itself",
                 .noPermission)
         }
+    }
+}
+
+/// A file of /proc, which the kernel reads or writes as a whole.
+enum KernelFile {
+    static func read(_ path: String) -> String? {
+        guard let file = try? FileDescriptor.open(path, .readOnly) else { return nil }
+        defer { try? file.close() }
+        return Channel(descriptor: file).readToEnd()
+    }
+
+    static func write(_ text: String, to path: String) throws {
+        let file = try FileDescriptor.open(path, .writeOnly)
+        try file.closeAfter { _ = try file.writeAll(text.utf8) }
     }
 }

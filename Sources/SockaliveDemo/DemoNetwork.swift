@@ -32,8 +32,7 @@ struct Lab {
 
     private static func forwardPackets() throws {
         do {
-            let file = try FileDescriptor.open("/proc/sys/net/ipv4/ip_forward", .writeOnly)
-            try file.closeAfter { _ = try file.writeAll("1".utf8) }
+            try KernelFile.write("1", to: "/proc/sys/net/ipv4/ip_forward")
         } catch {
             throw DemoFailure("cannot let the firewall forward packets: \(error)", .unsupported)
         }

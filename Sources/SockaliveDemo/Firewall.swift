@@ -1,6 +1,3 @@
-import SockaliveCore
-import SystemPackage
-
 /// The firewall between the hosts: nftables and the kernel's connection tracking, in this network namespace.
 struct Firewall {
     let nft: Tool
@@ -89,8 +86,6 @@ struct Firewall {
 
     /// The tracking table of this network namespace, nil on a kernel without CONFIG_NF_CONNTRACK_PROCFS.
     private static func trackingTable() -> String? {
-        guard let file = try? FileDescriptor.open("/proc/net/nf_conntrack", .readOnly) else { return nil }
-        defer { try? file.close() }
-        return Channel(descriptor: file).readToEnd()
+        KernelFile.read("/proc/net/nf_conntrack")
     }
 }
