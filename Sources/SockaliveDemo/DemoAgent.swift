@@ -2,27 +2,27 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// The stand-in for the agent: two sessions on which nothing happens until the stage asks for a message.
+/// The host of the agent: two sessions that stay idle until the parent process asks for a message.
 package enum DemoAgent {
     package static let commandName = "demo-agent"
 
     package static func run() throws {
         let host = Host(addresses: [DemoSettings.agentAddress], gateway: DemoSettings.firewallOnAgentSide)
-        try host.run { stage in
-            try becomeBeremote()
+        try host.run { parent in
+            try setComm()
             let connections = try DemoSession.allCases.map {
                 try TCP.connect(to: $0.address, port: DemoSettings.port).rawValue
             }
-            try stage.send("up\n")
-            while stage.line() == "speak" {
-                let echoes = speak(on: connections)
-                try stage.send(echoes.map { $0.word + "\n" }.joined())
+            try parent.send("up\n")
+            while parent.line() == "exchange" {
+                let echoes = exchangeMessages(on: connections)
+                try parent.send(echoes.map { $0.word + "\n" }.joined())
             }
         }
     }
 
-    /// Takes the name that `sockalive` looks for (proc(5): a process may write its own comm).
-    private static func becomeBeremote() throws {
+    /// Sets the comm that `sockalive` looks for (proc(5): a process may write its own).
+    private static func setComm() throws {
         do {
             try KernelFile.write("beremote", to: "/proc/self/comm")
         } catch {
@@ -30,8 +30,8 @@ package enum DemoAgent {
         }
     }
 
-    /// Sends one message on each connection, and waits for all the echoes together.
-    private static func speak(on connections: [Int32]) -> [Echo] {
+    /// Sends one message on each connection, then waits for all the echoes together.
+    private static func exchangeMessages(on connections: [Int32]) -> [Echo] {
         let message = Array("are you there?\n".utf8)
         let start = ContinuousClock.now
         let deadline = Deadline(seconds: DemoSettings.echoTimeout)
@@ -42,12 +42,12 @@ package enum DemoAgent {
         while case let waiting = connections.filter({ echoes[$0] == nil }), !waiting.isEmpty {
             let ready = readable(waiting, until: deadline)
             if ready.isEmpty { break }
-            for connection in ready { echoes[connection] = hear(connection, since: start) }
+            for connection in ready { echoes[connection] = receiveEcho(on: connection, since: start) }
         }
         return connections.map { echoes[$0] ?? .silent }
     }
 
-    private static func hear(_ connection: Int32, since start: ContinuousClock.Instant) -> Echo {
+    private static func receiveEcho(on connection: Int32, since start: ContinuousClock.Instant) -> Echo {
         var bytes = [UInt8](repeating: 0, count: 512)
         switch recv(connection, &bytes, bytes.count, 0) {
         case 0: return .broken("closed by the server")
@@ -57,7 +57,7 @@ package enum DemoAgent {
     }
 }
 
-/// What became of one message that the agent sent: the agent tells it to the stage as one line.
+/// The result of one message of the agent. The agent reports it to its parent process as one line.
 enum Echo: Equatable {
     case answered(milliseconds: Double)
     case silent
@@ -65,12 +65,12 @@ enum Echo: Equatable {
 
     var isAnswered: Bool { milliseconds != nil }
 
-    /// How long the answer took.
+    /// Time until the answer.
     var milliseconds: Double? {
         if case .answered(let milliseconds) = self { milliseconds } else { nil }
     }
 
-    /// As the agent writes it.
+    /// The line that the agent writes.
     var word: String {
         switch self {
         case .answered(let milliseconds): "answered \(milliseconds)"

@@ -2,14 +2,14 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// One of the two hosts, as it looks from inside its own network namespace.
+/// One of the two hosts: a process in a network namespace of its own.
 struct Host {
     private let addresses: [String]
     private let gateway: String
-    /// Where the stage is heard and answered: this process's standard input.
-    private let stage = Channel(descriptor: .standardInput)
+    /// The channel to the parent process, which owns the firewall's end of the link.
+    private let parent = Channel(descriptor: .standardInput)
 
-    /// The name that the host's end of its link has in either namespace of a host.
+    /// The name of the link in the host's network namespace.
     static let interface = "eth0"
 
     init(addresses: [String], gateway: String) {
@@ -17,41 +17,41 @@ struct Host {
         self.gateway = gateway
     }
 
-    /// Joins the network, then runs `body`; a failure is reported to the stage.
+    /// Joins the network, then runs `body`. A failure is reported to the parent process.
     func run(_ body: (Channel) throws -> Void) throws {
         do {
             try join()
-            try body(stage)
+            try body(parent)
         } catch {
             guard let failure = DemoFailure(error) else { throw error }
-            try stage.send(failure.line + "\n")
+            try parent.send(failure.line + "\n")
         }
     }
 
-    /// Gets a network of its own, has the stage plug the link in, and gives it its addresses.
+    /// Enters a new network namespace, waits until the parent has made the link, and configures it.
     private func join() throws {
         do {
             try Namespaces.network.enter()
         } catch {
             throw DemoFailure("cannot get a network namespace: \(error)", .unsupported)
         }
-        try stage.send("ready\n")
-        guard stage.line() == "plugged" else { throw ParentGone() }
+        try parent.send("ready\n")
+        guard parent.line() == "linked" else { throw ParentGone() }
         var commands = addresses.map { "address add \($0)/24 dev \(Self.interface)" }
         commands += ["link set \(Self.interface) up", "route add default via \(gateway)"]
         try Tool.ip().run(["-batch", "-"], input: commands.joined(separator: "\n") + "\n")
     }
 }
 
-/// The backup server: echoes whatever it hears.
+/// The host of the backup server: it echoes everything that it receives.
 package enum DemoServer {
     package static let commandName = "demo-server"
 
     package static func run() throws {
         let host = Host(addresses: DemoSession.allCases.map(\.address), gateway: DemoSettings.firewallOnServerSide)
-        try host.run { stage in
+        try host.run { parent in
             let listener = try TCP.listen(port: DemoSettings.port)
-            try stage.send("up\n")
+            try parent.send("up\n")
             serve(listener.rawValue)
         }
     }

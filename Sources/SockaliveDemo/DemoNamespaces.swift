@@ -2,40 +2,45 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// Namespaces of one's own, and a process that is the first in them: with it everything inside ends.
+/// The demo's own mount, PID and network namespaces. The kernel ends everything inside together with the first process
+/// there, which is PID 1 of its namespace (pid_namespaces(7)).
 package enum DemoNamespaces {
     private static let stopSignals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
 
-    /// The descriptor by which the stage can tell that this process is gone.
-    static let lifeline: Int32 = 3
+    /// The command of the first process inside.
+    package static let commandName = "demo-stage"
 
-    /// Runs this program inside with `arguments`; its exit code.
+    /// The end of the first process's socket pair with this one. It becomes readable if this process has ended.
+    private static let parentDescriptor: Int32 = 3
+
+    /// Runs ``commandName`` inside with `arguments`, and returns its exit code.
     ///
-    /// Stop signals end everything inside first, and this process afterwards.
+    /// A stop signal ends everything inside first, then this process.
     package static func run(_ arguments: [String]) throws -> Int32 {
         try enter()
-        // Blocked for the children as well: a Ctrl-C is for this process to handle alone.
+        // The children inherit the blocked signals, so that only this process handles a Ctrl-C.
         let awaited = block(stopSignals + [SIGCHLD])
         let (ours, theirs) = try Channel.pair()
-        let stage = try ChildProcess.spawnSelf(arguments, descriptors: [(lifeline, theirs.descriptor)])
+        let first = try ChildProcess.spawnSelf(
+            [commandName] + arguments, descriptors: [(parentDescriptor, theirs.descriptor)])
         theirs.close()
         defer { ours.close() }
-        switch waitForEnd(of: stage, or: awaited) {
-        case .stage(.exited(let code)): return code
-        case .stage(.killed(let signal)): throw DemoFailure("the demo was killed by signal \(signal) from outside")
+        switch waitForEnd(of: first, or: awaited) {
+        case .ended(.exited(let code)): return code
+        case .ended(.killed(let signal)): throw DemoFailure("the demo was killed by signal \(signal) from outside")
         case .stopRequest(let signal):
-            stage.kill()
-            _ = stage.wait()
-            die(of: signal)
+            first.kill()
+            _ = first.wait()
+            endProcess(by: signal)
         }
     }
 
-    // MARK: - Getting in
+    // MARK: - Entering
 
     private static func enter() throws {
         let namespaces: Namespaces = [.mount, .pid, .network]
         do {
-            // A root without CAP_SYS_ADMIN, as in a container, goes the way of ordinary users.
+            // Root without CAP_SYS_ADMIN, as in a container, needs a user namespace like any other user.
             if geteuid() == 0, (try? namespaces.enter()) != nil { return }
             let (user, group) = (geteuid(), getegid())
             try namespaces.union(.user).enter()
@@ -48,7 +53,7 @@ package enum DemoNamespaces {
         }
     }
 
-    /// One line that says what refused, and the remedy that this machine's settings suggest.
+    /// One line with the error, and a remedy according to this machine's settings.
     private static func failure(for error: any Error) -> DemoFailure {
         guard geteuid() != 0 else {
             return DemoFailure(
@@ -61,7 +66,7 @@ package enum DemoNamespaces {
                 + (remedy.map { ", or allow them: \($0)" } ?? ""), .noPermission)
     }
 
-    /// What refuses user namespaces: Debian before 11, Ubuntu since 23.10, and the kernel's own limit.
+    /// The settings that refuse user namespaces: of Debian before 11, of Ubuntu since 23.10, and the kernel's own limit.
     private static let switches = [
         (name: "kernel.unprivileged_userns_clone", refusing: "0", allowing: "1"),
         (name: "kernel.apparmor_restrict_unprivileged_userns", refusing: "1", allowing: "0"),
@@ -73,10 +78,10 @@ package enum DemoNamespaces {
         return KernelFile.read(path)?.split(separator: "\n").first.map(String.init)
     }
 
-    // MARK: - Getting out
+    // MARK: - Waiting for the end
 
     private enum Wakeup {
-        case stage(ChildProcess.End)
+        case ended(ChildProcess.End)
         case stopRequest(Int32)
     }
 
@@ -85,22 +90,22 @@ package enum DemoNamespaces {
         sigemptyset(&set)
         for signal in signals { sigaddset(&set, signal) }
         sigprocmask(SIG_BLOCK, &set, nil)
-        // Where our parent ignored it, children would vanish before they are waited for (wait(2)).
+        // If our parent ignored SIGCHLD, the kernel would reap the children before waitpid does (wait(2)).
         signal(SIGCHLD, SIG_DFL)
         return set
     }
 
-    private static func waitForEnd(of stage: ChildProcess, or signals: sigset_t) -> Wakeup {
+    private static func waitForEnd(of child: ChildProcess, or signals: sigset_t) -> Wakeup {
         var (signals, signal) = (signals, Int32(0))
         while true {
             sigwait(&signals, &signal)
             if signal != SIGCHLD { return .stopRequest(signal) }
-            if let end = stage.poll() { return .stage(end) }
+            if let end = child.poll() { return .ended(end) }
         }
     }
 
-    /// Ends this process as the signal would have, so that a shell sees why.
-    private static func die(of signal: Int32) -> Never {
+    /// Ends this process by the signal itself, so that a shell sees the reason.
+    private static func endProcess(by signal: Int32) -> Never {
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, signal)
@@ -108,30 +113,28 @@ package enum DemoNamespaces {
         sigprocmask(SIG_UNBLOCK, &set, nil)
         exit(128 + signal)
     }
-}
 
-/// What runs inside the namespaces: the first process there, in the firewall's network.
-package enum DemoStage {
-    package static let commandName = "demo-stage"
+    // MARK: - Inside
 
-    package static func enter() throws {
-        // Outside, what follows would hide the machine's own /proc.
+    /// Prepares the first process inside, before it starts anything.
+    package static func setUp() throws {
+        // Outside, the mounts would hide the machine's own /proc.
         guard getpid() == 1 else { throw DemoFailure("\(commandName) is a part of `sockalive demo`") }
         try followParent()
         try mountOwnProc()
     }
 
-    /// Ends with the process outside, even one that ended before the kernel was asked for that.
+    /// Ends this process together with its parent, even if the parent has ended already.
     private static func followParent() throws {
         do {
             try dieWithParent()
         } catch {
             throw DemoFailure("cannot tie the demo to its parent: \(error)")
         }
-        if waitReadable(DemoNamespaces.lifeline, until: Deadline(seconds: 0)) { throw ParentGone() }
+        if waitReadable(parentDescriptor, until: Deadline(seconds: 0)) { throw ParentGone() }
     }
 
-    /// A /proc of this PID namespace, on which nothing but the demo's own processes can be found.
+    /// Mounts the /proc of this PID namespace: it shows the demo's own processes only.
     private static func mountOwnProc() throws {
         let flags = UInt(MS_NOSUID | MS_NODEV | MS_NOEXEC)
         guard mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) == 0,

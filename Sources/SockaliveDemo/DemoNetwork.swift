@@ -2,24 +2,24 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// The network: agent and server, each in a namespace of its own, plugged into the firewall.
-struct Lab {
+/// The demo's network: the hosts of agent and server, each in a network namespace of its own, linked to the firewall.
+struct DemoNetwork {
     let firewall: Firewall
     private let agent: Channel
     private let server: Channel
 
-    static func build() throws -> Lab {
+    static func build() throws -> DemoNetwork {
         let (ip, firewall) = (try Tool.ip(), Firewall(nft: try Tool.nft()))
         try firewall.install()
         try forwardPackets()
-        let server = try plugIn("server", DemoServer.commandName, behind: DemoSettings.firewallOnServerSide, ip)
-        let agent = try plugIn("agent", DemoAgent.commandName, behind: DemoSettings.firewallOnAgentSide, ip)
-        return Lab(firewall: firewall, agent: agent, server: server)
+        let server = try startHost("server", DemoServer.commandName, gateway: DemoSettings.firewallOnServerSide, ip)
+        let agent = try startHost("agent", DemoAgent.commandName, gateway: DemoSettings.firewallOnAgentSide, ip)
+        return DemoNetwork(firewall: firewall, agent: agent, server: server)
     }
 
-    /// Has the agent send one message on each session, and tells what came back.
-    func speak() throws -> [DemoSession: Echo] {
-        try agent.send("speak\n")
+    /// Has the agent send one message on each session, and returns the results.
+    func exchangeMessages() throws -> [DemoSession: Echo] {
+        try agent.send("exchange\n")
         var echoes: [DemoSession: Echo] = [:]
         for session in DemoSession.allCases {
             guard let word = agent.line(within: 2 * DemoSettings.echoTimeout), let echo = Echo(word: word) else {
@@ -38,9 +38,9 @@ struct Lab {
         }
     }
 
-    /// Starts a host and lays a cable to it; returns when it is up.
-    private static func plugIn(
-        _ role: String, _ command: String, behind gateway: String, _ ip: Tool
+    /// Starts a host and links it to the firewall; returns when it is up.
+    private static func startHost(
+        _ role: String, _ command: String, gateway: String, _ ip: Tool
     ) throws -> Channel {
         let (ours, theirs) = try Channel.pair()
         let host = try ChildProcess.spawnSelf(as: role, [command], descriptors: [(0, theirs.descriptor)])
@@ -53,12 +53,12 @@ struct Lab {
 
             """
         try ip.run(["-batch", "-"], input: commands)
-        try ours.send("plugged\n")
+        try ours.send("linked\n")
         try expect("up", from: ours, role)
         return ours
     }
 
-    /// A host that cannot go on says why instead of `word`.
+    /// A host that fails sends the reason instead of `word`.
     private static func expect(_ word: String, from host: Channel, _ role: String) throws {
         let answer = host.line(within: 10)
         guard answer == word else {
@@ -71,7 +71,7 @@ struct Lab {
 enum DemoSession: String, CaseIterable {
     case injected, untouched
 
-    /// Both lie in TEST-NET-1, which RFC 5737 keeps free for documentation.
+    /// Both are in TEST-NET-1, which RFC 5737 reserves for documentation.
     var address: String {
         switch self {
         case .injected: "192.0.2.1"
@@ -80,9 +80,9 @@ enum DemoSession: String, CaseIterable {
     }
 }
 
-/// Who is where, and how long everything takes.
+/// Addresses and times.
 enum DemoSettings {
-    /// The agent lies in TEST-NET-2 (RFC 5737), the firewall has the last address of either net.
+    /// The agent is in TEST-NET-2 (RFC 5737). The firewall has the last address of either network.
     static let agentAddress = "198.51.100.1"
     static let firewallOnAgentSide = "198.51.100.254"
     static let firewallOnServerSide = "192.0.2.254"
@@ -90,20 +90,20 @@ enum DemoSettings {
 
     /// Seconds after which the firewall forgets an established connection.
     static let firewallTimeout = 5
-    /// Seconds for which both sessions are left idle.
+    /// Seconds for which both sessions stay idle.
     static let idle = 9
     /// Seconds for which the agent waits for an echo.
     static let echoTimeout = 3
 }
 
-/// A program of the system that the demo builds its network with.
+/// A program of the system: `ip` and `nft` make the network.
 package struct Tool {
     let path: String
 
     static func ip() throws -> Tool { try all()[0] }
     static func nft() throws -> Tool { try all()[1] }
 
-    /// Finds the programs, or says in one line which Debian packages hold those that are missing.
+    /// Finds the programs. The error for missing ones names their Debian packages.
     @discardableResult
     package static func all() throws -> [Tool] {
         let wanted = [(name: "ip", package: "iproute2"), (name: "nft", package: "nftables")]
@@ -118,8 +118,8 @@ package struct Tool {
         return found.compactMap { $0 }.map(Tool.init)
     }
 
-    /// Looks through PATH, and for each `…/bin` there also in the `…/sbin` beside it: Debian's
-    /// PATH for ordinary users leaves out /usr/sbin, where nft lies.
+    /// Searches PATH, and for each `…/bin` in it the `…/sbin` beside it: Debian's PATH for ordinary
+    /// users has no /usr/sbin, and nft is there.
     private static func search(_ name: String) -> String? {
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
         for folder in path.split(separator: ":") {
@@ -131,7 +131,7 @@ package struct Tool {
         return nil
     }
 
-    /// Runs the program with `input` on its standard input; what it printed, or a failure with its first line.
+    /// Runs the program with `input` on its standard input, and returns its output. A failure has its first line.
     @discardableResult
     func run(_ arguments: [String], input: String = "") throws -> String {
         let (ours, theirs) = try Channel.pair()

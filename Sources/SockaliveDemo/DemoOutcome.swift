@@ -1,6 +1,6 @@
 import SockaliveCore
 
-/// How it went.
+/// The result of the demo.
 package struct DemoOutcome {
     struct Result {
         let track: Track
@@ -45,7 +45,7 @@ extension DemoOutcome.Result {
     }
 }
 
-/// The outcome as `--json` says it.
+/// The outcome as `--json` prints it.
 package struct DemoReport: Encodable {
     let schema = 1
     let command = "demo"

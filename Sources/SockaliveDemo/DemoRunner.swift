@@ -6,26 +6,26 @@ package struct DemoRunner {
     private let method: MethodChoice?
     private let screen: Screen?
 
-    /// - Parameter screen: nil tells no story.
+    /// - Parameter screen: nil prints nothing.
     package init(method: MethodChoice?, screen: Screen?) {
         self.method = method
         self.screen = screen
     }
 
     package func run() throws -> DemoOutcome {
-        let lab = try Lab.build()
-        try say(Self.opening)
-        guard try lab.speak().values.allSatisfy(\.isAnswered) else {
+        let network = try DemoNetwork.build()
+        try print(Self.opening)
+        guard try network.exchangeMessages().values.allSatisfy(\.isAnswered) else {
             throw DemoFailure("the hosts cannot talk through the firewall on this kernel", .unsupported)
         }
         let start = ContinuousClock.now
-        try show(["list"])
-        try show(["inject", "--remote", DemoSession.injected.address, "--no-lock"] + methodArguments)
-        try say(["", "Both stay idle for \(DemoSettings.idle)s. What the firewall knows of them:", ""])
-        var timeline = try Timeline(screen: screen, firewall: lab.firewall, since: start)
+        try run(["list"])
+        try run(["inject", "--remote", DemoSession.injected.address, "--no-lock"] + methodArguments)
+        try print(["", "Both stay idle for \(DemoSettings.idle)s. What the firewall knows of them:", ""])
+        var timeline = try Timeline(screen: screen, firewall: network.firewall, since: start)
         let tracks = try timeline.run()
-        try show(["list"])
-        return try finalExchange(lab, tracks)
+        try run(["list"])
+        return try finalExchange(network, tracks)
     }
 
     private static let opening = [
@@ -40,34 +40,34 @@ package struct DemoRunner {
         method.map { ["--method", $0.rawValue] } ?? []
     }
 
-    private func finalExchange(_ lab: Lab, _ tracks: [Track]) throws -> DemoOutcome {
-        try say([
+    private func finalExchange(_ network: DemoNetwork, _ tracks: [Track]) throws -> DemoOutcome {
+        try print([
             "", "The agent sends a message on each session, and waits \(DemoSettings.echoTimeout)s for the echo:", "",
         ])
-        let echoes = try lab.speak()
-        let views = try lab.firewall.views()
+        let echoes = try network.exchangeMessages()
+        let views = try network.firewall.views()
         let results = tracks.map {
             DemoOutcome.Result(track: $0, echo: echoes[$0.session] ?? .silent, dropped: views[$0.session]?.dropped ?? 0)
         }
         let outcome = DemoOutcome(method: method ?? .auto, results: results)
-        try screen.map { try say(outcome.lines($0)) }
+        try screen.map { try print(outcome.lines($0)) }
         return outcome
     }
 
-    /// Runs a command of this same program before everybody's eyes.
-    private func show(_ command: [String]) throws {
+    /// Prints a command line of this same program, and runs it.
+    private func run(_ command: [String]) throws {
         let all = command + ["--firewall-timeout", "\(DemoSettings.firewallTimeout)s"]
-        try screen.map { try say(["", $0.paint("$ sockalive " + all.joined(separator: " "), .bold)]) }
+        try screen.map { try print(["", $0.paint("$ sockalive " + all.joined(separator: " "), .bold)]) }
         let end = try ChildProcess.spawnSelf(all + (screen == nil ? ["--quiet"] : [])).wait()
         guard end == .exited(0) else { throw DemoFailure("`sockalive \(command[0])` \(end)") }
     }
 
-    private func say(_ lines: [String]) throws {
+    private func print(_ lines: [String]) throws {
         try screen?.write(lines.map { $0 + "\n" }.joined())
     }
 }
 
-/// Standard output as it is: a terminal with its width and colors, or something that takes plain lines.
+/// Standard output: a terminal with its width and colors, or a file or pipe that gets plain lines.
 package struct Screen {
     let isTerminal: Bool
     let columns: Int
@@ -81,7 +81,7 @@ package struct Screen {
         style = TextStyle(isColored: usesColor)
     }
 
-    /// What standard output is right now.
+    /// Standard output as it is now.
     ///
     /// - Parameter output: writes to it; false if it is closed or full.
     package init(style: TextStyle, output: @escaping (String) -> Bool) {
@@ -105,16 +105,16 @@ package struct Screen {
 }
 
 extension Double {
-    /// With one digit behind the point.
+    /// With one digit after the point.
     var tenths: String {
         let tenths = Int((self * 10).rounded())
         return "\(tenths / 10).\(abs(tenths % 10))"
     }
 }
 
-/// Why the demo could not be given: one line for people, and what the exit code says.
+/// The demo could not be run: one line for people, and the exit code.
 package struct DemoFailure: Error {
-    /// The line says what was wrong and what to do about it.
+    /// The error and its remedy.
     package let line: String
     package let status: RunStatus
 
@@ -133,5 +133,5 @@ package struct DemoFailure: Error {
     }
 }
 
-/// The process that started this one has ended: nobody is left to report to.
+/// The parent process has ended: there is nothing to report to.
 package struct ParentGone: Error {}

@@ -2,9 +2,9 @@
 struct Firewall {
     let nft: Tool
 
-    /// What the firewall knows about one session.
+    /// The firewall's state of one session.
     struct View: Equatable {
-        /// Packets from the agent that it let through, and that it dropped.
+        /// Packets of the agent that it passed and that it dropped.
         var passed = 0
         var dropped = 0
         /// Whether the connection is tracked; nil where the kernel does not show its table.
@@ -52,7 +52,7 @@ struct Firewall {
         }
     }
 
-    /// Asks the kernel how the sessions stand.
+    /// Reads the state of both sessions from the kernel.
     func views() throws -> [DemoSession: View] {
         let counters = try Self.counters(in: nft.run(["list", "counters"]))
         let table = Self.trackingTable()

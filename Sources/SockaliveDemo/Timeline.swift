@@ -1,7 +1,8 @@
 import Glibc
 import SockaliveCore
 
-/// Watches both sessions while they are idle: on a terminal a line each that grows, elsewhere a line a second.
+/// Watches both sessions while they are idle. A terminal shows a growing line for each session, any other output one line
+/// a second.
 struct Timeline {
     private let screen: Screen?
     private let firewall: Firewall
@@ -9,7 +10,7 @@ struct Timeline {
     private let style: TimelineStyle
     private var tracks: [Track]
 
-    /// `start` is the moment of the last packet of the conversation; without a screen nothing is shown.
+    /// `start` is the time of the last packet of the message exchange; nil as the screen prints nothing.
     init(screen: Screen?, firewall: Firewall, since start: ContinuousClock.Instant) throws {
         self.screen = screen
         self.firewall = firewall
@@ -21,7 +22,7 @@ struct Timeline {
         }
     }
 
-    /// Returns the tracks when the time is over.
+    /// Returns the tracks at the end of the idle time.
     mutating func run() throws -> [Track] {
         var second = 0
         try show(style.isLive ? style.header + tracks.map(style.row) : [])
@@ -45,9 +46,9 @@ struct Timeline {
     }
 }
 
-/// The course of one session while it is idle, as the firewall saw it.
+/// The history of one idle session, as the firewall saw it.
 struct Track {
-    /// One stretch of time on the line.
+    /// One piece of time on the line.
     enum Cell: Equatable {
         case held, probe, death, dead
     }
@@ -55,7 +56,8 @@ struct Track {
     let session: DemoSession
     private(set) var cells: [Cell] = []
     private(set) var probes = 0
-    /// Seconds from the last packet of the conversation to the last probe, to now, and to the firewall's forgetting.
+    /// Seconds from the last packet of the message exchange to the last probe, to now, and to the removal from the
+    /// firewall's table.
     private(set) var lastPacket = 0.0
     private(set) var now = 0.0
     private(set) var forgotten: Double?
@@ -69,10 +71,10 @@ struct Track {
         passedBefore = view.passed
     }
 
-    /// How long the firewall has seen nothing of this session.
+    /// Seconds since the firewall last saw a packet of this session.
     var silence: Double { now - lastPacket }
 
-    /// Takes in what the firewall shows `seconds` after the last packet of the conversation.
+    /// Adds the firewall's state `seconds` after the last packet of the message exchange.
     mutating func advance(to seconds: Double, _ view: Firewall.View) {
         now = seconds
         let fresh = view.passed - passedBefore - probes
@@ -94,17 +96,17 @@ struct Track {
     }
 }
 
-/// How the timeline looks. At 100 columns a row is:
+/// The layout of the timeline. At 100 columns a row is:
 ///
 ///     192.0.2.1  injected    ━━━━╋━━━╋━━━━╋━━━              3       ████░░░░░░ 2.0s of 5s
 struct TimelineStyle {
     private let screen: Screen?
-    /// How many cells the whole time takes.
+    /// Cells for the whole idle time.
     let cells: Int
-    /// Whether rows are drawn again in place.
+    /// Whether rows are redrawn in place.
     let isLive: Bool
 
-    /// Both names in front of the bar; a gap, probes, gauge and words behind it; the last column stays free.
+    /// Columns beside the bar: both names before it; a gap, probes, gauge and words after it; the last one stays free.
     private static let besides = 24 + 3 + 8 + Gauge.width + 1 + 10 + 1
     private static let minCells = DemoSettings.idle
 
@@ -115,7 +117,7 @@ struct TimelineStyle {
         isLive = screen?.isTerminal == true && room >= Self.minCells
     }
 
-    /// Up over both rows.
+    /// Moves the cursor up to the first row.
     var backToTop: String { TextStyle.cursorUp(DemoSession.allCases.count) }
 
     var header: [String] {
@@ -154,7 +156,7 @@ struct TimelineStyle {
         return paint(gauge, color) + " \(track.silence.tenths)s of \(DemoSettings.firewallTimeout)s"
     }
 
-    /// One line for where lines cannot be drawn again.
+    /// One line for an output that cannot redraw.
     func line(_ tracks: [Track]) -> String {
         let states = tracks.map { track in
             let probes = track.probes == 1 ? "1 probe" : track.probes == 0 ? "no probe" : "\(track.probes) probes"

@@ -2,7 +2,7 @@ import ArgumentParser
 import SockaliveCore
 import SockaliveDemo
 
-/// `sockalive demo`: a connection dropped without, and kept by, injection; on this machine, before one's eyes.
+/// `sockalive demo`: one connection that a firewall drops, and one that injection keeps.
 struct DemoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
@@ -19,21 +19,21 @@ struct DemoCommand: ParsableCommand {
     func run() throws {
         try reportDemoFailure {
             try Tool.all()
-            let code = try DemoNamespaces.run([DemoStage.commandName] + options.arguments)
+            let code = try DemoNamespaces.run(options.arguments)
             throw RunStatus(rawValue: code) ?? .someFailed
         }
     }
 }
 
-/// The first process inside the namespaces; it tells the story.
+/// The first process inside the namespaces: it prints everything.
 struct DemoStageCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: DemoStage.commandName, shouldDisplay: false)
+    static let configuration = CommandConfiguration(commandName: DemoNamespaces.commandName, shouldDisplay: false)
 
     @OptionGroup var options: DemoOptions
 
     func run() throws {
         try reportDemoFailure {
-            try DemoStage.enter()
+            try DemoNamespaces.setUp()
             let screen = Screen(style: StandardStreams.outputStyle, output: StandardStreams.output)
             let outcome = try DemoRunner(method: options.method, screen: options.json ? nil : screen).run()
             if options.json { try screen.write(JSONOutput.text(DemoReport(outcome))) }
@@ -68,7 +68,7 @@ struct DemoOptions: ParsableArguments {
     @Flag(help: "Print one JSON document instead of the story.")
     var json = false
 
-    /// As they stand on a command line.
+    /// The same options as words of a command line.
     var arguments: [String] {
         (method.map { ["--method", $0.rawValue] } ?? []) + (json ? ["--json"] : [])
     }
