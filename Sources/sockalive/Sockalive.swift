@@ -20,6 +20,7 @@ struct Sockalive: ParsableCommand {
     )
 
     static func main() {
+        ProcessStartup.end()
         StandardStreams.reserve()
         // Swift's runtime reads the command line in /proc/self/cmdline.
         guard CommandLine.argc > 0 else { Glibc.exit(RunError.noProc.printed().rawValue) }

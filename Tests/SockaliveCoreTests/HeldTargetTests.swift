@@ -21,7 +21,7 @@ private final class Sleeper {
             return switch self {
             case .sleep: ["/bin/sleep", "600"]
             case .cat: ["/bin/cat"]
-            case .filteredCat: ["\(folder)/deny-syscalls", "getsockopt=EPERM", "--", "/bin/cat"]
+            case .filteredCat: ["\(folder)/programs/deny-syscalls", "getsockopt=EPERM", "--", "/bin/cat"]
             }
         }
     }

@@ -105,11 +105,8 @@ extension ProcessTests {
             let debug = try Program.sockalive([command], launcher: hidden)
             let shipped = try shipped { try Program.sockalive([command], launcher: hidden) }
             #expect(debug.status == 69)
-            // The static runtime looks for its own path in /proc before main, and aborts.
-            withKnownIssue(isIntermittent: true) {
-                #expect(shipped.status == debug.status, "\(shipped.errors)")
-                #expect(shipped.errors == debug.errors)
-            }
+            #expect(shipped.status == debug.status, "\(shipped.errors)")
+            #expect(shipped.errors == debug.errors)
             #expect(shipped.output == debug.output)
         }
     }

@@ -17,6 +17,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* ---- startup.c: before main() ---------------------------------------------------- */
+
+/* Takes back what Swift's runtime was told before main(): the first call of main(). */
+void sockalive_end_startup(void);
+
 /* ---- descriptors.c: processes and descriptors by pidfd ------------------- */
 
 /* pidfd_open(2), Linux 5.3. A close-on-exec descriptor, or -errno. */

@@ -67,3 +67,8 @@ public func dieWithParent() throws(Errno) {
     let result = sockalive_die_with_parent()
     if result < 0 { throw Errno(rawValue: -result) }
 }
+
+public enum ProcessStartup {
+    /// The first call of `main`: takes back what the static program's runtime was told before it (startup.c).
+    public static func end() { sockalive_end_startup() }
+}
