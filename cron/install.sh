@@ -1,17 +1,18 @@
 #!/bin/bash
-# Builds the program, static and stripped, and installs it with all that goes with it.
+# Builds the program, static and stripped, and installs it with its files.
 #
-#   cron/install.sh [--systemd] [--program FILE]    cron file, or with --systemd the units; again: what has changed
-#   cron/install.sh --uninstall                     removes all that installs put there
+#   cron/install.sh [--systemd] [--program FILE]    with the cron file, or with --systemd the units; a second run
+#                                                   installs what has changed
+#   cron/install.sh --uninstall                     removes everything that earlier runs installed
 #
-# DESTDIR (none) and PREFIX (/usr/local) come from the environment. --program takes one that is built already.
-# A file under /etc that the administrator edited is kept; ours is put beside it as FILE.new.
+# DESTDIR (none) and PREFIX (/usr/local) come from the environment. --program installs a program that is built already.
+# A file under /etc that the administrator edited is kept; the new one is put beside it as FILE.new.
 set -euo pipefail
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
-# A package says where its system wants these; "both" is for packages, too.
+# package.sh sets this folder to the one of its system. --both is for packages, too.
 zsh_folder=${ZSH_FOLDER:-$PREFIX/share/zsh/site-functions}
 manifest=$DESTDIR$PREFIX/share/sockalive/manifest
 
@@ -43,11 +44,11 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-# It is written into the units and the cron file, where blanks, % and quotes have a meaning.
+# PREFIX is written into the units and the cron file, where blanks, % and quotes have a meaning.
 [[ $PREFIX =~ ^/[A-Za-z0-9/._+-]*$ ]] || die "PREFIX is an absolute path of letters, digits and ._+-"
 [[ -z $DESTDIR || $DESTDIR == /* ]] || die "DESTDIR is an absolute path"
 
-# systemd reads the first two of these folders by itself.
+# systemd reads units in /usr/lib and /usr/local/lib by itself.
 case $PREFIX in
 /usr | /usr/local) unit_folder=$PREFIX/lib/systemd/system ;;
 *) unit_folder=/etc/systemd/system ;;
@@ -57,7 +58,7 @@ checksum() {
     sha256sum <"$1" | cut -d ' ' -f 1
 }
 
-# What the manifest has: "file|conf CHECKSUM PATH" for each file, "dir - PATH" for each folder that had to be made.
+# The manifest has "file|conf CHECKSUM PATH" for each file, and "dir - PATH" for each folder that was made.
 declare -A recorded=()
 folders=() lines=()
 read_manifest() {
@@ -78,7 +79,7 @@ make_folder() {
     folders+=("$1")
 }
 
-# Either the old file or the new one is there at any moment, and a program that runs is not disturbed.
+# At any moment either the old file or the new one is there, and a running program is not disturbed.
 copy() {
     make_folder "$(dirname "$3")"
     install -m "$1" "$2" "$DESTDIR$3.tmp"
@@ -123,7 +124,7 @@ build() {
 install_all() {
     local shell unit
     [ -n "$program" ] || build
-    # Stripped already, perhaps, on a machine that cannot strip.
+    # A machine without strip copies the program, which may be stripped already.
     strip -o "$work/sockalive" "$program" 2>/dev/null || cp "$program" "$work/sockalive"
     for shell in bash zsh fish; do
         "$work/sockalive" --generate-completion-script "$shell" >"$work/$shell"
@@ -146,7 +147,7 @@ install_all() {
     put file 644 "$here/prometheus-rules.yml" "$PREFIX/share/doc/sockalive/prometheus-rules.yml"
 }
 
-# What an earlier install put there and this one does not: after a change from cron to systemd, say.
+# Removes files of an earlier install that this one does not have, for instance after a change from cron to systemd.
 remove_stale() {
     local path
     for path in "${!recorded[@]}"; do
@@ -163,7 +164,7 @@ remove_stale() {
     done
 }
 
-# Also after a failure half-way, so that --uninstall finds everything.
+# Runs also after a failure in the middle, so that --uninstall finds everything.
 write_manifest() {
     local path
     [ ${#lines[@]} -gt 0 ] || return 0
@@ -195,7 +196,7 @@ uninstall_all() {
         say "removed $path"
     done
     rm -f "$manifest" "$DESTDIR/run/sockalive.lock" "$DESTDIR/run/sockalive.failures"
-    # Only what was made here, and only what nobody else has filled since; the deepest first.
+    # Remove only folders that were made here and are empty, the deepest first.
     for ((i = ${#folders[@]} - 1; i >= 0; i--)); do
         rmdir "$DESTDIR${folders[i]}" 2>/dev/null || true
     done
