@@ -1,10 +1,10 @@
 #!/bin/bash
-# Makes a .deb and an .rpm from what install.sh installs: program, cron file, units, manual, completions.
+# Makes a .deb and an .rpm from the files of install.sh: program, cron file, units, manual, completions.
 #
 #   cron/package.sh [--output FOLDER] [--release N] [--program FILE] [deb|rpm]…
 #
-# Both contain the cron file, live at once, and the units, which the administrator may enable instead. They have
-# neither dependencies nor scripts: the program needs nothing besides /proc, and an empty root can install it.
+# Both contain the cron file, which is active at once, and the units, which the administrator may enable instead. They
+# have neither dependencies nor scripts: the program needs nothing besides /proc, and installs into an empty root.
 set -euo pipefail
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,7 +42,7 @@ done
 
 version=$(sed -n 's/^public let sockaliveVersion = "\(.*\)"$/\1/p' "$here/../Sources/SockaliveCore/Version.swift")
 [ -n "$version" ] || die "Version.swift has no version"
-# The same sources make the same package, byte for byte: the time is that of the last commit.
+# The same sources make the same package, byte for byte, because the time is that of the last commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$here" log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
 summary="turn TCP keepalive on inside the live connections of a running process"
@@ -55,7 +55,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$output"
 output=$(cd "$output" && pwd)
 
-# stage ROOT [VARIABLE=VALUE]…: the files into ROOT; then $files are "file|conf PATH"
+# stage ROOT [VARIABLE=VALUE]…: puts the files into ROOT, and writes "file|conf PATH" lines to $work/files
 stage() {
     local root=$1
     shift
