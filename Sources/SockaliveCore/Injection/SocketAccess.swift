@@ -27,8 +27,14 @@ final class SocketAccess {
     private let procfs: ProcFS
     private let local: LocalReach
     private let workers: Workers
-    /// Processes that their owner's rights did not lead to.
-    private var outOfOwnersReach: Set<Int32> = []
+    private var routes: [Int32: Route] = [:]
+
+    /// With whose rights a process is reached. It is found out once for each process, not for each of its sockets. It
+    /// may change since: a worker is refused then, and a held thread is looked at again while it stands still.
+    private enum Route {
+        case owner(ProcessStatus)
+        case own(Rights)
+    }
 
     init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
         self.procfs = procfs
@@ -62,16 +68,21 @@ final class SocketAccess {
     private func apply<Operation: SocketOperation>(
         _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
-        let status = try procfs.status("\(holder.pid)")
-        if !outOfOwnersReach.contains(holder.pid), let worker = try workers.worker(for: holder.pid, status) {
+        let route = try routes[holder.pid] ?? .owner(procfs.status("\(holder.pid)"))
+        if case .owner(let status) = route {
+            routes[holder.pid] = route
             do {
-                return try worker.apply(operation, to: identity, through: holder)
+                if let worker = try workers.worker(for: holder.pid, status) {
+                    return try worker.apply(operation, to: identity, through: holder)
+                }
             } catch is Worker.OutOfReach {
-                outOfOwnersReach.insert(holder.pid)
+                // More rights are needed than the owner's.
             }
+            let isCovered = local.rights.areCovered(by: status, "\(holder.pid)", procfs)
+            routes[holder.pid] = .own(isCovered ? .owner : .kept)
         }
         var result = try local.apply(operation, to: identity, through: holder)
-        result.rights = local.rights.areCovered(by: status, "\(holder.pid)", procfs) ? .owner : .kept
+        if case .own(let rights) = routes[holder.pid] { result.rights = rights }
         return result
     }
 }
