@@ -1,12 +1,12 @@
 /* One thread of another process: requests, stops, and what only the processor knows. */
+/* First: linux/ptrace.h makes macros of the names that it declares. */
+#include <sys/ptrace.h>
+
 #include "CSockalive.h"
 
 #include <errno.h>
-#include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <linux/audit.h>
-#include <linux/ptrace.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 

@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel.h"
+
 /* ---- startup.c: before main() ---------------------------------------------------- */
 
 /* Takes back what Swift's runtime was told before main(): the first call of main(). */
@@ -71,9 +73,6 @@ struct sockalive_registers {
 };
 
 /* What PTRACE_GET_SYSCALL_INFO tells at the entry of a system call (struct ptrace_syscall_info). */
-enum { SOCKALIVE_SYSCALL_ENTRY = 1 };
-/* AUDIT_ARCH_X86_64 and AUDIT_ARCH_I386 (linux/audit.h). */
-enum sockalive_audit_arch { SOCKALIVE_ARCH_X86_64 = 0xc000003e, SOCKALIVE_ARCH_I386 = 0x40000003 };
 struct sockalive_syscall_entry {
     uint8_t op, padding[3];
     uint32_t arch;
@@ -106,15 +105,7 @@ int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
 
 /* ---- namespaces.c: the demo's namespaces ----------------------------------- */
 
-/* The CLONE_NEW* bits of unshare(2). */
-enum sockalive_namespaces {
-    SOCKALIVE_NEW_MOUNT = 0x00020000,
-    SOCKALIVE_NEW_USER = 0x10000000,
-    SOCKALIVE_NEW_PID = 0x20000000,
-    SOCKALIVE_NEW_NETWORK = 0x40000000,
-};
-
-/* unshare(2): 0, or -errno. */
+/* unshare(2), by its CLONE_NEW* bits: 0, or -errno. */
 int sockalive_unshare(int namespaces);
 
 /* The kernel kills this process when the thread that started it ends. 0, or -errno. */

@@ -117,10 +117,10 @@ struct Capabilities: OptionSet, Sendable {
     let rawValue: UInt64
 
     /// To read `/proc/PID/fd` of other users' processes: the folder is theirs alone.
-    static let dacReadSearch = Capabilities(rawValue: 1 << 2)
-    static let sysPtrace = Capabilities(rawValue: 1 << 19)
+    static let dacReadSearch = Capabilities(rawValue: 1 << UInt64(CAP_DAC_READ_SEARCH))
+    static let sysPtrace = Capabilities(rawValue: 1 << UInt64(CAP_SYS_PTRACE))
     /// To suspend a target's seccomp filter, and to enter its network namespace.
-    static let sysAdmin = Capabilities(rawValue: 1 << 21)
+    static let sysAdmin = Capabilities(rawValue: 1 << UInt64(CAP_SYS_ADMIN))
 }
 
 /// A process held so that its number cannot pass for another's: by a pidfd, opened before anything is read

@@ -1,3 +1,6 @@
+import CSockalive
+import Glibc
+
 /// Of `/proc/PID/maps` (proc_pid_maps(5)) what matters to a remote call. Pure: bytes in, values out.
 struct MemoryMap: Equatable {
     /// A mapping that is a thread's stack.
@@ -86,18 +89,18 @@ enum ELFProgram: Equatable, Sendable {
 }
 
 extension ELFProgram {
-    /// EI_CLASS at byte 4 (1: 32 bits, 2: 64), EI_DATA at byte 5, e_machine at byte 18 (EM_386 3, EM_X86_64 62).
+    /// e_machine is at byte 18, in the byte order that EI_DATA gives.
     init?(header: [UInt8]) {
-        guard header.count >= 20, header.starts(with: [0x7f] + Array("ELF".utf8)), (1...2).contains(header[4]) else {
-            return nil
-        }
-        let isBigEndian = header[5] == 2
+        guard header.count >= 20, header.starts(with: [0x7f] + Array("ELF".utf8)) else { return nil }
+        let size = Int32(header[Int(EI_CLASS)])
+        guard size == ELFCLASS32 || size == ELFCLASS64 else { return nil }
+        let isBigEndian = Int32(header[Int(EI_DATA)]) == ELFDATA2MSB
         let machine = isBigEndian ? Int(header[18]) << 8 | Int(header[19]) : Int(header[19]) << 8 | Int(header[18])
-        switch (header[4], machine) {
-        case (2, 62): self = .amd64
-        case (1, 62): self = .x32
-        case (1, 3): self = .i386
-        case (let size, _): self = .other(bits: size == 2 ? 64 : 32)
+        switch (size, Int32(machine)) {
+        case (ELFCLASS64, EM_X86_64): self = .amd64
+        case (ELFCLASS32, EM_X86_64): self = .x32
+        case (ELFCLASS32, EM_386): self = .i386
+        default: self = .other(bits: size == ELFCLASS64 ? 64 : 32)
         }
     }
 }

@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// One thread of a process, held still and ready for remote calls on its descriptor. The other threads run on.
@@ -202,7 +203,7 @@ final class HeldThread {
 
     private func duplicateDescriptor() throws(Errno) {
         let duplicate = RemoteSyscall(
-            .fcntl, on: target.holder.fd, Self.duplicateCloseOnExec, UInt64(target.spareDescriptor))
+            .fcntl, on: target.holder.fd, UInt64(F_DUPFD_CLOEXEC), UInt64(target.spareDescriptor))
         try closeAtTheEnd(target.spareDescriptor)
         do {
             descriptor = Int32(truncatingIfNeeded: try call(duplicate).get())
@@ -211,9 +212,6 @@ final class HeldThread {
         }
         if descriptor != target.spareDescriptor { try closeAtTheEnd(descriptor) }
     }
-
-    /// F_DUPFD_CLOEXEC.
-    private static let duplicateCloseOnExec: UInt64 = 1030
 
     /// A call that was not ours came in its place: it was not made, and nothing more is called.
     func endForTampering() throws(Errno) -> Never {
@@ -290,7 +288,7 @@ extension HeldThread {
     private func prepareRestart() throws(Errno) -> InterruptedSyscall {
         var code: [UInt8] = []
         if found.isInCall {
-            code = try codeBefore(found.user.rip)
+            code = try codeBefore(found.instructionPointer)
         } else if let sequence = try restartableSequence() {
             found.abort(sequence)  // system calls are not allowed in one
         }

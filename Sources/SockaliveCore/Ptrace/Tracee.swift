@@ -92,35 +92,38 @@ final class Tracee {
     }
 
     private enum Options {
-        private static let systemCallsMarked: UInt = 1
-        private static let execReported: UInt = 1 << 4
-        static let always = systemCallsMarked | execReported
-        static let seccompSuspended: UInt = 1 << 21
+        static let always = UInt(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC)
+        static let seccompSuspended = UInt(PTRACE_O_SUSPEND_SECCOMP)
     }
 
-    /// By their numbers in linux/ptrace.h and asm/ptrace-abi.h.
-    private enum Request: Int32 {
-        case poke = 5
-        case resume = 7
-        case getRegisters = 12
-        case setRegisters = 13
-        case detach = 17
-        case resumeToSystemCall = 24
-        case setOptions = 0x4200
-        case getRegisterSet = 0x4204
-        case setRegisterSet = 0x4205
-        case seize = 0x4206
-        case interrupt = 0x4207
-        case getSignalMask = 0x420a
-        case setSignalMask = 0x420b
-        /// Linux 5.13.
-        case getRestartableSequence = 0x420f
-        /// Linux 6.4.
-        case getSyscallUserDispatch = 0x4211
-        /// Linux 5.3.
-        case getSyscallInfo = 0x420e
+    private struct Request: Equatable {
+        let number: Int32
 
-        /// Touches nothing that belongs to the program.
+        init(_ number: Int32) {
+            self.number = number
+        }
+
+        static let seize = Request(PTRACE_SEIZE)
+        static let interrupt = Request(PTRACE_INTERRUPT)
+        static let detach = Request(PTRACE_DETACH)
+        static let setOptions = Request(PTRACE_SETOPTIONS)
+        static let resume = Request(PTRACE_CONT)
+        static let resumeToSystemCall = Request(PTRACE_SYSCALL)
+        static let poke = Request(PTRACE_POKEDATA)
+        static let getRegisters = Request(Registers.getRequest)
+        static let setRegisters = Request(Registers.setRequest)
+        static let getRegisterSet = Request(PTRACE_GETREGSET)
+        static let setRegisterSet = Request(PTRACE_SETREGSET)
+        static let getSignalMask = Request(PTRACE_GETSIGMASK)
+        static let setSignalMask = Request(PTRACE_SETSIGMASK)
+        /// Linux 5.3.
+        static let getSyscallInfo = Request(PTRACE_GET_SYSCALL_INFO)
+        /// Linux 5.13.
+        static let getRestartableSequence = Request(PTRACE_GET_RSEQ_CONFIGURATION)
+        /// Linux 6.4.
+        static let getSyscallUserDispatch = Request(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG)
+
+        /// It touches nothing that belongs to the program.
         var isForAnyProgram: Bool { self == .setSignalMask || self == .detach }
         var isForRunning: Bool { self == .seize || self == .interrupt }
     }
@@ -128,7 +131,7 @@ final class Tracee {
     private func request(_ request: Request, address: UInt = 0, data: UInt = 0) throws(Errno) {
         guard state == .same || (state == .replaced && request.isForAnyProgram) else { throw .noSuchProcess }
         guard isStopped || request.isForRunning else { throw .resourceBusy }
-        let status = sockalive_ptrace(request.rawValue, tid, address, data)
+        let status = sockalive_ptrace(request.number, tid, address, data)
         if status == -ESRCH { state = .gone }
         if status < 0 { throw Errno(rawValue: -status) }
     }
@@ -199,7 +202,7 @@ extension Tracee {
     /// an exit it changes nothing but that the kernel takes the result for no interrupted call's.
     func skipCall() throws(Errno) {
         var registers = try registers()
-        registers.user.orig_rax = .max
+        registers.skipCall()
         try set(registers)
     }
 
@@ -236,14 +239,11 @@ extension Tracee {
 }
 
 extension Tracee.Stop {
-    private static let execEvent: Int32 = 4
-    private static let stopEvent: Int32 = 128
-
     /// What waitid(2) answers: a signal; with 0x80 a system call stop (PTRACE_O_TRACESYSGOOD); above it an event.
     fileprivate init(_ status: Int32) {
         switch status >> 8 {
-        case Self.stopEvent: self = .event
-        case Self.execEvent: self = .exec
+        case PTRACE_EVENT_STOP: self = .event
+        case PTRACE_EVENT_EXEC: self = .exec
         default: self = status == SIGTRAP | 0x80 ? .systemCall : .signal(status)
         }
     }
@@ -309,7 +309,7 @@ extension Tracee {
         } catch .ioError {
             return nil
         }
-        guard info.op == SOCKALIVE_SYSCALL_ENTRY else { throw .invalidArgument }
+        guard info.op == UInt8(PTRACE_SYSCALL_INFO_ENTRY) else { throw .invalidArgument }
         return SyscallEntry(info)
     }
 

@@ -53,14 +53,13 @@ public final class SystemLog {
 
     /// `<priority>Mmm dd hh:mm:ss ident[pid]: text` in local time, as syslog(3) sends it (RFC 3164, 4.1).
     static func datagram(_ line: LogLine, at now: time_t) -> String {
-        let daemon: Int32 = 3 << 3
         var now = now
         var parts = tm()
         localtime_r(&now, &parts)
         let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
         let day = padded(parts.tm_mday, " ")
         let clock = [parts.tm_hour, parts.tm_min, parts.tm_sec].map { padded($0, "0") }.joined(separator: ":")
-        return "<\(daemon | line.severity.rawValue)>\(months[Int(parts.tm_mon)]) \(day) \(clock) "
+        return "<\(LOG_DAEMON | line.severity.level)>\(months[Int(parts.tm_mon)]) \(day) \(clock) "
             + "sockalive[\(getpid())]: \(line.text)"
     }
 
@@ -71,10 +70,17 @@ public final class SystemLog {
 
 /// One change or failure as the system log shows it: `key=value`, of which no process can forge one.
 public struct LogLine: Equatable, Sendable {
-    public enum Severity: Int32, Sendable {
-        case error = 3
-        case warning = 4
-        case info = 6
+    public enum Severity: Sendable {
+        case error, warning, info
+
+        /// As syslog(3) numbers it.
+        var level: Int32 {
+            switch self {
+            case .error: LOG_ERR
+            case .warning: LOG_WARNING
+            case .info: LOG_INFO
+            }
+        }
     }
 
     public let severity: Severity

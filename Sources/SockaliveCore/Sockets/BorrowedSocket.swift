@@ -50,8 +50,7 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
 
     var isMultipath: Bool { option(SO_PROTOCOL, like: Int32(0)) == Self.multipath }
 
-    /// IPPROTO_MPTCP
-    private static let multipath: Int32 = 262
+    private static let multipath = Int32(SOCKALIVE_IPPROTO_MPTCP)
 
     /// An option of the level SOL_SOCKET; nil where this kernel or this socket has none.
     func option<Value: BitwiseCopyable>(_ name: Int32, like sample: Value) -> Value? {

@@ -1,8 +1,10 @@
+import CSockalive
+import Glibc
 import SystemPackage
 
 /// Reads the answers of NETLINK_SOCK_DIAG (include/uapi/linux/inet_diag.h). Pure: a datagram in, rows out.
 struct SockDiagReply {
-    static let infoAttribute: UInt16 = 2
+    static let infoAttribute = UInt16(INET_DIAG_INFO)
 
     enum Progress: Equatable {
         /// More datagrams follow.
@@ -25,12 +27,11 @@ struct SockDiagReply {
         var messages = NetlinkMessages(datagram)
         while let message = messages.next() {
             guard message.sequence == sequence else { continue }
-            // NLM_F_DUMP_INTR
-            if message.flags & 0x10 != 0 { isConsistent = false }
-            switch message.type {
-            case 2: return .failed(Self.error(in: message.payload))
-            case 3: return done(message.payload)
-            case 18, 20: if let socket = SockDiagMessage(message.payload) { body(socket) }
+            if message.flags & UInt16(NLM_F_DUMP_INTR) != 0 { isConsistent = false }
+            switch Int32(message.type) {
+            case NLMSG_ERROR: return .failed(Self.error(in: message.payload))
+            case NLMSG_DONE: return done(message.payload)
+            case TCPDIAG_GETSOCK, SOCK_DIAG_BY_FAMILY: if let socket = SockDiagMessage(message.payload) { body(socket) }
             default: continue
             }
         }
@@ -82,11 +83,10 @@ struct SockDiagMessage {
             idleSeconds: state == .established ? idleSeconds : nil, cookie: cookie)
     }
 
-    /// AF_INET and AF_INET6.
     private var family: IPAddress.Family? {
-        switch bytes[0] {
-        case 2: .ipv4
-        case 10: .ipv6
+        switch Int32(bytes[0]) {
+        case AF_INET: .ipv4
+        case AF_INET6: .ipv6
         default: nil
         }
     }

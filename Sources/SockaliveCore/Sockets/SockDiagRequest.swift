@@ -1,11 +1,15 @@
+import CSockalive
+import Glibc
+
 /// Questions to NETLINK_SOCK_DIAG, as bytes (sock_diag(7), include/uapi/linux/inet_diag.h). Pure.
 enum SockDiagRequest {
     /// The states of include/net/tcp_states.h as bits.
-    static let established: UInt32 = 1 << 1
-    static let listen: UInt32 = 1 << 10
+    static let established: UInt32 = 1 << UInt32(TCP_ESTABLISHED)
+    static let listen: UInt32 = 1 << UInt32(TCP_LISTEN)
 
-    private static let requestFlag: UInt16 = 0x001
-    private static let dumpFlag: UInt16 = 0x300
+    private static let requestFlag = UInt16(NLM_F_REQUEST)
+    /// NLM_F_DUMP.
+    private static let dumpFlag = UInt16(NLM_F_ROOT | NLM_F_MATCH)
     /// Asks for the attribute INET_DIAG_INFO, struct tcp_info.
     private static let infoExtension: UInt8 = 1 << (SockDiagReply.infoAttribute - 1)
 
@@ -19,18 +23,17 @@ enum SockDiagRequest {
         body.append(number: listeners ? established | listen : established)
         body.append(number: UInt32(0))
         if let program = ports.flatMap(PortFilter.program) {
-            // rtattr INET_DIAG_REQ_BYTECODE = 1.
+            // struct rtattr.
             body.append(number: UInt16(4 + program.count))
-            body.append(number: UInt16(1))
+            body.append(number: UInt16(INET_DIAG_REQ_BYTECODE))
             body += program
         }
-        return message(type: 18, flags: requestFlag | dumpFlag, sequence: sequence, body)
+        return message(type: UInt16(TCPDIAG_GETSOCK), flags: requestFlag | dumpFlag, sequence: sequence, body)
     }
 
     /// The one connection between these two ends (SOCK_DIAG_BY_FAMILY without the dump flag): a hash look-up.
     static func exact(family: IPAddress.Family, local: Endpoint, remote: Endpoint, sequence: UInt32) -> [UInt8] {
-        let tcp: UInt8 = 6
-        var body: [UInt8] = [family == .ipv4 ? 2 : 10, tcp, infoExtension, 0]
+        var body = [UInt8(family == .ipv4 ? AF_INET : AF_INET6), UInt8(IPPROTO_TCP), infoExtension, 0]
         body.append(number: UInt32.max)
         body.append(number: local.port.bigEndian)
         body.append(number: remote.port.bigEndian)
@@ -41,7 +44,7 @@ enum SockDiagRequest {
         body.append(number: UInt32(0))
         // INET_DIAG_NOCOOKIE: whichever socket it is; its inode is compared afterwards.
         body += [UInt8](repeating: 0xff, count: 8)
-        return message(type: 20, flags: requestFlag, sequence: sequence, body)
+        return message(type: UInt16(SOCK_DIAG_BY_FAMILY), flags: requestFlag, sequence: sequence, body)
     }
 
     private static func message(type: UInt16, flags: UInt16, sequence: UInt32, _ body: [UInt8]) -> [UInt8] {
@@ -61,9 +64,18 @@ enum SockDiagRequest {
 /// that ends exactly at its end accepts; one that jumps 4 bytes beyond rejects. Equality is written as
 /// ≥ and ≤, which every kernel has; INET_DIAG_BC_S_EQ came in Linux 5.11.
 enum PortFilter {
-    private enum Code: UInt8 {
-        case jump = 1
-        case localAtLeast, localAtMost, remoteAtLeast, remoteAtMost
+    private enum Code {
+        case jump, localAtLeast, localAtMost, remoteAtLeast, remoteAtMost
+
+        var number: UInt8 {
+            switch self {
+            case .jump: UInt8(INET_DIAG_BC_JMP)
+            case .localAtLeast: UInt8(INET_DIAG_BC_S_GE)
+            case .localAtMost: UInt8(INET_DIAG_BC_S_LE)
+            case .remoteAtLeast: UInt8(INET_DIAG_BC_D_GE)
+            case .remoteAtMost: UInt8(INET_DIAG_BC_D_LE)
+            }
+        }
     }
 
     /// Above that the kernel is asked for everything: `no` jumps are 16 bits wide.
@@ -96,7 +108,7 @@ enum PortFilter {
     }
 
     private static func append(_ code: Code, yes: UInt8, no: Int, to program: inout [UInt8]) {
-        program += [code.rawValue, yes]
+        program += [code.number, yes]
         program.append(number: UInt16(no))
     }
 }

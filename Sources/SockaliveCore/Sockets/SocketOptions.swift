@@ -137,7 +137,7 @@ struct TCPInfo: Equatable, Sendable {
     }
 
     init(
-        state: UInt8 = 1, probesOutstanding: Int = 0, segmentsInFlight: Int = 0, millisecondsSinceData: Int,
+        state: UInt8 = UInt8(TCP_ESTABLISHED), probesOutstanding: Int = 0, segmentsInFlight: Int = 0, millisecondsSinceData: Int,
         millisecondsSinceAck: Int, segmentsSent: UInt32? = nil
     ) {
         self.state = state
@@ -148,10 +148,9 @@ struct TCPInfo: Equatable, Sendable {
         self.segmentsSent = segmentsSent
     }
 
-    /// TCP_CLOSE (include/net/tcp_states.h): reset, or given up.
-    var isClosed: Bool { state == 7 }
-    /// TCP_LISTEN.
-    var isListening: Bool { state == 10 }
+    /// Reset, or given up.
+    var isClosed: Bool { state == TCP_CLOSE }
+    var isListening: Bool { state == TCP_LISTEN }
 
     /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since
     /// the last ACK received (include/net/tcp.h, keepalive_time_elapsed).

@@ -1,13 +1,15 @@
+import Glibc
+
 /// One row of a TCP socket table.
 public struct SocketRow: Equatable, Sendable {
     public enum State: String, Sendable {
         case established, listen
 
-        /// TCP_ESTABLISHED and TCP_LISTEN (include/net/tcp_states.h).
+        /// - Parameter number: as in include/net/tcp_states.h.
         init?(kernel number: UInt8) {
-            switch number {
-            case 1: self = .established
-            case 10: self = .listen
+            switch Int(number) {
+            case TCP_ESTABLISHED: self = .established
+            case TCP_LISTEN: self = .listen
             default: return nil
             }
         }

@@ -1,4 +1,5 @@
 import CSockalive
+import Glibc
 
 /// Says, between two sockets, whether a run has to end: its time is up, or a signal came.
 public struct RunControl: Sendable {
@@ -15,9 +16,9 @@ public struct RunControl: Sendable {
     func stopReason(ahead: Duration) -> StopReason? {
         switch sockalive_stop_signal() {
         case 0: limit.flatMap { ContinuousClock.now + ahead >= $0.deadline ? .timeout($0.time) : nil }
-        case 1: .signal("SIGHUP")
-        case 2: .signal("SIGINT")
-        case 15: .signal("SIGTERM")
+        case SIGHUP: .signal("SIGHUP")
+        case SIGINT: .signal("SIGINT")
+        case SIGTERM: .signal("SIGTERM")
         case let number: .signal("signal \(number)")
         }
     }

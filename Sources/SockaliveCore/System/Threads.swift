@@ -46,10 +46,10 @@ public struct Namespaces: OptionSet, Sendable {
         self.rawValue = rawValue
     }
 
-    public static let mount = Namespaces(rawValue: SOCKALIVE_NEW_MOUNT.rawValue)
-    public static let user = Namespaces(rawValue: SOCKALIVE_NEW_USER.rawValue)
-    public static let pid = Namespaces(rawValue: SOCKALIVE_NEW_PID.rawValue)
-    public static let network = Namespaces(rawValue: SOCKALIVE_NEW_NETWORK.rawValue)
+    public static let mount = Namespaces(rawValue: UInt32(CLONE_NEWNS))
+    public static let user = Namespaces(rawValue: UInt32(CLONE_NEWUSER))
+    public static let pid = Namespaces(rawValue: UInt32(CLONE_NEWPID))
+    public static let network = Namespaces(rawValue: UInt32(CLONE_NEWNET))
 
     /// Moves this process into new namespaces; with `pid` it is the next child that moves.
     ///

@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 
 /// How a thread that was stopped, perhaps in a system call, goes on as if it had not been. Pure.
@@ -123,8 +124,8 @@ struct InterruptedSyscall {
         }
     }
 
-    /// FUTEX_WAIT_BITSET, whatever its flags (linux/futex.h, FUTEX_CMD_MASK).
+    /// FUTEX_WAIT_BITSET, whatever its flags.
     private static func isBitsetWait(_ operation: UInt64) -> Bool {
-        Int32(truncatingIfNeeded: operation) & ~0x180 == 9
+        Int32(truncatingIfNeeded: operation) & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME) == FUTEX_WAIT_BITSET
     }
 }

@@ -7,6 +7,10 @@ import Glibc
 struct Registers {
     var user = sockalive_registers()
 
+    /// The requests of ptrace(2) that read and write them.
+    static let getRequest = PTRACE_GETREGS
+    static let setRequest = PTRACE_SETREGS
+
     /// `__USER_CS` and `__USER32_CS`; another code segment (an LDT's) is a mode of its own.
     private static let codeSegments: (bits64: UInt64, bits32: UInt64) = (0x33, 0x23)
     private static let x32Call: UInt64 = 0x4000_0000
@@ -26,6 +30,10 @@ struct Registers {
     var isInCall: Bool { Int32(truncatingIfNeeded: user.orig_rax) >= 0 }
 
     var stackPointer: UInt64 { user.rsp }
+    var instructionPointer: UInt64 { user.rip }
+
+    /// At the entry of a system call: the kernel makes none.
+    mutating func skipCall() { user.orig_rax = .max }
 
     /// The thread's own block; 0: none.
     func threadPointer(is32Bit: Bool) -> UInt64 { is32Bit ? user.gs_base : user.fs_base }

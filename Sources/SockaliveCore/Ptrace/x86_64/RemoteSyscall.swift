@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 import SystemPackage
 
@@ -32,8 +33,8 @@ struct RemoteSyscall {
         /// before 4.3 have no other.
         var number32: (number: UInt64, sub: UInt64?) {
             switch self {
-            case .getsockopt: (102, 15)
-            case .setsockopt: (102, 14)
+            case .getsockopt: (102, UInt64(SYS_GETSOCKOPT))
+            case .setsockopt: (102, UInt64(SYS_SETSOCKOPT))
             case .fcntl: (221, nil)  // fcntl64
             case .close: (6, nil)
             case .mmap: (192, nil)  // mmap2

@@ -1,4 +1,5 @@
 import CSockalive
+import Glibc
 import SystemPackage
 
 /// The floating-point and vector registers of a stopped thread, in the shape that rt_sigreturn takes
@@ -20,10 +21,10 @@ struct XSaveArea {
     private static let legacySize = 512  // FXSAVE area, in front of the XSAVE header
     private static let headerSize = 64
     private static let softwareBytes = 464  // struct _fpx_sw_bytes, the FXSAVE area's last 48 bytes
-    private static let magic: (first: UInt32, second: UInt32) = (0x4650_5853, 0x4650_5845)
+    private static let magic: (first: UInt32, second: UInt32) = (FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2)
     /// AMX tile data: there is room for it only after arch_prctl(2) allowed it.
     private static let dynamicFeatures: UInt64 = 1 << 18
-    private static let registerSets: (xsave: UInt, old: UInt) = (0x202, 2)  // NT_X86_XSTATE, NT_PRFPREG
+    private static let registerSets: (xsave: UInt, old: UInt) = (UInt(NT_X86_XSTATE), UInt(NT_PRFPREG))
 
     /// Where each feature's part of an XSAVE area ends: the processor's, the same for every target. CPUID takes some
     /// 10 us where a hypervisor answers it: this is asked once, and while nobody is held.
