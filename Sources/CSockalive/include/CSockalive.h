@@ -24,6 +24,11 @@
 /* Takes back what Swift's runtime was told before main(): the first call of main(). */
 void sockalive_end_startup(void);
 
+/* ---- errno.c: the name of an error number --------------------------------- */
+
+/* strerrorname_np(3), as "EPERM"; NULL for an unknown number, and if the C library is older than glibc 2.32. */
+const char *sockalive_errno_name(int error);
+
 /* ---- descriptors.c: processes and descriptors by pidfd ------------------- */
 
 /* pidfd_open(2), Linux 5.3. A close-on-exec descriptor, or -errno. */
