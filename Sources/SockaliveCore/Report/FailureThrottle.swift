@@ -61,9 +61,15 @@ public struct FailureThrottle: Equatable, Sendable {
     }
 
     private mutating func isDue(_ code: String, of candidate: Candidate, _ now: Int) -> Bool {
-        if let last = entries[candidate], last.code == code, now - last.time < Self.repeatAfter { return false }
+        let last = entries[candidate].flatMap { $0.code == code ? $0.time : nil }
+        guard Self.isDue(lastReported: last, now: now) else { return false }
         if entries.count < Self.capacity { entries[candidate] = Entry(code: code, time: now) }
         return true
+    }
+
+    /// Once, and then hourly.
+    public static func isDue(lastReported last: Int?, now: Int) -> Bool {
+        last.map { now - $0 >= repeatAfter } ?? true
     }
 
     /// It was not logged after all, so it stays due.
