@@ -138,13 +138,13 @@ extension BidirectionalCollection<UInt8> {
         fileprivate func `of several options each tells its own outcome`(kind: Sleeper.Kind) throws {
             let sleeper = try Sleeper(kind)
             let target = try sleeper.inspector.target(known: nil)
-            let most = Option(level: SOL_SOCKET, name: SO_SNDBUF)
+            let most = SocketOption(level: SOL_SOCKET, name: SO_SNDBUF)
             let options = try onOwnThread {
                 var socket = try RemoteSocket(target)
                 var options = [
                     OptionExchange(.keepalive, to: 1), OptionExchange(.idle, to: 40_000),
                     OptionExchange(.interval, to: 77), OptionExchange(most, to: 50_000),
-                    OptionExchange(Option(level: 12345, name: 1)),
+                    OptionExchange(SocketOption(level: 12345, name: 1)),
                 ]
                 try socket.exchange(&options)
                 _ = try socket.release()

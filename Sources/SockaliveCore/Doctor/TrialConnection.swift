@@ -12,13 +12,15 @@ public final class TrialConnection {
         let listener = try Self.socket()
         defer { close(listener) }
         // Port 0: whichever is free.
-        var address = try Self.named(listener, sockaddr_in(loopbackPort: 0))
+        guard let anyPort = SocketAddress(ipv4: "127.0.0.1", port: 0) else { throw .invalidArgument }
+        let address = try Self.listen(listener, at: anyPort)
         let client = try Self.socket()
-        let connected = withSocketAddress(&address) { connect(client, $0, $1) }
-        fd = client
-        otherEnd = connected == 0 ? accept(listener, nil, nil) : -1
-        guard otherEnd >= 0 else {
-            let error = Errno(rawValue: errno)
+        do throws(Errno) {
+            try address.apply(to: client, connect)
+            let accepted = accept(listener, nil, nil)
+            guard accepted >= 0 else { throw Errno(rawValue: errno) }
+            (fd, otherEnd) = (client, accepted)
+        } catch {
             close(client)
             throw error
         }
@@ -38,10 +40,8 @@ public final class TrialConnection {
             enabled: enabled != 0, idle: idle, interval: interval, count: count, userTimeout: userTimeout)
     }
 
-    private func value(_ option: Option) -> Int32? {
-        var value: Int32 = 0
-        var length = socklen_t(MemoryLayout<Int32>.size)
-        return getsockopt(fd, option.level, option.name, &value, &length) == 0 ? value : nil
+    private func value(_ option: SocketOption) -> Int32? {
+        try? option.value(of: fd, like: 0)
     }
 
     private static func socket() throws(Errno) -> Int32 {
@@ -50,32 +50,12 @@ public final class TrialConnection {
         return descriptor
     }
 
-    /// Makes a listener, and says where it listens.
-    private static func named(_ listener: Int32, _ wanted: sockaddr_in) throws(Errno) -> sockaddr_in {
-        var address = wanted
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        guard withSocketAddress(&address, { bind(listener, $0, $1) }) == 0, listen(listener, 1) == 0,
-            withSocketAddress(&address, { name, _ in getsockname(listener, name, &size) }) == 0
-        else { throw Errno(rawValue: errno) }
-        return address
-    }
-}
-
-extension sockaddr_in {
-    fileprivate init(loopbackPort port: UInt16) {
-        self.init()
-        sin_family = sa_family_t(AF_INET)
-        sin_port = port.bigEndian
-        sin_addr.s_addr = INADDR_LOOPBACK.bigEndian
-    }
-}
-
-private func withSocketAddress(
-    _ address: inout sockaddr_in, _ body: (UnsafeMutablePointer<sockaddr>, socklen_t) -> Int32
-) -> Int32 {
-    withUnsafeMutablePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
-        }
+    /// Makes a listener.
+    ///
+    /// - Returns: where it listens.
+    private static func listen(_ listener: Int32, at address: SocketAddress) throws(Errno) -> SocketAddress {
+        try address.apply(to: listener, bind)
+        guard Glibc.listen(listener, 1) == 0 else { throw Errno(rawValue: errno) }
+        return try SocketAddress(of: listener, getsockname)
     }
 }

@@ -89,7 +89,7 @@ enum WorkerRequest: Equatable {
                 guard let level = message.word(start, Int32.self), let name = message.word(start + 1, Int32.self),
                     let newValue = message.word(start + 3, Int32.self)
                 else { return nil }
-                let option = Option(level: level, name: name)
+                let option = SocketOption(level: level, name: name)
                 options.append(OptionExchange(option, to: message.words[start + 2] == 0 ? nil : newValue))
             }
             self = .exchange(options)

@@ -129,9 +129,8 @@ struct WorkerChannel {
     func receiveReply(within time: Duration) -> WorkerReply? {
         let deadline = ContinuousClock.now + time
         while true {
-            let (seconds, attoseconds) = (deadline - .now).components
             var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            let left = max(0, seconds * 1000 + attoseconds / 1_000_000_000_000_000)
+            let left = max(0, (deadline - .now).milliseconds)
             let status = poll(&event, 1, Int32(left))
             if status > 0 { return receive().flatMap(WorkerReply.init) }
             // A signal is heard between two sockets.

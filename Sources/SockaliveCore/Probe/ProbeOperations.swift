@@ -64,10 +64,7 @@ struct ProbeReading: SocketOperation {
 struct ProbeClock {
     private let start = SuspendingClock.now
 
-    var milliseconds: Double {
-        let (seconds, attoseconds) = start.duration(to: .now).components
-        return Double(seconds) * 1000 + Double(attoseconds) / 1e15
-    }
+    var milliseconds: Double { start.duration(to: .now).milliseconds }
 }
 
 /// Looks at connections while they are asked: through the kernel's sock_diag, which touches neither process nor

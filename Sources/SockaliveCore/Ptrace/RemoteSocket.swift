@@ -54,8 +54,7 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     ///
     /// - Throws: ``AttachError`` where what was found could not be put back; the target goes on by itself.
     consuming func release() throws(AttachError) -> Int {
-        let (seconds, attoseconds) = try ending { () throws(Errno) in try thread.detach() }.components
-        return Int(seconds) * 1_000_000 + Int((attoseconds + 500_000_000_000) / 1_000_000_000_000)
+        try ending { () throws(Errno) in try thread.detach() }.wholeMicroseconds
     }
 
     /// The link in `/proc` tells the inode alone.

@@ -39,29 +39,24 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     /// Whether it is the socket with that cookie, as far as both are known. The table lists the subflows of an MPTCP
     /// socket, each with a cookie of its own, under the inode of the socket that has them.
     private static func `is`(_ descriptor: Int32, _ expected: UInt64?) -> Bool {
-        guard let expected, let cookie = option(descriptor, SO_COOKIE, like: UInt64(0)), cookie != expected else {
-            return true
-        }
-        return option(descriptor, SO_PROTOCOL, like: Int32(0)) == multipath
+        guard let expected, let cookie = try? SocketOption.cookie.value(of: descriptor, like: UInt64(0)),
+            cookie != expected
+        else { return true }
+        return isMultipath(descriptor)
     }
 
     /// SO_COOKIE; nil before Linux 4.12.
-    var cookie: UInt64? { option(SO_COOKIE, like: UInt64(0)) }
+    var cookie: UInt64? { option(.cookie, like: UInt64(0)) }
 
-    var isMultipath: Bool { option(SO_PROTOCOL, like: Int32(0)) == Self.multipath }
+    var isMultipath: Bool { Self.isMultipath(descriptor) }
 
-    private static let multipath = Int32(SOCKALIVE_IPPROTO_MPTCP)
-
-    /// An option of the level SOL_SOCKET; nil where this kernel or this socket has none.
-    func option<Value: BitwiseCopyable>(_ name: Int32, like sample: Value) -> Value? {
-        Self.option(descriptor, name, like: sample)
+    private static func isMultipath(_ descriptor: Int32) -> Bool {
+        (try? SocketOption.protocolNumber.value(of: descriptor, like: Int32(0))) == Int32(SOCKALIVE_IPPROTO_MPTCP)
     }
 
-    private static func option<Value: BitwiseCopyable>(_ descriptor: Int32, _ name: Int32, like sample: Value) -> Value?
-    {
-        var value = sample
-        var length = socklen_t(MemoryLayout<Value>.size)
-        return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) == 0 ? value : nil
+    /// nil where this kernel or this socket has no such option.
+    private func option<Value: BitwiseCopyable>(_ option: SocketOption, like sample: Value) -> Value? {
+        try? option.value(of: descriptor, like: sample)
     }
 
     deinit {
@@ -69,11 +64,7 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     }
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
-        var length = socklen_t(value.count)
-        guard getsockopt(descriptor, level, name, value.baseAddress, &length) == 0 else {
-            throw Errno(rawValue: errno)
-        }
-        return Int(length)
+        try SocketOption(level: level, name: name).read(from: descriptor, into: value)
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
@@ -81,25 +72,12 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     }
 }
 
-extension OptionExchange {
-    /// On a descriptor of this process.
-    mutating func execute(on descriptor: Int32) {
-        var length = socklen_t(MemoryLayout<Int32>.size)
-        error = nil
-        if var newValue, setsockopt(descriptor, level, name, &newValue, length) != 0 {
-            error = Errno(rawValue: errno)
-        } else if getsockopt(descriptor, level, name, &value, &length) != 0 {
-            error = Errno(rawValue: errno)
-        }
-    }
-}
-
 extension BorrowedSocket {
     /// What the socket says of itself, as a row of the table would; nil if it is no TCP socket that is
     /// established or listening.
     func row() -> SocketRow? {
-        guard let kind = option(SO_PROTOCOL, like: Int32(0)), kind == Int32(IPPROTO_TCP) || isMultipath,
-            let domain = option(SO_DOMAIN, like: Int32(0)), domain == AF_INET || domain == AF_INET6,
+        guard let kind = option(.protocolNumber, like: Int32(0)), kind == Int32(IPPROTO_TCP) || isMultipath,
+            let domain = option(.domain, like: Int32(0)), domain == AF_INET || domain == AF_INET6,
             let (state, idleSeconds) = stateAndIdle(),
             let local = endpoint(getsockname)
         else { return nil }
@@ -113,10 +91,8 @@ extension BorrowedSocket {
 
     private func stateAndIdle() -> (SocketRow.State, Double?)? {
         withUnsafeTemporaryAllocation(byteCount: TCPInfo.byteCount, alignment: 8) { bytes in
-            var length = socklen_t(bytes.count)
-            guard getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, bytes.baseAddress, &length) == 0, length > 0
-            else { return nil }
-            let info = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, Int(length))])
+            guard let count = try? SocketOption.info.read(from: descriptor, into: bytes), count > 0 else { return nil }
+            let info = UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])
             return SocketRow.State(kernel: info[0]).map { ($0, TCPInfo(info)?.idleSeconds) }
         }
     }
@@ -124,17 +100,17 @@ extension BorrowedSocket {
     private func endpoint(
         _ ask: (Int32, UnsafeMutablePointer<sockaddr>?, UnsafeMutablePointer<socklen_t>?) -> Int32
     ) -> Endpoint? {
-        var storage = sockaddr_storage()
-        return withUnsafeMutableBytes(of: &storage) { bytes in
-            var length = socklen_t(bytes.count)
-            guard ask(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), &length) == 0
-            else { return nil }
-            return Endpoint(socketAddress: UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, Int(length))]))
-        }
+        (try? SocketAddress(of: descriptor, ask)).flatMap(Endpoint.init)
     }
 }
 
 extension Endpoint {
+    /// nil for another family than IPv4 and IPv6.
+    init?(_ address: SocketAddress) {
+        guard let endpoint = address.withBytes(Endpoint.init(socketAddress:)) else { return nil }
+        self = endpoint
+    }
+
     /// struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)).
     init?(socketAddress bytes: UnsafeRawBufferPointer) {
         guard let family: UInt16 = bytes.number(at: 0), let port: UInt16 = bytes.number(at: 2) else { return nil }

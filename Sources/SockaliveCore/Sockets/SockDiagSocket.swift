@@ -16,8 +16,7 @@ struct SockDiagSocket: ~Copyable {
     /// - Parameter namespace: a descriptor of `/proc/PID/ns/net`; nil is this process's own namespace.
     init(namespace: Int32? = nil) throws(Errno) {
         let descriptor = try Self.open(in: namespace)
-        var timeout = Self.timeout
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+        try? SocketOption.receiveTimeout.set(Self.timeout, on: descriptor)
         self.descriptor = descriptor
     }
 

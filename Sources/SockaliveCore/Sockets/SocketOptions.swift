@@ -12,10 +12,22 @@ struct OptionExchange: Equatable {
     /// Why it could not be set or read.
     var error: Errno?
 
-    init(_ option: Option, to newValue: Int32? = nil) {
+    init(_ option: SocketOption, to newValue: Int32? = nil) {
         level = option.level
         name = option.name
         self.newValue = newValue
+    }
+
+    /// On a descriptor of this process.
+    mutating func execute(on descriptor: Int32) {
+        let option = SocketOption(level: level, name: name)
+        error = nil
+        do throws(Errno) {
+            if let newValue { try option.set(newValue, on: descriptor) }
+            value = try option.value(of: descriptor, like: value)
+        } catch {
+            self.error = error
+        }
     }
 }
 
@@ -30,23 +42,9 @@ protocol SocketOptions: ~Copyable {
     mutating func exchange(_ options: inout [OptionExchange]) throws
 }
 
-/// An option's level and name (socket(7), tcp(7)); the numbers are the Linux ones of every
-/// architecture that Swift runs on.
-struct Option {
-    let level: Int32
-    let name: Int32
-
-    static let keepalive = Option(level: SOL_SOCKET, name: SO_KEEPALIVE)
-    static let idle = Option(level: Int32(IPPROTO_TCP), name: TCP_KEEPIDLE)
-    static let interval = Option(level: Int32(IPPROTO_TCP), name: TCP_KEEPINTVL)
-    static let count = Option(level: Int32(IPPROTO_TCP), name: TCP_KEEPCNT)
-    static let userTimeout = Option(level: Int32(IPPROTO_TCP), name: TCP_USER_TIMEOUT)
-    static let info = Option(level: Int32(IPPROTO_TCP), name: TCP_INFO)
-}
-
 extension SocketOptions where Self: ~Copyable {
     mutating func keepalive() throws -> KeepaliveSettings {
-        var options = [Option.keepalive, .idle, .interval, .count, .userTimeout].map { OptionExchange($0) }
+        var options = [SocketOption.keepalive, .idle, .interval, .count, .userTimeout].map { OptionExchange($0) }
         try exchange(&options)
         // An MPTCP socket knows the other options (net/mptcp/sockopt.c, since Linux 6.10), but has no
         // TCP_USER_TIMEOUT.
@@ -70,7 +68,7 @@ extension SocketOptions where Self: ~Copyable {
 
     mutating func tcpInfo() throws -> TCPInfo {
         try withUnsafeTemporaryAllocation(byteCount: TCPInfo.byteCount, alignment: 8) { bytes in
-            let count = try get(level: Option.info.level, name: Option.info.name, into: bytes)
+            let count = try get(level: SocketOption.info.level, name: SocketOption.info.name, into: bytes)
             guard let tcpInfo = TCPInfo(UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, count)])) else {
                 throw Errno.invalidArgument
             }

@@ -75,7 +75,7 @@ package struct Deadline {
 
     /// Milliseconds until then, never below zero, as `poll` takes them.
     var milliseconds: Int32 {
-        Int32(max(0, (end - .now) / .milliseconds(1)).rounded(.up))
+        Int32(max(0, (end - .now).milliseconds).rounded(.up))
     }
 }
 

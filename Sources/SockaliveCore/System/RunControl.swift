@@ -45,8 +45,7 @@ public struct RunControl: Sendable {
 
     /// Sleeps for so long, or until a signal comes. None is lost between a look and the sleep.
     public static func sleep(_ duration: Duration) {
-        let (seconds, attoseconds) = duration.components
-        sockalive_sleep(max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000))
+        sockalive_sleep(max(0, duration.wholeNanoseconds))
     }
 }
 
@@ -95,6 +94,16 @@ extension Seconds: CustomStringConvertible {
         if count % 60 > 0 || count == 0 { text += "\(count % 60)s" }
         return text
     }
+}
+
+extension Duration {
+    package var milliseconds: Double { self / .milliseconds(1) }
+
+    /// The rest is cut off.
+    var wholeNanoseconds: Int64 { components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000 }
+
+    /// Rounded to the nearest.
+    var wholeMicroseconds: Int { Int((wholeNanoseconds + 500) / 1000) }
 }
 
 /// Why a run ends before its last socket.

@@ -36,11 +36,10 @@ public final class DatagramSocket {
         let file = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard file >= 0 else { throw Errno(rawValue: errno) }
         descriptor = file
-        guard let target = UnixAddress(address) else { throw .invalidArgument }
+        guard let target = SocketAddress(unix: address) else { throw .invalidArgument }
         // A listener that is stuck must not take the run with it: a full queue is waited for that long.
-        var timeout = timeval(tv_sec: 0, tv_usec: 200_000)
-        setsockopt(file, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-        guard target.connect(file) == 0 else { throw Errno(rawValue: errno) }
+        try? SocketOption.sendTimeout.set(timeval(tv_sec: 0, tv_usec: 200_000), on: file)
+        try target.apply(to: file, connect)
     }
 
     deinit {
@@ -51,30 +50,5 @@ public final class DatagramSocket {
         var text = text
         let count = text.withUTF8 { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
         guard count >= 0 else { throw Errno(rawValue: errno) }
-    }
-}
-
-private struct UnixAddress {
-    private var address = sockaddr_un()
-    private let length: socklen_t
-
-    init?(_ text: String) {
-        var bytes = Array(text.utf8)
-        let isAbstract = bytes.first == UInt8(ascii: "@")
-        guard isAbstract || bytes.first == UInt8(ascii: "/"),
-            bytes.count < MemoryLayout.size(ofValue: address.sun_path)
-        else { return nil }
-        if isAbstract { bytes[0] = 0 }
-        address.sun_family = sa_family_t(AF_UNIX)
-        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
-        // An abstract name ends with the address, not at a zero byte.
-        let end = bytes.count + (isAbstract ? 0 : 1)
-        length = socklen_t(MemoryLayout<sockaddr_un>.offset(of: \.sun_path)! + end)
-    }
-
-    func connect(_ file: Int32) -> Int32 {
-        withUnsafePointer(to: address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(file, $0, length) }
-        }
     }
 }
