@@ -1,6 +1,6 @@
 /// A run in numbers, in Prometheus's text format
 /// (https://prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4).
-public struct Metrics: Sendable {
+package struct Metrics: Sendable {
     private let summary: Summary
     private let protected: Int
     private let longestIdle: Double
@@ -9,7 +9,7 @@ public struct Metrics: Sendable {
     /// Seconds.
     private let duration: Double
 
-    public init(_ results: [SocketResult], time: Double, duration: Double) {
+    package init(_ results: [SocketResult], time: Double, duration: Double) {
         summary = Summary(results)
         protected = results.count { $0.verdict == .protected }
         longestIdle = results.compactMap(\.idleSeconds).max() ?? 0
@@ -17,7 +17,7 @@ public struct Metrics: Sendable {
         self.duration = duration
     }
 
-    public var text: String {
+    package var text: String {
         [
             gauge("candidates", "Sockets that the last run found.", summary.candidates),
             gauge("protected", "Candidates that the firewall does not drop.", protected),
@@ -39,7 +39,7 @@ public struct Metrics: Sendable {
 }
 
 /// How a run ended, and the exit code that says so (sysexits.h where it has one).
-public enum RunStatus: Int32, Sendable {
+package enum RunStatus: Int32, Sendable {
     case done = 0
     case someFailed = 1
     case noCandidate = 3
@@ -51,7 +51,7 @@ public enum RunStatus: Int32, Sendable {
     /// - Parameters:
     ///   - require: no candidate at all is a failure.
     ///   - check: a socket that is not protected is a failure.
-    public init(results: [SocketResult], require: Bool = false, check: Bool = false) {
+    package init(results: [SocketResult], require: Bool = false, check: Bool = false) {
         let failures = results.compactMap(\.failure)
         if results.isEmpty {
             self = require ? .noCandidate : .done
@@ -68,6 +68,3 @@ public enum RunStatus: Int32, Sendable {
         }
     }
 }
-
-/// The version that `sockalive --version` prints and the metrics carry.
-public let sockaliveVersion = "0.1.0"
