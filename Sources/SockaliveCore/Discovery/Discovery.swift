@@ -6,7 +6,7 @@ import SystemPackage
 /// processes are borrowed and asked themselves, 10 µs each; many are looked up in the kernel's socket
 /// table by sock_diag, whose walk takes some milliseconds on any host; where that is missing, in the text of
 /// `/proc/PID/net/tcp`, which takes six times as long.
-public struct Discovery {
+package struct Discovery {
     let procfs: ProcFS
     private let source: SocketSource
     private let mayBorrow: Bool
@@ -17,7 +17,7 @@ public struct Discovery {
     private static let maxBorrowedSockets = 400
 
     /// - Parameter method: how sockets will be reached; nothing is borrowed for another method than pidfd.
-    public init(procfs: ProcFS, source: SocketSource = .auto, method: Method = .ptrace) {
+    package init(procfs: ProcFS, source: SocketSource = .auto, method: Method = .ptrace) {
         self.procfs = procfs
         self.source = source
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
@@ -26,7 +26,7 @@ public struct Discovery {
     /// - Parameter stopReason: asked before each process: whoever likes can hold a million descriptors.
     /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot;
     ///   the ``StopReason`` where there is one.
-    public func snapshot(of selection: Selection, stopReason: () -> StopReason? = { nil }) throws -> Snapshot {
+    package func snapshot(of selection: Selection, stopReason: () -> StopReason? = { nil }) throws -> Snapshot {
         let finder = ProcessFinder(procfs: procfs, selection: selection.processes)
         let processes = try finder.processes()
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
@@ -91,15 +91,15 @@ public struct Discovery {
 }
 
 /// One TCP socket of a matching process: however many descriptors and processes hold it, one.
-public struct DiscoveredSocket: Equatable, Sendable {
+package struct DiscoveredSocket: Equatable, Sendable {
     /// The first process found to hold it.
-    public let process: ProcessIdentity
+    package let process: ProcessIdentity
     /// By process, then by number. Empty if the process's descriptors may not be read.
-    public let holders: [SocketHolder]
-    public let row: SocketRow
+    package let holders: [SocketHolder]
+    package let row: SocketRow
 
-    public var inode: UInt64 { row.inode }
-    public var cookie: UInt64? { row.cookie }
+    package var inode: UInt64 { row.inode }
+    package var cookie: UInt64? { row.cookie }
 
     /// Other sockets of the same table have the same inode: only the cookie, or its two ends, tell it apart.
     var sharesInode = false
@@ -108,30 +108,30 @@ public struct DiscoveredSocket: Equatable, Sendable {
 }
 
 /// What discovery found, and what stood in its way.
-public struct Snapshot: Sendable {
-    public let sockets: [DiscoveredSocket]
+package struct Snapshot: Sendable {
+    package let sockets: [DiscoveredSocket]
     /// The PID of every matching process, whether or not it has a matching socket.
-    public let processes: [Int32]
+    package let processes: [Int32]
     /// Matching processes whose descriptors may not be read, and the error.
-    public let denied: [Int32: Errno]
+    package let denied: [Int32: Errno]
     /// The processes with a matching socket, held: their PIDs cannot be recycled unnoticed.
     let handles: [Int32: ProcessHandle]
 }
 
 /// Why nothing was found, as far as `/proc` can tell.
-public struct AbsenceReason: Equatable, Sendable {
+package struct AbsenceReason: Equatable, Sendable {
     /// Processes that match, but have no such socket.
-    public let idleProcesses: [ProcessIdentity]
+    package let idleProcesses: [ProcessIdentity]
     /// Processes that do have such a socket, but do not match.
-    public let otherOwners: [ProcessIdentity]
+    package let otherOwners: [ProcessIdentity]
 
-    public static let unknown = AbsenceReason(idleProcesses: [], otherOwners: [])
+    package static let unknown = AbsenceReason(idleProcesses: [], otherOwners: [])
 }
 
 extension Discovery {
     /// Looks once more, for the same sockets in every process. Only worth its cost when a person
     /// waits for the explanation.
-    public func absenceReason(_ snapshot: Snapshot, _ selection: Selection) -> AbsenceReason {
+    package func absenceReason(_ snapshot: Snapshot, _ selection: Selection) -> AbsenceReason {
         AbsenceReason(
             idleProcesses: processIdentities(snapshot.processes),
             otherOwners: selection.sockets.ports == nil ? [] : owners(of: selection.sockets))

@@ -2,17 +2,17 @@ import Glibc
 import SystemPackage
 
 /// A process as it was found.
-public struct ProcessIdentity: Equatable, Sendable {
-    public let pid: Int32
-    public let name: UntrustedText
+package struct ProcessIdentity: Equatable, Sendable {
+    package let pid: Int32
+    package let name: UntrustedText
     /// Where the executable lies, in the process's own mount namespace; nil if that may not be read.
-    public let executable: UntrustedText?
+    package let executable: UntrustedText?
     /// The effective user.
-    public let uid: UInt32
+    package let uid: UInt32
     /// Clock ticks since boot; with the PID it names the process for good.
-    public let startTime: UInt64
+    package let startTime: UInt64
     /// The inode of its network namespace; nil if that may not be read.
-    public let networkNamespace: UInt64?
+    package let networkNamespace: UInt64?
 }
 
 /// A process of the selection, held, with the network namespace whose sockets it is asked for.

@@ -2,30 +2,30 @@ import Glibc
 import SystemPackage
 
 /// Which sockets, and what they need.
-public struct Rule: Equatable, Sendable {
-    public let selection: Selection
-    public let request: KeepaliveRequest
+package struct Rule: Equatable, Sendable {
+    package let selection: Selection
+    package let request: KeepaliveRequest
 
-    public init(selection: Selection, request: KeepaliveRequest) {
+    package init(selection: Selection, request: KeepaliveRequest) {
         self.selection = selection
         self.request = request
     }
 }
 
 /// The rules of one run, at least one. They share one pass over `/proc`.
-public struct RuleSet: Equatable, Sendable {
-    public let rules: [Rule]
+package struct RuleSet: Equatable, Sendable {
+    package let rules: [Rule]
 
-    public init(_ rules: [Rule]) {
+    package init(_ rules: [Rule]) {
         precondition(!rules.isEmpty)
         self.rules = rules
     }
 
     /// Finds all that any rule may mean; of one rule, exactly that.
-    public var union: Selection { rules.dropFirst().reduce(rules[0].selection) { $0.union($1.selection) } }
+    package var union: Selection { rules.dropFirst().reduce(rules[0].selection) { $0.union($1.selection) } }
 
     /// What all rules want, where they agree.
-    public var sharedRequest: KeepaliveRequest? {
+    package var sharedRequest: KeepaliveRequest? {
         rules.allSatisfy { $0.request == rules[0].request } ? rules[0].request : nil
     }
 
@@ -81,19 +81,19 @@ private final class ProcessMatcher {
 ///
 /// Quotes of either kind keep blanks; in double quotes and outside, a backslash keeps the next character.
 /// `#` at the beginning of a word begins a comment. Nothing is expanded.
-public enum RuleFile {
-    public struct Line: Equatable, Sendable {
-        public let number: Int
-        public let words: [String]
+package enum RuleFile {
+    package struct Line: Equatable, Sendable {
+        package let number: Int
+        package let words: [String]
     }
 
-    public struct Malformed: Error, Equatable, Sendable {
-        public let line: Int
-        public let reason: String
+    package struct Malformed: Error, Equatable, Sendable {
+        package let line: Int
+        package let reason: String
     }
 
     /// Lines that carry words.
-    public static func lines(_ text: some Sequence<UInt8>) throws(Malformed) -> [Line] {
+    package static func lines(_ text: some Sequence<UInt8>) throws(Malformed) -> [Line] {
         var lines: [Line] = []
         let parts = Array(text).split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
         for (index, bytes) in parts.enumerated() {
@@ -139,7 +139,7 @@ extension RuleFile {
     private static let timeout: Int32 = 2000
 
     /// The bytes of a file or of a pipe whose writer does not keep the run waiting.
-    public static func read(_ path: String) throws(Errno) -> [UInt8] {
+    package static func read(_ path: String) throws(Errno) -> [UInt8] {
         let file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard file >= 0 else { throw Errno(rawValue: errno) }
         defer { close(file) }

@@ -1,16 +1,16 @@
 /// Which processes are meant.
-public struct ProcessSelection: Hashable, Sendable {
+package struct ProcessSelection: Hashable, Sendable {
     /// Matched against comm, or the base name of the executable; whole and exact.
-    public var names: [UntrustedText]
-    public var pids: Set<Int32>
-    public var anyProcess: Bool
+    package var names: [UntrustedText]
+    package var pids: Set<Int32>
+    package var anyProcess: Bool
     /// Only processes whose executable is exactly this path.
-    public var executable: String?
+    package var executable: String?
     /// Only processes whose real, effective and saved user all are this one: somebody who starts a set-user-ID
     /// program under the name that is looked for stays its real user.
-    public var uid: UInt32?
+    package var uid: UInt32?
 
-    public init(
+    package init(
         names: [String] = [], pids: Set<Int32> = [], anyProcess: Bool = false,
         executable: String? = nil, uid: UInt32? = nil
     ) {
@@ -23,15 +23,15 @@ public struct ProcessSelection: Hashable, Sendable {
 }
 
 /// Which of their sockets are meant.
-public struct SocketSelection: Equatable, Sendable {
+package struct SocketSelection: Equatable, Sendable {
     /// Local or remote port; nil is every port.
-    public var ports: Set<UInt16>?
+    package var ports: Set<UInt16>?
     /// Where the peer's address lies; nil is everywhere.
-    public var remote: AddressRange?
+    package var remote: AddressRange?
     /// Also LISTEN sockets: what they accept from then on inherits their keepalive.
-    public var listeners: Bool
+    package var listeners: Bool
 
-    public init(ports: Set<UInt16>?, remote: AddressRange? = nil, listeners: Bool = false) {
+    package init(ports: Set<UInt16>?, remote: AddressRange? = nil, listeners: Bool = false) {
         self.ports = ports
         self.remote = remote
         self.listeners = listeners
@@ -58,11 +58,11 @@ public struct SocketSelection: Equatable, Sendable {
 }
 
 /// Everything that discovery is asked for.
-public struct Selection: Equatable, Sendable {
-    public var processes: ProcessSelection
-    public var sockets: SocketSelection
+package struct Selection: Equatable, Sendable {
+    package var processes: ProcessSelection
+    package var sockets: SocketSelection
 
-    public init(processes: ProcessSelection, sockets: SocketSelection) {
+    package init(processes: ProcessSelection, sockets: SocketSelection) {
         self.processes = processes
         self.sockets = sockets
     }

@@ -1,7 +1,7 @@
 import SystemPackage
 
 /// Where the socket table is read.
-public enum SocketSource: String, CaseIterable, Sendable {
+package enum SocketSource: String, CaseIterable, Sendable {
     /// The cheapest that works here, with nothing left out.
     case auto
     /// The text of `/proc/PID/net/tcp` and `tcp6`.
@@ -11,13 +11,13 @@ public enum SocketSource: String, CaseIterable, Sendable {
 }
 
 /// Why the sockets could not be looked for in the way that was asked for.
-public struct SourceFailure: Error, Sendable {
-    public let error: Errno
+package struct SourceFailure: Error, Sendable {
+    package let error: Errno
 
     /// Rights are missing, rather than the kernel's help.
-    public var isPermission: Bool { error.isPermission }
+    package var isPermission: Bool { error.isPermission }
 
-    public var line: String {
+    package var line: String {
         isPermission
             ? "sock_diag in another network namespace is not permitted (\(error.name)): "
                 + "run as root or with CAP_SYS_ADMIN, or use --source auto"

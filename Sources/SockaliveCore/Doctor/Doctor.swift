@@ -2,12 +2,12 @@ import SystemPackage
 
 /// Says whether this machine lets sockalive work: it gathers facts, tries what it claims on a child of its
 /// own, and looks at the targets without touching them.
-public struct Doctor {
+package struct Doctor {
     private let procfs: ProcFS
     private let sysfs: ProcFS?
     private let firewallTimeout: Seconds
 
-    public init(procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds) {
+    package init(procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds) {
         self.procfs = procfs
         self.sysfs = sysfs
         self.firewallTimeout = firewallTimeout
@@ -17,7 +17,7 @@ public struct Doctor {
     ///   - trialTarget: the child to try on, or why there is none.
     ///   - lookedFor: the selection in words.
     /// - Throws: `Errno` where `/proc` itself cannot be read.
-    public func report(
+    package func report(
         on selection: Selection, lookedFor: String, trialTarget: Result<any TrialTarget, TrialAbsence>
     ) throws -> DoctorReport {
         let facts = MachineFacts.gathered(procfs: procfs, sysfs: sysfs)
@@ -79,8 +79,8 @@ struct ExaminedTarget {
 }
 
 /// One line of the doctor's answer.
-public struct Check: Equatable, Sendable {
-    public enum Status: String, Sendable {
+package struct Check: Equatable, Sendable {
+    package enum Status: String, Sendable {
         case ok
         /// Worth knowing; nothing has to be done.
         case note
@@ -88,11 +88,11 @@ public struct Check: Equatable, Sendable {
         case problem
     }
 
-    public let name: String
-    public let status: Status
+    package let name: String
+    package let status: Status
     /// One line; what other processes chose stands escaped in it.
-    public let message: String
-    public let remedy: String?
+    package let message: String
+    package let remedy: String?
 
     private init(_ name: String, _ status: Status, _ message: String, _ remedy: String?) {
         self.name = name

@@ -1,19 +1,19 @@
 /// The doctor's whole answer, as JSON says it; a value that is not known is null.
-public struct DoctorReport: Encodable, Sendable {
-    public let schema = 1
-    public let command = "doctor"
+package struct DoctorReport: Encodable, Sendable {
+    package let schema = 1
+    package let command = "doctor"
     /// Seconds.
-    public let firewallTimeout: Int
+    package let firewallTimeout: Int
     let checks: [CheckReport]
     let trials: [TrialReport]
     let targets: [TargetReport]
     let summary: DoctorSummary
 
-    public let machineChecks: [Check]
+    package let machineChecks: [Check]
     /// What came of the child.
-    public let trialChecks: [Check]
+    package let trialChecks: [Check]
     /// A line a target.
-    public let targetChecks: [Check]
+    package let targetChecks: [Check]
 
     enum CodingKeys: CodingKey {
         case schema, command, firewallTimeout, checks, trials, targets, summary
@@ -33,12 +33,12 @@ public struct DoctorReport: Encodable, Sendable {
         summary = DoctorSummary(checks: machine + trialChecks + targetChecks)
     }
 
-    public var all: [Check] { machineChecks + trialChecks + targetChecks }
+    package var all: [Check] { machineChecks + trialChecks + targetChecks }
 
-    public var problems: Int { summary.problems }
-    public var notes: Int { summary.notes }
+    package var problems: Int { summary.problems }
+    package var notes: Int { summary.notes }
     /// The methods that worked in the trial, the gentlest first.
-    public var workingMethods: [String] { trials.filter { $0.worked == true }.map(\.method) }
+    package var workingMethods: [String] { trials.filter { $0.worked == true }.map(\.method) }
 }
 
 struct CheckReport: Encodable, Sendable {

@@ -1,7 +1,7 @@
 import SystemPackage
 
 /// A process of our own to try everything on: it holds a live TCP connection, and tells what its keepalive is.
-public protocol TrialTarget {
+package protocol TrialTarget {
     var pid: Int32 { get }
     /// The descriptor of its connection.
     var fd: Int32 { get }
@@ -10,11 +10,11 @@ public protocol TrialTarget {
 }
 
 /// Why there is nothing to try on.
-public struct TrialAbsence: Error, Equatable, Sendable {
-    public let message: String
-    public let remedy: String
+package struct TrialAbsence: Error, Equatable, Sendable {
+    package let message: String
+    package let remedy: String
 
-    public init(_ message: String, remedy: String) {
+    package init(_ message: String, remedy: String) {
         self.message = message
         self.remedy = remedy
     }

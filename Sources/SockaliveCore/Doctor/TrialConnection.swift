@@ -2,13 +2,13 @@ import Glibc
 import SystemPackage
 
 /// A live TCP connection from this process to itself, over the loopback.
-public final class TrialConnection {
+package final class TrialConnection {
     /// The end that connected.
-    public let fd: Int32
+    package let fd: Int32
     private let otherEnd: Int32
 
     /// - Throws: `Errno`; `addressNotAvailable` or `networkUnreachable` where the loopback is down.
-    public init() throws(Errno) {
+    package init() throws(Errno) {
         let listener = try Self.socket()
         defer { close(listener) }
         // Port 0: whichever is free.
@@ -32,7 +32,7 @@ public final class TrialConnection {
     }
 
     /// What getsockopt(2) answers here; nil if it does not.
-    public var keepalive: KeepaliveSettings? {
+    package var keepalive: KeepaliveSettings? {
         guard let enabled = value(.keepalive), let idle = value(.idle), let interval = value(.interval),
             let count = value(.count), let userTimeout = value(.userTimeout)
         else { return nil }

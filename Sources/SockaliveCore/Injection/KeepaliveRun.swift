@@ -1,8 +1,8 @@
 import SystemPackage
 
 /// One pass over the candidates: each is reached, planned for, treated and reported.
-public struct KeepaliveRun {
-    public enum Mode: Equatable, Sendable {
+package struct KeepaliveRun {
+    package enum Mode: Equatable, Sendable {
         /// Reads, and judges by the request.
         case list
         /// Plans, and touches nothing.
@@ -15,7 +15,7 @@ public struct KeepaliveRun {
     private let rules: RuleSet
     private let choice: MethodChoice
 
-    public init(procfs: ProcFS, mode: Mode, rules: RuleSet, choice: MethodChoice) {
+    package init(procfs: ProcFS, mode: Mode, rules: RuleSet, choice: MethodChoice) {
         self.procfs = procfs
         self.mode = mode
         self.rules = rules
@@ -27,7 +27,7 @@ public struct KeepaliveRun {
     /// - Parameters:
     ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
     ///   - progress: told of each result as it comes.
-    public func results(
+    package func results(
         for snapshot: Snapshot, stopReason: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
     ) -> [SocketResult] {
         guard !snapshot.sockets.isEmpty else { return [] }
@@ -76,7 +76,7 @@ extension StopReason {
 
 extension StopReason {
     /// What to say where it came before all sockets were found: none of them was reached.
-    public var searchLine: String {
+    package var searchLine: String {
         switch self {
         case .timeout(let limit):
             "the search for sockets was not over within the run's time limit of \(limit): "
@@ -87,26 +87,26 @@ extension StopReason {
 }
 
 /// What became of one socket.
-public struct SocketResult: Sendable {
-    public let socket: DiscoveredSocket
+package struct SocketResult: Sendable {
+    package let socket: DiscoveredSocket
     /// What it is judged by.
-    public internal(set) var request = KeepaliveRequest()
-    public let action: SocketAction
-    public let before: KeepaliveSettings?
-    public internal(set) var after: KeepaliveSettings?
+    package internal(set) var request = KeepaliveRequest()
+    package let action: SocketAction
+    package let before: KeepaliveSettings?
+    package internal(set) var after: KeepaliveSettings?
     /// Where the plan leads; in a dry run it differs from `after`.
-    public let planned: KeepaliveSettings?
-    public let idleSeconds: Double?
-    public let method: Method?
+    package let planned: KeepaliveSettings?
+    package let idleSeconds: Double?
+    package let method: Method?
     /// Whether the target would have recovered by itself, had this process been killed while it held it;
     /// nil where it was not held.
-    public let crashSafe: Bool?
+    package let crashSafe: Bool?
     /// With whose rights it was reached; nil where it was not.
-    public let rights: Rights?
-    public internal(set) var pausedMicroseconds: Int
-    public internal(set) var failure: SocketFailure?
+    package let rights: Rights?
+    package internal(set) var pausedMicroseconds: Int
+    package internal(set) var failure: SocketFailure?
     /// nil where the connection was not asked.
-    public internal(set) var probe: ProbeAnswer?
+    package internal(set) var probe: ProbeAnswer?
 
     init(
         socket: DiscoveredSocket, outcome: KeepaliveOperation.Outcome, method: Method, crashSafe: Bool? = nil,
@@ -143,7 +143,7 @@ public struct SocketResult: Sendable {
     ///
     /// When the timer fires before the connection has been idle for long enough, the kernel only sets it anew
     /// for the rest (net/ipv4/tcp_timer.c, tcp_keepalive_timer): the later of the two counts.
-    public var nextProbeSeconds: Double? {
+    package var nextProbeSeconds: Double? {
         // An answer began the idle time anew, and the table was read before it.
         if let probe, let after {
             return after.enabled ? max(0, Double(after.idle) - (probe.answered ? 0 : idleSeconds ?? 0)) : nil
@@ -156,11 +156,11 @@ public struct SocketResult: Sendable {
         return due.map { max($0, armed ?? 0) } ?? armed
     }
 
-    public var verdict: Verdict? { verdict(against: request.firewallTimeout) }
+    package var verdict: Verdict? { verdict(against: request.firewallTimeout) }
 
     /// Whether the connection outlives the firewall. A socket out of reach shows by its timer at
     /// least whether keepalive is off; more than that is unknown.
-    public func verdict(against firewallTimeout: Seconds) -> Verdict? {
+    package func verdict(against firewallTimeout: Seconds) -> Verdict? {
         // Who answered was not forgotten, however long it had been idle.
         if probe?.answered != true, let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
         if let after { return after.verdict(against: firewallTimeout) }
@@ -219,15 +219,15 @@ struct KeepaliveOperation: SocketOperation {
 }
 
 /// What was done with a socket.
-public enum SocketAction: String, Sendable {
+package enum SocketAction: String, Sendable {
     case none, set, unchanged
     case wouldSet = "would_set"
     case failed
 }
 
 /// Whether the peer answered a probe, and in how long.
-public struct ProbeAnswer: Equatable, Sendable {
-    public let answered: Bool
+package struct ProbeAnswer: Equatable, Sendable {
+    package let answered: Bool
     /// From the probe's leaving to the answer's coming; nil if none came.
-    public let milliseconds: Double?
+    package let milliseconds: Double?
 }

@@ -1,17 +1,17 @@
 /// The keepalive options of one socket, as getsockopt(2) answers them (tcp(7), socket(7)).
-public struct KeepaliveSettings: Equatable, Sendable {
+package struct KeepaliveSettings: Equatable, Sendable {
     /// SO_KEEPALIVE.
-    public var enabled: Bool
+    package var enabled: Bool
     /// TCP_KEEPIDLE, seconds.
-    public var idle: Int32
+    package var idle: Int32
     /// TCP_KEEPINTVL, seconds.
-    public var interval: Int32
+    package var interval: Int32
     /// TCP_KEEPCNT, probes.
-    public var count: Int32
+    package var count: Int32
     /// TCP_USER_TIMEOUT, milliseconds; 0 is off.
-    public var userTimeout: Int32
+    package var userTimeout: Int32
 
-    public init(enabled: Bool, idle: Int32, interval: Int32, count: Int32, userTimeout: Int32 = 0) {
+    package init(enabled: Bool, idle: Int32, interval: Int32, count: Int32, userTimeout: Int32 = 0) {
         self.enabled = enabled
         self.idle = idle
         self.interval = interval
@@ -21,12 +21,12 @@ public struct KeepaliveSettings: Equatable, Sendable {
 
     /// Beyond these the kernel answers EINVAL (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and
     /// MAX_TCP_KEEPCNT in include/net/tcp.h).
-    public static let secondsRange: ClosedRange<Int> = 1...32767
-    public static let countRange: ClosedRange<Int> = 1...127
+    package static let secondsRange: ClosedRange<Int> = 1...32767
+    package static let countRange: ClosedRange<Int> = 1...127
 }
 
 /// Whether a socket outlives a firewall that forgets connections after an idle time.
-public enum Verdict: String, Sendable {
+package enum Verdict: String, Sendable {
     /// Keepalive is on and even a second probe comes before the deadline.
     case protected
     /// Keepalive is on, but too slow.
@@ -39,7 +39,7 @@ public enum Verdict: String, Sendable {
 
 extension KeepaliveSettings {
     /// What these settings alone are worth against a firewall: one lost probe must not matter.
-    public func verdict(against firewallTimeout: Seconds) -> Verdict {
+    package func verdict(against firewallTimeout: Seconds) -> Verdict {
         guard enabled else { return .unprotected }
         // What a killed probe left is no keepalive that anybody chose.
         guard !hasProbeMarker else { return .atRisk }
@@ -48,7 +48,7 @@ extension KeepaliveSettings {
 }
 
 /// One setsockopt(2) call to come.
-public enum KeepaliveStep: Equatable, Sendable {
+package enum KeepaliveStep: Equatable, Sendable {
     case enable(Bool)
     case interval(Int32)
     case count(Int32)
@@ -59,13 +59,13 @@ public enum KeepaliveStep: Equatable, Sendable {
 
 /// What is to be done to one socket. Pure: the same settings and request make the same plan,
 /// and a dry run is the plan, printed.
-public enum KeepalivePlan: Equatable, Sendable {
+package enum KeepalivePlan: Equatable, Sendable {
     /// The socket is as wanted, or stricter: nothing is touched.
     case leave
     /// These calls, in this order.
     case set([KeepaliveStep])
 
-    public init(current: KeepaliveSettings, request: KeepaliveRequest) {
+    package init(current: KeepaliveSettings, request: KeepaliveRequest) {
         let steps =
             request.wanted.enabled
             ? Self.stepsToEnable(current: current, request: request)
@@ -118,7 +118,7 @@ public enum KeepalivePlan: Equatable, Sendable {
 
 extension KeepaliveSettings {
     /// What these settings are once the plan is carried out.
-    public func applying(_ plan: KeepalivePlan) -> KeepaliveSettings {
+    package func applying(_ plan: KeepalivePlan) -> KeepaliveSettings {
         guard case .set(let steps) = plan else { return self }
         var result = self
         for step in steps {
@@ -137,9 +137,9 @@ extension KeepaliveSettings {
 extension KeepaliveSettings {
     /// TCP_KEEPCNT while a probe is under way, a value that nobody chooses: far from what people take (3 to 20), from the
     /// kernel's 9, from its limit 127, and from what ``KeepaliveRequest`` derives.
-    public static let probeMarker: Int32 = 113
+    package static let probeMarker: Int32 = 113
 
     /// A probe is under way on this socket, or one was killed before it put the settings back. Its TCP_KEEPIDLE
     /// of one second is nobody's choice, and what the application had chosen is lost.
-    public var hasProbeMarker: Bool { count == Self.probeMarker }
+    package var hasProbeMarker: Bool { count == Self.probeMarker }
 }

@@ -1,25 +1,25 @@
 /// What the caller wants of every candidate.
-public struct KeepaliveRequest: Equatable, Sendable {
+package struct KeepaliveRequest: Equatable, Sendable {
     /// The idle time after which the firewall forgets a connection.
-    public let firewallTimeout: Seconds
+    package let firewallTimeout: Seconds
     /// The values that follow from the firewall's timeout and from what was given explicitly.
-    public let wanted: Wanted
+    package let wanted: Wanted
     /// Some value was given explicitly: the three values are exact, not an upper bound.
-    public let isExact: Bool
+    package let isExact: Bool
     let explicitCount: Int?
 
-    public struct Wanted: Equatable, Sendable {
-        public let enabled: Bool
-        public let idle: Int32
-        public let interval: Int32
-        public let count: Int32
+    package struct Wanted: Equatable, Sendable {
+        package let enabled: Bool
+        package let idle: Int32
+        package let interval: Int32
+        package let count: Int32
         /// Milliseconds; nil leaves TCP_USER_TIMEOUT alone.
-        public let userTimeout: Int32?
+        package let userTimeout: Int32?
     }
 
-    public static let defaultFirewallTimeout = Seconds(3600)
+    package static let defaultFirewallTimeout = Seconds(3600)
     /// Below 4 s no idle time and two intervals of whole seconds fit.
-    public static let minFirewallTimeout = Seconds(4)
+    package static let minFirewallTimeout = Seconds(4)
 
     /// Derives what is not given: idle = T/6, interval = T/60, and as many probes as fill the
     /// rest of T, so that keepalive never gives a connection up sooner than the firewall would.
@@ -29,7 +29,7 @@ public struct KeepaliveRequest: Equatable, Sendable {
     ///   - interval: seconds between probes, 1...32767.
     ///   - count: unanswered probes before the connection is given up, 1...127.
     ///   - userTimeout: TCP_USER_TIMEOUT in milliseconds.
-    public init(
+    package init(
         firewallTimeout: Seconds = Self.defaultFirewallTimeout,
         idle: Int? = nil, interval: Int? = nil, count: Int? = nil,
         userTimeout: Int? = nil, enabled: Bool = true

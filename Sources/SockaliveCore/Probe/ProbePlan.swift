@@ -3,11 +3,11 @@
 /// While it is asked, and only then, a socket's TCP_KEEPCNT has a value that nobody chooses: the probe marker. It is
 /// the first option that is changed and the last that is put back, so whenever this program is killed,
 /// a socket either is as it was or bears the probe marker (see ``KeepaliveSettings/hasProbeMarker``).
-public enum ProbePlan {
+package enum ProbePlan {
     /// Longer than anybody waits for an answer, so one probe leaves and no second; short enough that a
     /// socket left so by a killed run goes on being probed, every five minutes.
     static let interval: Int32 = 307
-    public static let maxWait = Seconds(300)
+    package static let maxWait = Seconds(300)
 
     /// May the keepalive timer fire once more without giving the connection up? It does that where probes are
     /// outstanding and TCP_USER_TIMEOUT is over, or their number has reached TCP_KEEPCNT

@@ -1,5 +1,5 @@
 /// What came of asking one connection.
-public struct ProbeResult: Sendable {
+package struct ProbeResult: Sendable {
     let socket: DiscoveredSocket
     /// nil where nothing could be read.
     let before: KeepaliveSettings?
@@ -82,7 +82,7 @@ extension StopReason {
 
 extension ProbeRun {
     /// The report of a run that only probes.
-    public func results(
+    package func results(
         for snapshot: Snapshot, _ rules: RuleSet, _ procfs: ProcFS, progress: (Progress) -> Void = { _ in }
     ) -> [SocketResult] {
         let assigned = snapshot.assigned(rules, procfs)
@@ -94,7 +94,7 @@ extension ProbeRun {
     }
 
     /// Proves what an injection did: every socket that it could treat is asked.
-    public func proving(_ results: [SocketResult], progress: (Progress) -> Void = { _ in }) -> [SocketResult] {
+    package func proving(_ results: [SocketResult], progress: (Progress) -> Void = { _ in }) -> [SocketResult] {
         let indices = results.indices.filter { results[$0].failure == nil }
         var proved = results
         for (index, probe) in zip(indices, self.results(for: indices.map { results[$0].socket }, progress: progress)) {

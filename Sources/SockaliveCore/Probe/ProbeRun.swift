@@ -6,10 +6,10 @@ import Glibc
 /// is put back as soon as that is settled. Nothing is held in between: an open duplicate of a descriptor
 /// would keep the target's close(2) from sending its FIN, and a held thread would stand still for
 /// as long as the peer takes. Between its three short visits a socket is its owner's alone.
-public struct ProbeRun {
-    public struct Progress: Sendable {
-        public let candidates: Int
-        public let answered: Int
+package struct ProbeRun {
+    package struct Progress: Sendable {
+        package let candidates: Int
+        package let answered: Int
     }
 
     private let wait: Double
@@ -21,17 +21,17 @@ public struct ProbeRun {
     /// - Parameters:
     ///   - snapshot: holds the processes of the sockets that will be asked.
     ///   - wait: how long an answer may take, counted from when the probe can leave.
-    public init(procfs: ProcFS, snapshot: Snapshot, choice: MethodChoice, wait: Seconds, control: RunControl) {
+    package init(procfs: ProcFS, snapshot: Snapshot, choice: MethodChoice, wait: Seconds, control: RunControl) {
         self.wait = Double(wait.count) * 1000
         self.control = control
         access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
         reader = TCPInfoReader(procfs: procfs, access: access)
     }
 
-    public var method: Method { access.method }
+    package var method: Method { access.method }
 
     /// What came of it, in the sockets' order. Whatever ends the run early, everything is put back first.
-    public func results(
+    package func results(
         for sockets: [DiscoveredSocket], progress: (Progress) -> Void = { _ in }
     ) -> [ProbeResult] {
         var candidates = sockets.map { Candidate(socket: $0) }

@@ -57,7 +57,7 @@ struct Owner: Hashable, Sendable {
 }
 
 /// With whose rights a target was reached.
-public enum Rights: String, Sendable {
+package enum Rights: String, Sendable {
     /// No more than its owner has.
     case owner
     /// This program's own, which are more. What stands against a hostile target then are the guards of the method.
@@ -68,8 +68,8 @@ public enum Rights: String, Sendable {
 ///
 /// Not by getpwnam(3): a static program would need the machine's own NSS libraries for that.
 /// Users that only a directory service knows are named by number.
-public enum UserTable {
-    public static func uid(of name: String, in passwd: some Sequence<UInt8>) -> UInt32? {
+package enum UserTable {
+    package static func uid(of name: String, in passwd: some Sequence<UInt8>) -> UInt32? {
         for line in Array(passwd).split(separator: UInt8(ascii: "\n")) {
             let fields = line.split(separator: UInt8(ascii: ":"), maxSplits: 3, omittingEmptySubsequences: false)
             guard fields.count == 4, fields[0].elementsEqual(name.utf8) else { continue }
@@ -79,7 +79,7 @@ public enum UserTable {
     }
 
     /// The user's number: `name` itself if it is one, else from `/etc/passwd`; nil if nobody is called so.
-    public static func uid(of name: String, passwd: FilePath = "/etc/passwd") -> UInt32? {
+    package static func uid(of name: String, passwd: FilePath = "/etc/passwd") -> UInt32? {
         if let number = name.utf8.decimal(UInt32.self) { return number }
         guard let folder = try? ProcFS(root: passwd.removingLastComponent()), let file = passwd.lastComponent,
             let uid = try? folder.read(file.string, { Self.uid(of: name, in: $0) })

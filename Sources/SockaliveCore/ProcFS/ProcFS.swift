@@ -6,15 +6,15 @@ import SystemPackage
 /// All reads go through one buffer that grows with the largest file: the socket table of a
 /// busy host has megabytes, and a table read in one go by large reads is the most
 /// consistent that the kernel offers (tcp_seq_next walks the hash between reads).
-public final class ProcFS {
+package final class ProcFS {
     let root: FileDescriptor
     /// Whether the PIDs in it are those that this process would use itself. A fixture's are not, nor are
     /// those of a `/proc` that was mounted in another PID namespace.
-    public private(set) var isOwn = false
+    package private(set) var isOwn = false
     private var buffer = [UInt8](repeating: 0, count: 64 * 1024)
 
     /// - Throws: `Errno` where the folder cannot be opened.
-    public init(root path: FilePath = "/proc") throws {
+    package init(root path: FilePath = "/proc") throws {
         root = try FileDescriptor.open(path, .readOnly, options: [.directory, .closeOnExec])
         isOwn = (try? link("self"))?.decimal(Int32.self) == getpid()
     }

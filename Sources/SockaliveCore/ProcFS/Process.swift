@@ -4,28 +4,28 @@ import SystemPackage
 
 /// What `/proc/PID/status` and `/proc/PID/task/TID/status` say (proc_pid_status(5)), as far as it is asked here.
 /// Pure: bytes in, values out.
-public struct ProcessStatus: Equatable, Sendable {
+package struct ProcessStatus: Equatable, Sendable {
     /// Real, effective and saved user or group (credentials(7)).
-    public struct IDs: Equatable, Sendable {
-        public let real, effective, saved: UInt32
+    package struct IDs: Equatable, Sendable {
+        package let real, effective, saved: UInt32
 
         /// Whether all three are this one. A set-user-ID program has the user who started it as its real one.
-        public func areAll(_ id: UInt32) -> Bool { real == id && effective == id && saved == id }
+        package func areAll(_ id: UInt32) -> Bool { real == id && effective == id && saved == id }
 
         /// The one that all three are; nil where they differ.
-        public var common: UInt32? { areAll(real) ? real : nil }
+        package var common: UInt32? { areAll(real) ? real : nil }
     }
 
-    public private(set) var users = IDs(real: .max, effective: .max, saved: .max)
+    package private(set) var users = IDs(real: .max, effective: .max, saved: .max)
     private(set) var groups = IDs(real: .max, effective: .max, saved: .max)
     private(set) var supplementaryGroups: [UInt32] = []
     /// nil: the text does not tell.
     private(set) var effectiveCapabilities: Capabilities?
     private(set) var permittedCapabilities: Capabilities?
     /// The process that traces this one; 0 for none.
-    public private(set) var tracer: Int32 = 0
+    package private(set) var tracer: Int32 = 0
     /// 0 none, 1 strict, 2 filter.
-    public private(set) var seccomp = 0
+    package private(set) var seccomp = 0
     /// Signals that are blocked or caught: bit n - 1 is signal n.
     private(set) var handledSignals: UInt64 = 0
     /// Slots in the descriptor table that the kernel has allocated.
@@ -36,13 +36,13 @@ public struct ProcessStatus: Equatable, Sendable {
     private(set) var ownNumber: Int32?
 
     /// The effective user, whose rights the process acts with.
-    public var uid: UInt32 { users.effective }
+    package var uid: UInt32 { users.effective }
 
     /// A process writes its own name into the first line; the kernel escapes line ends there
     /// (fs/proc/array.c, proc_task_name), so no name can forge another line.
     ///
     /// nil where the text does not say whose the process is.
-    public init?(_ bytes: some BidirectionalCollection<UInt8>) {
+    package init?(_ bytes: some BidirectionalCollection<UInt8>) {
         var hasUsers = false
         for line in bytes.split(separator: UInt8(ascii: "\n")) {
             let words = line.split { $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") }
@@ -89,15 +89,15 @@ extension ProcessStatus.IDs {
 }
 
 /// What `/proc/PID/stat` says (proc_pid_stat(5)). Pure: bytes in, values out.
-public struct ProcessStat: Equatable, Sendable {
-    public let name: UntrustedText
+package struct ProcessStat: Equatable, Sendable {
+    package let name: UntrustedText
     /// `R`, `S`, `D`, `Z`, `T` (stopped), `t` (traced) …
-    public let state: Character
+    package let state: Character
     /// Start time in clock ticks since boot; with the PID it names a process.
-    public let startTime: UInt64
+    package let startTime: UInt64
 
     /// The name may hold spaces, brackets and line ends: it ends at the *last* `)`.
-    public init?(_ bytes: some BidirectionalCollection<UInt8>) {
+    package init?(_ bytes: some BidirectionalCollection<UInt8>) {
         guard let open = bytes.firstIndex(of: UInt8(ascii: "(")),
             let close = bytes.lastIndex(of: UInt8(ascii: ")")), open < close
         else { return nil }

@@ -3,19 +3,19 @@
 /// A process names itself by prctl(PR_SET_NAME) or by the file it was started from, and
 /// may put escape sequences, line ends or direction marks there. The raw bytes serve for
 /// comparison; whatever a person or a log sees goes through ``escaped``.
-public struct UntrustedText: Hashable, Sendable {
-    public let bytes: [UInt8]
+package struct UntrustedText: Hashable, Sendable {
+    package let bytes: [UInt8]
 
-    public init(_ bytes: some Sequence<UInt8>) {
+    package init(_ bytes: some Sequence<UInt8>) {
         self.bytes = Array(bytes)
     }
 
-    public init(_ text: String) {
+    package init(_ text: String) {
         self.init(text.utf8)
     }
 
     /// The text with each invalid UTF-8 sequence replaced; for JSON, which escapes by its own rules.
-    public var decoded: String {
+    package var decoded: String {
         String(decoding: bytes, as: UTF8.self)
     }
 
@@ -24,7 +24,7 @@ public struct UntrustedText: Hashable, Sendable {
     /// Control bytes become `\n`, `\t`, `\x1b`; format characters (direction marks, zero-width
     /// ones) become `\u{202e}`; bytes that are no UTF-8 become `\xff`; a backslash is doubled, so
     /// that no name can pretend to be an escaped one.
-    public var escaped: String {
+    package var escaped: String {
         if bytes.allSatisfy({ (0x20..<0x7f).contains($0) && $0 != UInt8(ascii: "\\") }) { return decoded }
         var result = ""
         var rest = bytes[...]

@@ -4,7 +4,7 @@ import SystemPackage
 /// Limits repeated failures: the same one is reported once and then hourly.
 ///
 /// Times are seconds since boot: nobody sets that clock, and a time that lies ahead is from another boot.
-public struct FailureThrottle: Equatable, Sendable {
+package struct FailureThrottle: Equatable, Sendable {
     /// A socket of a process, for good: a PID and an inode may come again, not with the same start.
     struct Candidate: Hashable, Sendable {
         let pid: Int32
@@ -32,15 +32,15 @@ public struct FailureThrottle: Equatable, Sendable {
 
     private(set) var entries: [Candidate: Entry] = [:]
 
-    public static let repeatAfter = 3600
+    package static let repeatAfter = 3600
     /// Who failed no more for so long is forgotten.
     static let forgetAfter = 2 * repeatAfter
     static let capacity = 32_768
 
-    public init() {}
+    package init() {}
 
     /// The results that are worth a line now: every change, and every failure that is new or was last told an hour ago.
-    public mutating func due(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
+    package mutating func due(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
         entries = entries.filter { (0..<Self.forgetAfter).contains(now - $0.value.time) }
         entries[Self.run] = nil
         return results.filter { isDue($0, now) }
@@ -56,7 +56,7 @@ public struct FailureThrottle: Equatable, Sendable {
     }
 
     /// Whether a whole run's failure is worth a line now.
-    public mutating func isDue(runFailure code: String, now: Int = Self.now) -> Bool {
+    package mutating func isDue(runFailure code: String, now: Int = Self.now) -> Bool {
         isDue(code, of: Self.run, now)
     }
 
@@ -68,20 +68,20 @@ public struct FailureThrottle: Equatable, Sendable {
     }
 
     /// Once, and then hourly.
-    public static func isDue(lastReported last: Int?, now: Int) -> Bool {
+    package static func isDue(lastReported last: Int?, now: Int) -> Bool {
         last.map { now - $0 >= repeatAfter } ?? true
     }
 
     /// It was not logged after all, so it stays due.
-    public mutating func forget(_ result: SocketResult) {
+    package mutating func forget(_ result: SocketResult) {
         entries[Candidate(result.socket)] = nil
     }
 
-    public mutating func forgetRun() {
+    package mutating func forgetRun() {
         entries[Self.run] = nil
     }
 
-    public static var now: Int {
+    package static var now: Int {
         var time = timespec()
         clock_gettime(CLOCK_BOOTTIME, &time)
         return time.tv_sec
@@ -90,7 +90,7 @@ public struct FailureThrottle: Equatable, Sendable {
 
 /// As a file: a line a failure, `time pid start inode code`. What is no such line is passed over.
 extension FailureThrottle {
-    public init(_ text: some Sequence<UInt8>) {
+    package init(_ text: some Sequence<UInt8>) {
         for line in Array(text).split(separator: UInt8(ascii: "\n")).prefix(Self.capacity) {
             let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
             guard fields.count == 5, let time: Int = fields[0].decimal(), let pid: Int32 = fields[1].decimal(),
@@ -102,7 +102,7 @@ extension FailureThrottle {
         }
     }
 
-    public var text: String {
+    package var text: String {
         entries.map { "\($1.time) \($0.pid) \($0.startTime) \($0.inode) \($1.code)\n" }.sorted().joined()
     }
 }
@@ -111,7 +111,7 @@ extension FailureThrottle {
     private static let maxFileSize = 1 << 22
 
     /// What the last run left; nothing where there is none, or where somebody else wrote it.
-    public init(file path: String) {
+    package init(file path: String) {
         self.init()
         // O_NOFOLLOW and O_NONBLOCK: neither a link nor a FIFO in a shared folder leads anywhere.
         let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
@@ -127,7 +127,7 @@ extension FailureThrottle {
         self.init(bytes)
     }
 
-    public func save(to path: String) throws(Errno) {
+    package func save(to path: String) throws(Errno) {
         try AtomicFile.write(text, to: path, mode: 0o600)
     }
 }

@@ -1,20 +1,20 @@
 /// The result of `list`, `inject` and `probe` as the contract's JSON says it. Keys become snake_case in the
 /// encoder; a value that could not be read is null and never left out.
-public struct RunReport: Encodable, Sendable {
-    public let schema = 1
-    public let command: String
-    public let dryRun: Bool
+package struct RunReport: Encodable, Sendable {
+    package let schema = 1
+    package let command: String
+    package let dryRun: Bool
     /// Seconds; null where the rules differ.
-    @Nullable public var firewallTimeout: Int?
-    @Nullable public var wanted: WantedReport?
-    public let sockets: [SocketReport]
-    public let summary: Summary
+    @Nullable package var firewallTimeout: Int?
+    @Nullable package var wanted: WantedReport?
+    package let sockets: [SocketReport]
+    package let summary: Summary
 
     enum CodingKeys: CodingKey {
         case schema, command, dryRun, firewallTimeout, wanted, sockets, summary
     }
 
-    public init(
+    package init(
         command: String, dryRun: Bool, isProbed: Bool = false, rules: RuleSet, results: [SocketResult]
     ) {
         self.command = command
@@ -28,16 +28,16 @@ public struct RunReport: Encodable, Sendable {
 }
 
 /// Counts over all sockets of a run.
-public struct Summary: Encodable, Sendable {
-    public let candidates: Int
-    public let set: Int
-    public let unchanged: Int
-    public let failed: Int
-    @Nullable public var answered: Int?
-    @Nullable public var silent: Int?
+package struct Summary: Encodable, Sendable {
+    package let candidates: Int
+    package let set: Int
+    package let unchanged: Int
+    package let failed: Int
+    @Nullable package var answered: Int?
+    @Nullable package var silent: Int?
 
     /// - Parameter isProbed: connections were asked, even where there was none.
-    public init(_ results: [SocketResult], isProbed: Bool = false) {
+    package init(_ results: [SocketResult], isProbed: Bool = false) {
         candidates = results.count
         set = results.count { $0.action == .set }
         unchanged = results.count { $0.action == .unchanged }
@@ -50,12 +50,12 @@ public struct Summary: Encodable, Sendable {
 }
 
 /// The values that were asked for. Seconds.
-public struct WantedReport: Encodable, Sendable {
-    public let enabled: Bool
-    public let idle: Int32
-    public let interval: Int32
-    public let count: Int32
-    @Nullable public var userTimeout: Double?
+package struct WantedReport: Encodable, Sendable {
+    package let enabled: Bool
+    package let idle: Int32
+    package let interval: Int32
+    package let count: Int32
+    @Nullable package var userTimeout: Double?
 
     init(_ wanted: KeepaliveRequest.Wanted) {
         enabled = wanted.enabled
@@ -68,14 +68,14 @@ public struct WantedReport: Encodable, Sendable {
 
 /// An optional that is encoded as null where it is nil: the synthesized code would leave it out.
 @propertyWrapper
-public struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
-    public var wrappedValue: Value?
+package struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
+    package var wrappedValue: Value?
 
-    public init(wrappedValue: Value?) {
+    package init(wrappedValue: Value?) {
         self.wrappedValue = wrappedValue
     }
 
-    public func encode(to encoder: any Encoder) throws {
+    package func encode(to encoder: any Encoder) throws {
         var container = encoder.singleValueContainer()
         if let wrappedValue {
             try container.encode(wrappedValue)
@@ -86,7 +86,7 @@ public struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
 }
 
 /// One socket as the contract's JSON shows it.
-public struct SocketReport: Encodable, Sendable {
+package struct SocketReport: Encodable, Sendable {
     let pid: Int32
     let process: String
     @Nullable var exe: String?

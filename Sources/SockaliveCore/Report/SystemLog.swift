@@ -4,14 +4,14 @@ import SystemPackage
 /// The system log (syslog(3)): facility daemon, ident sockalive, one datagram a line.
 ///
 /// Not by syslog(3): that is variadic, and it waits for as long as a stuck logger likes.
-public final class SystemLog {
+package final class SystemLog {
     /// Why lines are lost, if they are.
-    public private(set) var error: Errno?
+    package private(set) var error: Errno?
     private var socket: DatagramSocket?
 
-    public init() {}
+    package init() {}
 
-    public func write(_ line: LogLine) {
+    package func write(_ line: LogLine) {
         // Who did not answer once is not waited for again.
         guard error == nil else { return }
         do throws(Errno) {
@@ -23,7 +23,7 @@ public final class SystemLog {
     }
 
     /// Writes what is due; what the logger does not take stays due.
-    public func write(_ results: [SocketResult], _ throttle: inout FailureThrottle) {
+    package func write(_ results: [SocketResult], _ throttle: inout FailureThrottle) {
         for result in throttle.due(results) {
             guard let line = LogLine(result) else { continue }
             write(line)
@@ -47,7 +47,7 @@ public final class SystemLog {
     }
 
     /// The next line is tried anew: a logger may have been restarted.
-    public func forgetError() {
+    package func forgetError() {
         error = nil
     }
 
@@ -69,8 +69,8 @@ public final class SystemLog {
 }
 
 /// One change or failure as the system log shows it: `key=value`, of which no process can forge one.
-public struct LogLine: Equatable, Sendable {
-    public enum Severity: Sendable {
+package struct LogLine: Equatable, Sendable {
+    package enum Severity: Sendable {
         case error, warning, info
 
         /// As syslog(3) numbers it.
@@ -83,8 +83,8 @@ public struct LogLine: Equatable, Sendable {
         }
     }
 
-    public let severity: Severity
-    public private(set) var text: String
+    package let severity: Severity
+    package private(set) var text: String
 
     private init(_ severity: Severity, _ event: String) {
         self.severity = severity
@@ -92,7 +92,7 @@ public struct LogLine: Equatable, Sendable {
     }
 
     /// What a result has to say; nil where nothing was changed and nothing failed.
-    public init?(_ result: SocketResult) {
+    package init?(_ result: SocketResult) {
         if let failure = result.failure {
             self.init(.error, "failed")
             add(result.socket)
@@ -114,7 +114,7 @@ public struct LogLine: Equatable, Sendable {
     }
 
     /// A failure that is not a socket's.
-    public init(failure message: String) {
+    package init(failure message: String) {
         self.init(.error, "failed")
         add("message", message)
     }
@@ -150,10 +150,10 @@ public struct LogLine: Equatable, Sendable {
 
 extension KeepaliveSettings {
     /// `600/60/50`, or `off`.
-    public var brief: String { enabled ? "\(idle)/\(interval)/\(count)" : "off" }
+    package var brief: String { enabled ? "\(idle)/\(interval)/\(count)" : "off" }
 }
 
 extension SocketResult {
     /// It was asked, and its peer did not answer.
-    public var isSilent: Bool { probe?.answered == false && failure == nil }
+    package var isSilent: Bool { probe?.answered == false && failure == nil }
 }

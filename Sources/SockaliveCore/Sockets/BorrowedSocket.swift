@@ -123,7 +123,7 @@ extension Endpoint {
 }
 
 /// A way to reach a socket of another process.
-public enum Method: String, Sendable {
+package enum Method: String, Sendable {
     /// Borrows the descriptor by pidfd_getfd(2), Linux 5.6; the target is never stopped.
     case pidfd
     /// Calls setsockopt inside the target by ptrace(2); every kernel, x86-64.
@@ -131,14 +131,14 @@ public enum Method: String, Sendable {
 }
 
 /// What the caller asked for.
-public enum MethodChoice: String, CaseIterable, Sendable {
+package enum MethodChoice: String, CaseIterable, Sendable {
     /// The gentlest that works here.
     case auto, pidfd, ptrace
 
     /// The way to take: asked of the kernel once, by borrowing a descriptor of our own, which needs
     /// no rights. An old kernel answers ENOSYS; a container's seccomp profile that does not know
     /// the call answers EPERM.
-    public func resolved() -> Method {
+    package func resolved() -> Method {
         switch self {
         case .pidfd: .pidfd
         case .ptrace: .ptrace

@@ -1,12 +1,12 @@
 import Glibc
 
 /// An IPv4 or IPv6 address. Two words and no array: a busy table has ten thousand of them.
-public struct IPAddress: Hashable, Sendable {
-    public enum Family: String, Sendable {
+package struct IPAddress: Hashable, Sendable {
+    package enum Family: String, Sendable {
         case ipv4, ipv6
     }
 
-    public let family: Family
+    package let family: Family
     /// The address as a number, the first byte on the wire the most significant; IPv4 in the lowest 32 bits.
     private let high: UInt64
     private let low: UInt64
@@ -24,7 +24,7 @@ public struct IPAddress: Hashable, Sendable {
     }
 
     /// 4 or 16 bytes in network byte order; nil for any other number of them.
-    public init?(bytes: some Sequence<UInt8>) {
+    package init?(bytes: some Sequence<UInt8>) {
         var high: UInt64 = 0
         var low: UInt64 = 0
         var count = 0
@@ -41,7 +41,7 @@ public struct IPAddress: Hashable, Sendable {
     }
 
     /// Reads `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1` (inet_pton(3)).
-    public init?(_ text: String) {
+    package init?(_ text: String) {
         var v4 = in_addr()
         var v6 = in6_addr()
         if inet_pton(AF_INET, text, &v4) == 1 {
@@ -55,13 +55,13 @@ public struct IPAddress: Hashable, Sendable {
     }
 
     /// 4 or 16 bytes in network byte order.
-    public var bytes: [UInt8] {
+    package var bytes: [UInt8] {
         let all = withUnsafeBytes(of: (high.bigEndian, low.bigEndian)) { Array($0) }
         return family == .ipv4 ? Array(all.suffix(4)) : all
     }
 
     /// The IPv4 address that a v4-mapped one (RFC 4291, 2.5.5.2) carries; any other address itself.
-    public var unmapped: IPAddress {
+    package var unmapped: IPAddress {
         guard family == .ipv6, high == 0, low >> 32 == 0xffff else { return self }
         return IPAddress(ipv4: UInt32(truncatingIfNeeded: low))
     }
@@ -78,7 +78,7 @@ public struct IPAddress: Hashable, Sendable {
 }
 
 extension IPAddress: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         family == .ipv4 ? ipv4Text : ipv6Text
     }
 
@@ -114,29 +114,29 @@ extension UnsafeMutableBufferPointer<UInt8> {
 }
 
 /// An address and port: one end of a connection.
-public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
-    public let address: IPAddress
-    public let port: UInt16
+package struct Endpoint: Hashable, Sendable, CustomStringConvertible {
+    package let address: IPAddress
+    package let port: UInt16
 
-    public init(address: IPAddress, port: UInt16) {
+    package init(address: IPAddress, port: UInt16) {
         self.address = address
         self.port = port
     }
 
     /// `192.0.2.1:5633`, `[2001:db8::1]:5633`; a v4-mapped address as the IPv4 one it carries.
-    public var description: String {
+    package var description: String {
         let shown = address.unmapped
         return shown.family == .ipv4 ? "\(shown):\(port)" : "[\(shown)]:\(port)"
     }
 }
 
 /// An address range, as in `192.0.2.0/24`.
-public struct AddressRange: Hashable, Sendable {
-    public let base: IPAddress
-    public let prefixLength: Int
+package struct AddressRange: Hashable, Sendable {
+    package let base: IPAddress
+    package let prefixLength: Int
 
     /// Reads `ADDRESS` or `ADDRESS/PREFIX`; nil for anything else. A v4-mapped address counts as IPv4.
-    public init?(_ text: String) {
+    package init?(_ text: String) {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let address = IPAddress(String(parts[0])) else { return nil }
         let base = address.unmapped
@@ -152,7 +152,7 @@ public struct AddressRange: Hashable, Sendable {
         self.prefixLength = length
     }
 
-    public func contains(_ address: IPAddress) -> Bool {
+    package func contains(_ address: IPAddress) -> Bool {
         address.unmapped.hasPrefix(of: base, bits: prefixLength)
     }
 }

@@ -1,8 +1,8 @@
 import SystemPackage
 
 /// Why one socket could not be read or brought where it should be.
-public struct SocketFailure: Error, Equatable, Sendable {
-    public enum Kind: Sendable {
+package struct SocketFailure: Error, Equatable, Sendable {
+    package enum Kind: Sendable {
         /// Rights are missing: another user, Yama, a security module, another tracer.
         case permission
         /// This kernel, this architecture or this kind of target cannot do it.
@@ -11,13 +11,13 @@ public struct SocketFailure: Error, Equatable, Sendable {
         case other
     }
 
-    public let kind: Kind
+    package let kind: Kind
     /// The error's name, as in errno(3): `EPERM`.
-    public let code: String
+    package let code: String
     /// What went wrong, one line; names of other processes stand escaped in it.
-    public let message: String
+    package let message: String
     /// What to do about it.
-    public let remedy: String?
+    package let remedy: String?
 
     init(_ kind: Kind, _ error: Errno, _ message: String, remedy: String? = nil) {
         self.kind = kind
@@ -31,7 +31,7 @@ public struct SocketFailure: Error, Equatable, Sendable {
         remedy: "something else sets them too: look for a program that fights over this socket")
 
     /// The one line for people.
-    public var line: String {
+    package var line: String {
         remedy.map { "\(message); \($0)" } ?? message
     }
 }

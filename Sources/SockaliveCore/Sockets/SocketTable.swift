@@ -1,8 +1,8 @@
 import Glibc
 
 /// One row of a TCP socket table.
-public struct SocketRow: Equatable, Sendable {
-    public enum State: String, Sendable {
+package struct SocketRow: Equatable, Sendable {
+    package enum State: String, Sendable {
         case established, listen
 
         /// - Parameter number: as in include/net/tcp_states.h.
@@ -16,7 +16,7 @@ public struct SocketRow: Equatable, Sendable {
     }
 
     /// The timer that runs on a socket (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
-    public enum Timer: Equatable, Sendable {
+    package enum Timer: Equatable, Sendable {
         /// No timer: on an established socket keepalive is off.
         case none
         /// Keepalive is on; the next probe is due in so many seconds.
@@ -25,19 +25,19 @@ public struct SocketRow: Equatable, Sendable {
         case other
     }
 
-    public let family: IPAddress.Family
-    public let local: Endpoint
-    public let remote: Endpoint
-    public let state: State
-    public let timer: Timer
-    public let uid: UInt32
-    public let inode: UInt64
+    package let family: IPAddress.Family
+    package let local: Endpoint
+    package let remote: Endpoint
+    package let state: State
+    package let timer: Timer
+    package let uid: UInt32
+    package let inode: UInt64
     /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since the last
     /// ACK received (include/net/tcp.h, keepalive_time_elapsed). nil where the source does not say.
-    public var idleSeconds: Double?
+    package var idleSeconds: Double?
     /// The kernel's number for the socket: 64 bits, never given twice (SO_COOKIE, Linux 4.12; idiag_cookie). An inode
     /// has 32, and they begin again. nil where the source does not say.
-    public var cookie: UInt64?
+    package var cookie: UInt64?
 }
 
 /// Reads `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).
@@ -118,11 +118,11 @@ struct SocketTableReader {
 }
 
 /// A process and the number under which it holds a socket.
-public struct SocketHolder: Hashable, Comparable, Sendable {
-    public let pid: Int32
-    public let fd: Int32
+package struct SocketHolder: Hashable, Comparable, Sendable {
+    package let pid: Int32
+    package let fd: Int32
 
-    public static func < (left: SocketHolder, right: SocketHolder) -> Bool {
+    package static func < (left: SocketHolder, right: SocketHolder) -> Bool {
         (left.pid, left.fd) < (right.pid, right.fd)
     }
 }

@@ -2,12 +2,12 @@ import Glibc
 import SystemPackage
 
 /// A file that is there whole, old or new, whatever happens meanwhile.
-public enum AtomicFile {
+package enum AtomicFile {
     /// Writes beside the file, then renames (rename(2)). After an error nothing new is left in the folder.
     ///
     /// - Throws: `Errno`; `fileExists` where something that is no regular file has the name: a device
     ///   or a link is not replaced.
-    public static func write(_ text: String, to path: String, mode: mode_t) throws(Errno) {
+    package static func write(_ text: String, to path: String, mode: mode_t) throws(Errno) {
         var status = stat()
         if lstat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG { throw .fileExists }
         let (file, temporary) = try create(beside: path)
@@ -49,12 +49,12 @@ public enum AtomicFile {
 
 /// How many files this process may have open (RLIMIT_NOFILE, getrlimit(2)). Each process that matches is held by a
 /// descriptor, and the usual limit of 1,024 is for programs that use select(2).
-public enum OpenFiles {
+package enum OpenFiles {
     /// What a run needs besides, with room to spare.
     private static let reserve = 32
 
     /// Raises the limit as far as this process may. Where that is refused, it stays.
-    public static func raiseLimit() {
+    package static func raiseLimit() {
         var limit = rlimit()
         let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
         guard getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
@@ -69,13 +69,13 @@ public enum OpenFiles {
 }
 
 /// One run at a time: a lock that the kernel lets go of when its holder dies, however it dies (flock(2)).
-public struct RunLock: ~Copyable {
+package struct RunLock: ~Copyable {
     private let descriptor: Int32
 
     /// Takes the lock without waiting. The file is created where it is missing, and never written to.
     ///
     /// - Throws: `Errno.wouldBlock` where another run holds it; another `Errno` where the file cannot be opened.
-    public init(path: String) throws(Errno) {
+    package init(path: String) throws(Errno) {
         // O_NOFOLLOW: no link planted in a shared folder leads root to another file.
         // O_NONBLOCK: a FIFO does not hang the run.
         let file = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)

@@ -2,15 +2,15 @@ import CSockalive
 import Glibc
 
 /// Says, between two sockets, whether a run has to end: its time is up, or a signal came.
-public struct RunControl: Sendable {
+package struct RunControl: Sendable {
     private let limit: (time: Seconds, deadline: ContinuousClock.Instant)?
 
     /// - Parameter limit: nil is without end.
-    public init(limit: Seconds?) {
+    package init(limit: Seconds?) {
         self.limit = limit.map { ($0, .now + .seconds($0.count)) }
     }
 
-    public var stopReason: StopReason? { stopReason(ahead: .zero) }
+    package var stopReason: StopReason? { stopReason(ahead: .zero) }
 
     /// - Parameter ahead: what is still to be done takes so long.
     func stopReason(ahead: Duration) -> StopReason? {
@@ -25,40 +25,40 @@ public struct RunControl: Sendable {
 
     /// From now on SIGINT, SIGTERM and SIGHUP end a run between two sockets, never within one, and a
     /// reader that goes away does not kill it.
-    public static func catchSignals() {
+    package static func catchSignals() {
         _ = sockalive_install_stop_handlers()
     }
 
     /// From now on SIGHUP does not end a run, but a sleep.
-    public static func wakeOnHangup() {
+    package static func wakeOnHangup() {
         _ = sockalive_wake_on_hangup()
     }
 
     /// Whether SIGHUP came since this was last asked.
-    public static func takeHangup() -> Bool {
+    package static func takeHangup() -> Bool {
         guard isHangupPending else { return false }
         sockalive_take_hangup()
         return true
     }
 
-    public static var isHangupPending: Bool { sockalive_is_hung_up() }
+    package static var isHangupPending: Bool { sockalive_is_hung_up() }
 
     /// Sleeps for so long, or until a signal comes. None is lost between a look and the sleep.
-    public static func sleep(_ duration: Duration) {
+    package static func sleep(_ duration: Duration) {
         sockalive_sleep(max(0, duration.wholeNanoseconds))
     }
 }
 
 /// A whole number of seconds, written `90`, `90s`, `15m`, `2h` or `1h30m`.
-public struct Seconds: Hashable, Comparable, Sendable {
-    public let count: Int
+package struct Seconds: Hashable, Comparable, Sendable {
+    package let count: Int
 
-    public init(_ count: Int) {
+    package init(_ count: Int) {
         self.count = count
     }
 
     /// Reads a duration; nil for anything else, zero and a century or more included.
-    public init?(parsing text: String) {
+    package init?(parsing text: String) {
         var rest = Array(text.utf8)[...]
         var total = 0
         if let plain = rest.decimal(Int.self) {
@@ -80,14 +80,14 @@ public struct Seconds: Hashable, Comparable, Sendable {
     /// A century: longer than any firewall waits, small enough that no sum overflows.
     private static let limit = 100 * 366 * 86_400
 
-    public static func < (left: Seconds, right: Seconds) -> Bool {
+    package static func < (left: Seconds, right: Seconds) -> Bool {
         left.count < right.count
     }
 }
 
 extension Seconds: CustomStringConvertible {
     /// `42m10s`, `1h`, `5s`: no unit that is zero, seconds left out from an hour on only if zero.
-    public var description: String {
+    package var description: String {
         var text = ""
         if count >= 3600 { text += "\(count / 3600)h" }
         if count / 60 % 60 > 0 { text += "\(count / 60 % 60)m" }
@@ -107,7 +107,7 @@ extension Duration {
 }
 
 /// Why a run ends before its last socket.
-public enum StopReason: Error, Equatable, Sendable {
+package enum StopReason: Error, Equatable, Sendable {
     case timeout(Seconds)
     case signal(String)
 }

@@ -2,10 +2,10 @@ import Glibc
 import SystemPackage
 
 /// The service manager that started this process and wants to hear of it (sd_notify(3)).
-public struct ServiceManager {
+package struct ServiceManager {
     private let socket: DatagramSocket?
     /// It wants a sign of life at least that often; half of what it waits for, and no less than ``minInterval``.
-    public let watchdogInterval: Duration?
+    package let watchdogInterval: Duration?
     /// Who asks for more would leave no time to sleep.
     static let minInterval = Duration.milliseconds(100)
 
@@ -13,7 +13,7 @@ public struct ServiceManager {
     ///   - address: NOTIFY_SOCKET.
     ///   - watchdogMicroseconds: WATCHDOG_USEC.
     ///   - watchdogProcess: WATCHDOG_PID; another process's watchdog is none of ours.
-    public init(address: String?, watchdogMicroseconds: String?, watchdogProcess: String?, ownProcess: Int32) {
+    package init(address: String?, watchdogMicroseconds: String?, watchdogProcess: String?, ownProcess: Int32) {
         socket = address.flatMap { try? DatagramSocket(address: $0) }
         let isForThisProcess = watchdogProcess.map { $0.utf8.decimal() == ownProcess } ?? true
         let microseconds = isForThisProcess ? watchdogMicroseconds.flatMap { $0.utf8.decimal(Int64.self) } : nil
@@ -21,18 +21,18 @@ public struct ServiceManager {
     }
 
     /// Assignments, a line each: `READY=1`. Who does not listen does not matter.
-    public func notify(_ assignments: String...) {
+    package func notify(_ assignments: String...) {
         try? socket?.send(assignments.joined(separator: "\n"))
     }
 }
 
 /// A datagram socket to a Unix address: the system log, the service manager. It never blocks for long.
-public final class DatagramSocket {
+package final class DatagramSocket {
     private let descriptor: Int32
 
     /// - Parameter address: a path, or `@` and an abstract name (unix(7)).
     /// - Throws: `Errno` where nobody listens there.
-    public init(address: String) throws(Errno) {
+    package init(address: String) throws(Errno) {
         let file = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard file >= 0 else { throw Errno(rawValue: errno) }
         descriptor = file
@@ -46,7 +46,7 @@ public final class DatagramSocket {
         close(descriptor)
     }
 
-    public func send(_ text: String) throws(Errno) {
+    package func send(_ text: String) throws(Errno) {
         var text = text
         let count = text.withUTF8 { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
         guard count >= 0 else { throw Errno(rawValue: errno) }

@@ -39,22 +39,22 @@ func withoutJobControlStops<Value>(_ body: () throws -> Value) rethrows -> Value
 }
 
 /// Kinds of namespaces that a process can get for itself.
-public struct Namespaces: OptionSet, Sendable {
-    public let rawValue: UInt32
+package struct Namespaces: OptionSet, Sendable {
+    package let rawValue: UInt32
 
-    public init(rawValue: UInt32) {
+    package init(rawValue: UInt32) {
         self.rawValue = rawValue
     }
 
-    public static let mount = Namespaces(rawValue: UInt32(CLONE_NEWNS))
-    public static let user = Namespaces(rawValue: UInt32(CLONE_NEWUSER))
-    public static let pid = Namespaces(rawValue: UInt32(CLONE_NEWPID))
-    public static let network = Namespaces(rawValue: UInt32(CLONE_NEWNET))
+    package static let mount = Namespaces(rawValue: UInt32(CLONE_NEWNS))
+    package static let user = Namespaces(rawValue: UInt32(CLONE_NEWUSER))
+    package static let pid = Namespaces(rawValue: UInt32(CLONE_NEWPID))
+    package static let network = Namespaces(rawValue: UInt32(CLONE_NEWNET))
 
     /// Moves this process into new namespaces; with `pid` it is the next child that moves.
     ///
     /// The corresponding C function is `unshare`. `user` needs a process of one thread.
-    public func enter() throws(Errno) {
+    package func enter() throws(Errno) {
         let result = sockalive_unshare(Int32(bitPattern: rawValue))
         if result < 0 { throw Errno(rawValue: -result) }
     }
@@ -63,7 +63,7 @@ public struct Namespaces: OptionSet, Sendable {
 /// Has the kernel kill this process as soon as its parent is gone.
 ///
 /// The corresponding C function is `prctl(PR_SET_PDEATHSIG)`. A parent that is gone already is not noticed.
-public func dieWithParent() throws(Errno) {
+package func dieWithParent() throws(Errno) {
     let result = sockalive_die_with_parent()
     if result < 0 { throw Errno(rawValue: -result) }
 }
