@@ -15,15 +15,21 @@ private final class Sleeper {
         case filteredCat
 
         var command: [String] {
-            // Where this test lies, the programs that it runs were built.
-            let test = String(decoding: (try? ProcFS().link("self/exe")) ?? [], as: UTF8.self)
-            let folder = test.prefix(upTo: test.lastIndex(of: "/") ?? test.startIndex)
-            return switch self {
+            switch self {
             case .sleep: ["/bin/sleep", "600"]
             case .cat: ["/bin/cat"]
-            case .filteredCat: ["\(folder)/programs/deny-syscalls", "getsockopt=EPERM", "--", "/bin/cat"]
+            case .filteredCat: ["\(Self.programs)/deny-syscalls", "getsockopt=EPERM", "--", "/bin/cat"]
             }
         }
+
+        /// Beside the test bundle, as for the tests of the built program; made where they are missing.
+        private static let programs: String = {
+            let test = FilePath(String(decoding: (try? ProcFS().link("self/exe")) ?? [], as: UTF8.self))
+            let folder = test.removingLastComponent().appending("programs").string
+            let tests = FilePath(#filePath).removingLastComponent().removingLastComponent()
+            _ = system("'\(tests.appending("Programs/build.sh"))' '\(folder)' >&2")
+            return folder
+        }()
     }
 
     let pid: Int32
