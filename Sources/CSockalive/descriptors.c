@@ -1,9 +1,11 @@
-/* Processes and descriptors by pidfd: system calls that glibc 2.35 and older does not wrap. */
+/* Descriptors: system calls that glibc 2.35 and older does not wrap (pidfd), and a sock_diag socket. */
 #include "CSockalive.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/netlink.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -47,4 +49,18 @@ ssize_t sockalive_getdents(int folder, void *entries, size_t size)
 {
     long count = syscall(SYS_getdents64, folder, entries, size);
     return count < 0 ? -errno : count;
+}
+
+int sockalive_diag_socket(void)
+{
+    /* Connected to port 0: nobody but the kernel can answer. */
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&kernel, sizeof kernel) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    return fd < 0 ? -errno : fd;
 }

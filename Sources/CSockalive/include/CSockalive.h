@@ -19,17 +19,7 @@
 
 #include "kernel.h"
 
-/* ---- startup.c: before main() ---------------------------------------------------- */
-
-/* Takes back what Swift's runtime was told before main(): the first call of main(). */
-void sockalive_end_startup(void);
-
-/* ---- errno.c: the name of an error number --------------------------------- */
-
-/* strerrorname_np(3), as "EPERM"; NULL for an unknown number, and if the C library is older than glibc 2.32. */
-const char *sockalive_errno_name(int error);
-
-/* ---- descriptors.c: processes and descriptors by pidfd ------------------- */
+/* ---- descriptors.c: pidfd, and other descriptors -------------------------- */
 
 /* pidfd_open(2), Linux 5.3. A close-on-exec descriptor, or -errno. */
 int sockalive_pidfd_open(pid_t pid);
@@ -46,7 +36,18 @@ int sockalive_shares_descriptors(pid_t thread, pid_t other);
 /* getdents64(2): the next entries of an open folder, for as many threads as share it. Their size, 0, or -errno. */
 ssize_t sockalive_getdents(int folder, void *entries, size_t size);
 
-/* ---- threads.c: where a thread runs ---------------------------------------- */
+/*
+ * A NETLINK_SOCK_DIAG socket of this thread's network namespace, in which it stays, whoever uses it
+ * (netlink(7)). A close-on-exec descriptor, or -errno.
+ */
+int sockalive_diag_socket(void);
+
+/* ---- errno.c: the name of an error number --------------------------------- */
+
+/* strerrorname_np(3), as "EPERM"; NULL for an unknown number, and if the C library is older than glibc 2.32. */
+const char *sockalive_errno_name(int error);
+
+/* ---- process.c: this process and its threads ------------------------------ */
 
 /* sched_getaffinity(2): how many processors the caller may use. */
 int sockalive_processors(void);
@@ -58,18 +59,55 @@ int sockalive_processors(void);
  */
 int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument);
 
-/* ---- netlink.c: sock_diag ---------------------------------------------------- */
-
 /* setns(2): this thread moves into the network namespace that a descriptor refers to. 0, or -errno (EPERM). */
 int sockalive_enter_network(int netns);
 
-/*
- * A NETLINK_SOCK_DIAG socket of this thread's network namespace, in which it stays, whoever uses it
- * (netlink(7)). A close-on-exec descriptor, or -errno.
- */
-int sockalive_diag_socket(void);
+/* unshare(2), by its CLONE_NEW* bits: 0, or -errno. */
+int sockalive_unshare(int namespaces);
 
-/* ---- tracing.c: one thread of another process -------------------------------- */
+/* The kernel kills this process when the thread that started it ends. 0, or -errno. */
+int sockalive_die_with_parent(void);
+
+/* fork(2), which Swift does not offer: the child has the calling thread alone. The child's PID, 0 in it, or -errno. */
+pid_t sockalive_fork(void);
+
+/*
+ * This process becomes one of that user, that group and those groups for good: real, effective and saved, without any
+ * capability; nobody else of that user may trace it or read its memory. 0, or -errno, after which it must end.
+ */
+int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
+
+/* ---- signals.c: stop requests and job control ----------------------------- */
+
+/* Installs handlers that only remember the signal; SIGPIPE is ignored. */
+int sockalive_install_stop_handlers(void);
+
+/* The first stop signal received, or 0. */
+int sockalive_stop_signal(void);
+
+/* From now on SIGHUP is no stop request, but ends a sleep. 0, or -errno. */
+int sockalive_wake_on_hangup(void);
+
+/* Whether SIGHUP came since it was last taken. */
+bool sockalive_is_hung_up(void);
+void sockalive_take_hangup(void);
+
+/*
+ * SIGTSTP, SIGTTIN and SIGTTOU wait: nobody stops this process from its terminal. Which of them the calling thread
+ * blocked already, for sockalive_let_job_control_stop.
+ */
+uint64_t sockalive_hold_job_control(void);
+void sockalive_let_job_control_stop(uint64_t mask);
+
+/* Sleeps for so long, or until one of the three signals comes or has come. */
+void sockalive_sleep(int64_t nanoseconds);
+
+/* ---- startup.c: before main() --------------------------------------------- */
+
+/* Takes back what Swift's runtime was told before main(): the first call of main(). */
+void sockalive_end_startup(void);
+
+/* ---- tracing.c: one thread of another process ----------------------------- */
 
 /* The general registers as PTRACE_GETREGS gives them on x86-64, of a 32-bit thread too (struct user_regs_struct). */
 struct sockalive_registers {
@@ -96,49 +134,5 @@ int sockalive_stop_status(pid_t tid);
 
 /* CPUID leaf 0xd: where a feature's part of an XSAVE area ends, in bytes; 0: this processor has no such feature. */
 uint32_t sockalive_xsave_end(unsigned feature);
-
-/* ---- privileges.c: a process with fewer rights --------------------------------- */
-
-/* fork(2), which Swift does not offer: the child has the calling thread alone. The child's PID, 0 in it, or -errno. */
-pid_t sockalive_fork(void);
-
-/*
- * This process becomes one of that user, that group and those groups for good: real, effective and saved, without any
- * capability; nobody else of that user may trace it or read its memory. 0, or -errno, after which it must end.
- */
-int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
-
-/* ---- namespaces.c: the demo's namespaces ----------------------------------- */
-
-/* unshare(2), by its CLONE_NEW* bits: 0, or -errno. */
-int sockalive_unshare(int namespaces);
-
-/* The kernel kills this process when the thread that started it ends. 0, or -errno. */
-int sockalive_die_with_parent(void);
-
-/* ---- stop requests: SIGINT, SIGTERM, SIGHUP ------------------------------- */
-
-/* Installs handlers that only remember the signal; SIGPIPE is ignored. */
-int sockalive_install_stop_handlers(void);
-
-/* The first stop signal received, or 0. */
-int sockalive_stop_signal(void);
-
-/* From now on SIGHUP is no stop request, but ends a sleep. 0, or -errno. */
-int sockalive_wake_on_hangup(void);
-
-/* Whether SIGHUP came since it was last taken. */
-bool sockalive_is_hung_up(void);
-void sockalive_take_hangup(void);
-
-/*
- * SIGTSTP, SIGTTIN and SIGTTOU wait: nobody stops this process from its terminal. Which of them the calling thread
- * blocked already, for sockalive_let_job_control_stop.
- */
-uint64_t sockalive_hold_job_control(void);
-void sockalive_let_job_control_stop(uint64_t mask);
-
-/* Sleeps for so long, or until one of the three signals comes or has come. */
-void sockalive_sleep(int64_t nanoseconds);
 
 #endif

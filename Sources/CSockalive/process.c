@@ -1,12 +1,59 @@
-/* A process with fewer rights: setresuid(2) is a GNU extension, capset(2) has no wrapper, prctl(2) is variadic. */
+/*
+ * This process and its threads: GNU extensions (CPU_*, sched_getcpu, setns, unshare, setresuid), a variadic function
+ * (prctl), and a call without a wrapper (capset).
+ */
 #include "CSockalive.h"
 
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+int sockalive_processors(void)
+{
+    cpu_set_t allowed;
+    /* EINVAL: the machine has more than this set holds. */
+    return sched_getaffinity(0, sizeof allowed, &allowed) < 0 ? CPU_SETSIZE : CPU_COUNT(&allowed);
+}
+
+int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    pthread_attr_t elsewhere;
+    cpu_set_t allowed, others;
+
+    if (sched_getaffinity(0, sizeof allowed, &allowed) < 0)
+        return -pthread_create(thread, NULL, run, argument);
+    others = allowed;
+    CPU_CLR(sched_getcpu(), &others);
+    pthread_attr_init(&elsewhere);
+    pthread_attr_setaffinity_np(&elsewhere, sizeof others, &others);
+    int error = pthread_create(thread, &elsewhere, run, argument);
+    pthread_attr_destroy(&elsewhere);
+    /* Refused where there is no other processor, or by a sandbox: then it starts where the kernel likes. */
+    if (error)
+        return -pthread_create(thread, NULL, run, argument);
+    pthread_setaffinity_np(*thread, sizeof allowed, &allowed);
+    return 0;
+}
+
+int sockalive_enter_network(int netns)
+{
+    return setns(netns, CLONE_NEWNET) < 0 ? -errno : 0;
+}
+
+int sockalive_unshare(int namespaces)
+{
+    return unshare(namespaces) < 0 ? -errno : 0;
+}
+
+int sockalive_die_with_parent(void)
+{
+    return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ? -errno : 0;
+}
 
 pid_t sockalive_fork(void)
 {
