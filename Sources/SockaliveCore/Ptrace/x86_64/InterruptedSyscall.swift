@@ -70,7 +70,7 @@ struct InterruptedSyscall {
         /// A sleep that was stopped before is in restart_syscall(2), which goes on from the restart block alone. Which
         /// call began it, the code in front may tell: `mov $number,%eax`, as the C libraries have it.
         func number(_ found: UInt64, _ code: [UInt8]) -> UInt64? {
-            let restart: UInt64 = self == .bits64 ? 219 : 0
+            let restart = self == .bits64 ? Syscall64.restartSyscall.rawValue : Syscall32.restartSyscall.rawValue
             guard found == restart else { return found }
             guard code.count == 7, code[0] == 0xb8 else { return nil }
             return code[1...4].reversed().reduce(0) { $0 << 8 | UInt64($1) }
@@ -81,46 +81,44 @@ struct InterruptedSyscall {
     /// made again: signal(7), "Interruption of system calls ... by stop signals", and sockets with a timeout
     /// (sock_intr_errno). Not close, which has closed.
     private var isRepeatable: Bool {
-        switch instruction {
-        case .bits64: Self.repeatable64.contains(kernelRestart.user.orig_rax)
-        case .bits32: Self.repeatable32.contains(kernelRestart.user.orig_rax)
+        let number = kernelRestart.user.orig_rax
+        return switch instruction {
+        case .bits64: Syscall64(rawValue: number).map(Self.repeatable64.contains) ?? false
+        case .bits32: Syscall32(rawValue: number).map(Self.repeatable32.contains) ?? false
         case nil: false
         }
     }
 
-    private static let repeatable64: [UInt64] = [
-        0, 1, 19, 20,  // read, write, readv, writev
-        45, 47, 299, 44, 46, 307,  // recvfrom, recvmsg, recvmmsg, sendto, sendmsg, sendmmsg
-        40, 275,  // sendfile, splice
-        43, 288, 42,  // accept, accept4, connect
-        65, 220, 128,  // semop, semtimedop, rt_sigtimedwait
-        232, 281, 441,  // epoll_wait, epoll_pwait, epoll_pwait2
-        208, 333, 426,  // io_getevents, io_pgetevents, io_uring_enter
+    private static let repeatable64: [Syscall64] = [
+        .read, .write, .readv, .writev, .recvfrom, .recvmsg, .recvmmsg, .sendto, .sendmsg, .sendmmsg, .sendfile,
+        .splice, .accept, .accept4, .connect, .semop, .semtimedop, .rtSigtimedwait, .epollWait, .epollPwait,
+        .epollPwait2, .ioGetevents, .ioPgetevents, .ioUringEnter,
     ]
 
-    private static let repeatable32: [UInt64] = [
-        3, 4, 145, 146,  // read, write, readv, writev
-        102, 117,  // socketcall, ipc
-        371, 372, 337, 417, 369, 370, 345,  // recvfrom, recvmsg, recvmmsg (twice), sendto, sendmsg, sendmmsg
-        187, 239, 313,  // sendfile, sendfile64, splice
-        364, 362,  // accept4, connect
-        420, 177, 421,  // semtimedop, rt_sigtimedwait (twice)
-        256, 319, 441,  // epoll_wait, epoll_pwait, epoll_pwait2
-        247, 385, 416, 426,  // io_getevents, io_pgetevents (twice), io_uring_enter
+    private static let repeatable32: [Syscall32] = [
+        .read, .write, .readv, .writev, .socketcall, .ipc, .recvfrom, .recvmsg, .recvmmsg, .recvmmsgTime64,
+        .sendto, .sendmsg, .sendmmsg, .sendfile, .sendfile64, .splice, .accept4, .connect, .semtimedopTime64,
+        .rtSigtimedwait, .rtSigtimedwaitTime64, .epollWait, .epollPwait, .epollPwait2, .ioGetevents,
+        .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter,
     ]
 
     /// Calls with a restart block that come to the same when made again: no timeout, or one that names the hour.
     private var canRestartFromStart: Bool {
         let user = kernelRestart.user
-        switch (instruction, number) {
-        case (.bits64, 7), (.bits32, 168):  // poll
-            return Int32(truncatingIfNeeded: user.rdx) < 0
-        case (.bits64, 202):  // futex
-            return Self.isBitsetWait(user.rsi)
-        case (.bits32, 240), (.bits32, 422):  // futex, futex_time64
-            return Self.isBitsetWait(user.rcx)
-        default:
-            return false
+        guard let instruction, let number else { return false }
+        switch instruction {
+        case .bits64:
+            switch Syscall64(rawValue: number) {
+            case .poll: return Int32(truncatingIfNeeded: user.rdx) < 0
+            case .futex: return Self.isBitsetWait(user.rsi)
+            default: return false
+            }
+        case .bits32:
+            switch Syscall32(rawValue: number) {
+            case .poll: return Int32(truncatingIfNeeded: user.rdx) < 0
+            case .futex, .futexTime64: return Self.isBitsetWait(user.rcx)
+            default: return false
+            }
         }
     }
 

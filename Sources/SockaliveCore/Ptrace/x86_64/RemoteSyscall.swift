@@ -9,22 +9,24 @@ struct RemoteSyscall {
 
         /// Its number on x86-64.
         var number64: UInt64 {
-            switch self {
-            case .getsockopt: 55
-            case .setsockopt: 54
-            case .fcntl: 72
-            case .close: 3
-            case .mmap: 9
-            case .munmap: 11
-            case .tkill: 200
-            }
+            let call: Syscall64 =
+                switch self {
+                case .getsockopt: .getsockopt
+                case .setsockopt: .setsockopt
+                case .fcntl: .fcntl
+                case .close: .close
+                case .mmap: .mmap
+                case .munmap: .munmap
+                case .tkill: .tkill
+                }
+            return call.rawValue
         }
 
         /// Its number on i386 from Linux 4.3 on: the arguments of socketcall(2) lie in memory, where others reach them.
         var directNumber32: UInt64 {
             switch self {
-            case .getsockopt: 365
-            case .setsockopt: 366
+            case .getsockopt: Syscall32.getsockopt.rawValue
+            case .setsockopt: Syscall32.setsockopt.rawValue
             default: number32.number
             }
         }
@@ -32,15 +34,17 @@ struct RemoteSyscall {
         /// Its number on i386, and for the socket calls that of socketcall(2) with their own (linux/net.h): kernels
         /// before 4.3 have no other.
         var number32: (number: UInt64, sub: UInt64?) {
-            switch self {
-            case .getsockopt: (102, UInt64(SYS_GETSOCKOPT))
-            case .setsockopt: (102, UInt64(SYS_SETSOCKOPT))
-            case .fcntl: (221, nil)  // fcntl64
-            case .close: (6, nil)
-            case .mmap: (192, nil)  // mmap2
-            case .munmap: (91, nil)
-            case .tkill: (238, nil)
-            }
+            let (call, sub): (Syscall32, Int32?) =
+                switch self {
+                case .getsockopt: (.socketcall, SYS_GETSOCKOPT)
+                case .setsockopt: (.socketcall, SYS_SETSOCKOPT)
+                case .fcntl: (.fcntl64, nil)
+                case .close: (.close, nil)
+                case .mmap: (.mmap2, nil)
+                case .munmap: (.munmap, nil)
+                case .tkill: (.tkill, nil)
+                }
+            return (call.rawValue, sub.map { UInt64($0) })
         }
     }
 

@@ -1,0 +1,80 @@
+/// The system calls of x86-64 that sockalive makes or meets (arch/x86/entry/syscalls/syscall_64.tbl).
+enum Syscall64: UInt64 {
+    case read = 0
+    case write = 1
+    case close = 3
+    case poll = 7
+    case mmap = 9
+    case munmap = 11
+    case readv = 19
+    case writev = 20
+    case sendfile = 40
+    case connect = 42
+    case accept = 43
+    case sendto = 44
+    case recvfrom = 45
+    case sendmsg = 46
+    case recvmsg = 47
+    case setsockopt = 54
+    case getsockopt = 55
+    case semop = 65
+    case fcntl = 72
+    case rtSigtimedwait = 128
+    case tkill = 200
+    case futex = 202
+    case ioGetevents = 208
+    case restartSyscall = 219
+    case semtimedop = 220
+    case epollWait = 232
+    case splice = 275
+    case epollPwait = 281
+    case accept4 = 288
+    case recvmmsg = 299
+    case sendmmsg = 307
+    case ioPgetevents = 333
+    case ioUringEnter = 426
+    case epollPwait2 = 441
+}
+
+/// The same of i386 (arch/x86/entry/syscalls/syscall_32.tbl). No C header has both tables.
+enum Syscall32: UInt64 {
+    case restartSyscall = 0
+    case read = 3
+    case write = 4
+    case close = 6
+    case munmap = 91
+    case socketcall = 102
+    case ipc = 117
+    case readv = 145
+    case writev = 146
+    case poll = 168
+    case rtSigtimedwait = 177
+    case sendfile = 187
+    case mmap2 = 192
+    case fcntl64 = 221
+    case tkill = 238
+    case sendfile64 = 239
+    case futex = 240
+    case ioGetevents = 247
+    case epollWait = 256
+    case splice = 313
+    case epollPwait = 319
+    case recvmmsg = 337
+    case sendmmsg = 345
+    case connect = 362
+    case accept4 = 364
+    case getsockopt = 365
+    case setsockopt = 366
+    case sendto = 369
+    case sendmsg = 370
+    case recvfrom = 371
+    case recvmsg = 372
+    case ioPgetevents = 385
+    case ioPgeteventsTime64 = 416
+    case recvmmsgTime64 = 417
+    case semtimedopTime64 = 420
+    case rtSigtimedwaitTime64 = 421
+    case futexTime64 = 422
+    case ioUringEnter = 426
+    case epollPwait2 = 441
+}
