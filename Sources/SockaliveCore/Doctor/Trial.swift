@@ -88,7 +88,7 @@ struct Trial {
     ) throws -> Int {
         // Our own child: its number is not given away before it is waited for.
         guard let handle = ProcessHandle(pid: holder.pid, procfs: procfs) else { throw Errno.noSuchProcess }
-        let access = LocalReach(procfs: procfs, method: method, handles: [holder.pid: handle])
+        let access = DirectSocketAccess(procfs: procfs, method: method, handles: [holder.pid: handle])
         return try access.apply(operation, to: socket.identity, through: holder).pausedMicroseconds
     }
 

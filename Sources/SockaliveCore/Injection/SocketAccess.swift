@@ -25,7 +25,7 @@ struct AccessResult<Outcome> {
 /// else with this process's own.
 final class SocketAccess {
     private let procfs: ProcFS
-    private let local: LocalReach
+    private let direct: DirectSocketAccess
     private let workers: Workers
     private var routes: [Int32: Route] = [:]
 
@@ -38,11 +38,11 @@ final class SocketAccess {
 
     init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
         self.procfs = procfs
-        local = LocalReach(procfs: procfs, method: choice.resolved(), handles: handles)
-        workers = Workers(local: local)
+        direct = DirectSocketAccess(procfs: procfs, method: choice.resolved(), handles: handles)
+        workers = Workers(direct: direct)
     }
 
-    var method: Method { local.method }
+    var method: Method { direct.method }
 
     /// Applies the operation through the first holder that lets it.
     ///
@@ -75,20 +75,20 @@ final class SocketAccess {
                 if let worker = try workers.worker(for: holder.pid, status) {
                     return try worker.apply(operation, to: identity, through: holder)
                 }
-            } catch is Worker.OutOfReach {
+            } catch is Worker.InsufficientRights {
                 // More rights are needed than the owner's.
             }
-            let isCovered = local.rights.areCovered(by: status, "\(holder.pid)", procfs)
+            let isCovered = direct.rights.areCovered(by: status, "\(holder.pid)", procfs)
             routes[holder.pid] = .own(isCovered ? .owner : .kept)
         }
-        var result = try local.apply(operation, to: identity, through: holder)
+        var result = try direct.apply(operation, to: identity, through: holder)
         if case .own(let rights) = routes[holder.pid] { result.rights = rights }
         return result
     }
 }
 
 /// Leads to sockets with the rights that this process has by now.
-final class LocalReach {
+final class DirectSocketAccess {
     let procfs: ProcFS
     let method: Method
     let rights: OwnRights

@@ -16,27 +16,27 @@ import SystemPackage
 /// What happens when this process dies: the channel ends, the worker lets go of what it holds, and ends.
 final class Worker {
     /// It may not reach into this process: more rights are needed than its owner's.
-    struct OutOfReach: Error {}
+    struct InsufficientRights: Error {}
 
     private let pid: Int32
     private let uid: UInt32
     private let channel: WorkerChannel
-    private(set) var isWell = true
+    private(set) var isAlive = true
 
     /// How long one request may take. A hold waits for one second at most for each stop.
     private static let timeout = Duration.seconds(5)
-    private static let endPatience = Duration.milliseconds(500)
+    private static let endTimeout = Duration.milliseconds(500)
 
     /// - Throws: `Errno` where there is no such worker to be had: this process may not change its user (CAP_SETUID,
     ///   CAP_SETGID), or the system has no process to give.
-    init(owner: Owner, local: LocalReach) throws(Errno) {
+    init(owner: Owner, direct: DirectSocketAccess) throws(Errno) {
         let (ours, theirs) = try WorkerChannel.pair()
         // Whoever started this program may have its children's ends ignored: then their numbers are given away at once.
         signal(SIGCHLD, SIG_DFL)
         let child = sockalive_fork()
         if child == 0 {
             ours.close()
-            WorkerProcess(channel: theirs, local: local).run(as: owner)
+            WorkerProcess(channel: theirs, direct: direct).run(as: owner)
         }
         theirs.close()
         channel = ours
@@ -44,7 +44,7 @@ final class Worker {
         uid = owner.uid
         guard child > 0 else {
             ours.close()
-            isWell = false
+            isAlive = false
             throw Errno(rawValue: -child)
         }
         // Silence is its user's doing, or a system in trouble; only what it says itself makes it impossible.
@@ -59,7 +59,7 @@ final class Worker {
     }
 
     deinit {
-        if isWell { end() }
+        if isAlive { end() }
     }
 
     /// A target that the worker holds waits for this process: no terminal stops it meanwhile.
@@ -79,7 +79,7 @@ final class Worker {
             outcome = try operation.run(on: &socket)
         } catch {
             // Why the operation failed is what the caller asks.
-            if isWell { _ = try? ask(.release, holder) }
+            if isAlive { _ = try? ask(.release, holder) }
             throw error
         }
         guard case .released(let crashSafe, let paused) = try ask(.release, holder) else { throw Errno.ioError }
@@ -92,16 +92,16 @@ final class Worker {
         do {
             _ = try ask(.open(holder, identity), holder)
         } catch let error as Errno where error.isPermission {
-            throw OutOfReach()
+            throw InsufficientRights()
         } catch let attachError as RemoteSocket.AttachError where attachError.errno.isPermission {
-            throw OutOfReach()
+            throw InsufficientRights()
         }
     }
 
     /// - Throws: what the worker met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
     fileprivate func ask(_ request: WorkerRequest, _ holder: SocketHolder) throws -> WorkerReply {
-        guard isWell, channel.send(request.message), let reply = channel.receiveReply(within: Self.timeout) else {
-            if isWell { end() }
+        guard isAlive, channel.send(request.message), let reply = channel.receiveReply(within: Self.timeout) else {
+            if isAlive { end() }
             throw SocketFailure.workerFailed(holder, uid, request)
         }
         switch reply {
@@ -115,13 +115,13 @@ final class Worker {
     /// It ends by itself as soon as its channel does. What does not is killed, and left behind if it hangs in the
     /// kernel (state D).
     private func end() {
-        let isAnswering = isWell
-        isWell = false
+        let isAnswering = isAlive
+        isAlive = false
         channel.close()
         guard pid > 0 else { return }
-        if isAnswering && hasEnded(within: Self.endPatience) { return }
+        if isAnswering && hasEnded(within: Self.endTimeout) { return }
         kill(pid, SIGKILL)
-        _ = hasEnded(within: Self.endPatience)
+        _ = hasEnded(within: Self.endTimeout)
     }
 
     private func hasEnded(within time: Duration) -> Bool {
@@ -162,7 +162,7 @@ private struct WorkerSocket: SocketOptions {
 
 /// The workers of one run: one for each owner whose processes are reached.
 final class Workers {
-    private let local: LocalReach
+    private let direct: DirectSocketAccess
     private var workers: [Owner: Worker] = [:]
     /// How many workers of a user were killed, or did not answer.
     private var losses: [UInt32: Int] = [:]
@@ -171,8 +171,8 @@ final class Workers {
 
     private static let maxLosses = 2
 
-    init(local: LocalReach) {
-        self.local = local
+    init(direct: DirectSocketAccess) {
+        self.direct = direct
     }
 
     /// The worker for a process; nil where this process's own rights serve: they are no more than the owner's, the
@@ -180,17 +180,17 @@ final class Workers {
     ///
     /// - Throws: ``SocketFailure`` where the owner's workers were lost too often: what they met would be met again.
     func worker(for pid: Int32, _ status: ProcessStatus) throws(SocketFailure) -> Worker? {
-        guard let owner = Owner(status), owner.uid != 0, local.rights.exceed(owner), !impossible.contains(owner) else {
+        guard let owner = Owner(status), owner.uid != 0, direct.rights.exceed(owner), !impossible.contains(owner) else {
             return nil
         }
         while losses[owner.uid, default: 0] < Self.maxLosses {
-            if let worker = workers[owner], worker.isWell { return worker }
+            if let worker = workers[owner], worker.isAlive { return worker }
             if workers.removeValue(forKey: owner) != nil {
                 losses[owner.uid, default: 0] += 1
                 continue
             }
             do throws(Errno) {
-                workers[owner] = try Worker(owner: owner, local: local)
+                workers[owner] = try Worker(owner: owner, direct: direct)
             } catch {
                 impossible.insert(owner)
                 return nil
@@ -219,5 +219,152 @@ extension SocketFailure {
             .other, .timedOut,
             "PID \(holder.pid): the helper process with the rights of user \(uid) gave no answer while \(what)",
             remedy: "it hangs in the kernel, or user \(uid) has killed or stopped it; run again")
+    }
+}
+
+/// The worker's side: it becomes a process of the targets' owner, and answers requests until the channel ends.
+struct WorkerProcess {
+    let channel: WorkerChannel
+    let direct: DirectSocketAccess
+
+    /// Rights first, then the first request: nothing of a target is opened before.
+    func run(as owner: Owner) -> Never {
+        // The terminal's stop would leave a target standing; the parent, which it stops as well, waits for nobody then.
+        _ = sockalive_hold_job_control()
+        do {
+            try keepOnlyWhatIsNeeded()
+        } catch {
+            _ = channel.send(WorkerReply.failed(error as? Errno ?? .ioError).message)
+            _exit(1)
+        }
+        let error = owner.groups.withUnsafeBufferPointer {
+            sockalive_become(owner.uid, owner.gid, $0.baseAddress, $0.count)
+        }
+        guard error == 0 else {
+            _ = channel.send(WorkerReply.failed(Errno(rawValue: -error)).message)
+            _exit(1)
+        }
+        let rights = OwnRights(procfs: direct.procfs, parent: direct.rights)
+        let access = DirectSocketAccess(
+            procfs: direct.procfs, method: direct.method, handles: direct.handles, rights: rights)
+        guard channel.send(WorkerReply.done.message) else { _exit(0) }
+        while let request = channel.receiveRequest() {
+            guard case .open(let holder, let identity) = request else { break }
+            answer(access, identity, holder)
+        }
+        _exit(0)
+    }
+
+    /// One answer for each request: whatever fails before the socket is open answers that request, and whatever fails
+    /// afterwards the one to let it go.
+    private func answer(_ access: DirectSocketAccess, _ identity: SocketIdentity, _ holder: SocketHolder) {
+        let reply: WorkerReply
+        do {
+            let result = try access.apply(ChannelOperation(channel: channel), to: identity, through: holder)
+            reply = .released(crashSafe: result.crashSafe, pausedMicroseconds: result.pausedMicroseconds)
+        } catch {
+            reply = WorkerReply(error)
+        }
+        if !channel.send(reply.message) { _exit(0) }
+    }
+
+    /// Not the lock, whose holder must be able to die without this process; not the terminal or the pipe that others
+    /// wait at the end of.
+    private func keepOnlyWhatIsNeeded() throws {
+        var needed = Set(direct.handles.values.compactMap(\.descriptor))
+        needed.formUnion([channel.descriptor, direct.procfs.root.rawValue])
+        for descriptor in try direct.procfs.numbers(in: "self/fd") where !needed.contains(descriptor) {
+            close(descriptor)
+        }
+        // The lowest free numbers: 0, 1 and 2. Where there is no /dev/null nothing is written to them anyway.
+        for _ in 0...2 { _ = open("/dev/null", O_RDWR) }
+    }
+}
+
+/// Does on an open socket what the channel asks for, until it is to be let go.
+private struct ChannelOperation: SocketOperation {
+    let channel: WorkerChannel
+
+    func run(on socket: inout some SocketOptions & ~Copyable) throws {
+        guard channel.send(WorkerReply.done.message) else { return }
+        while let request = channel.receiveRequest() {
+            let reply: WorkerReply
+            do {
+                switch request {
+                case .get(let level, let name, let size):
+                    var value = [UInt8](repeating: 0, count: size)
+                    let count = try value.withUnsafeMutableBytes { try socket.get(level: level, name: name, into: $0) }
+                    reply = .value(Array(value.prefix(count)))
+                case .exchange(var options):
+                    try socket.exchange(&options)
+                    reply = .exchanged(options.map { ($0.value, $0.error) })
+                case .release, .open: return
+                }
+            } catch {
+                reply = WorkerReply(error)
+            }
+            guard channel.send(reply.message) else { return }
+        }
+    }
+}
+
+extension WorkerReply {
+    fileprivate init(_ error: any Error) {
+        switch error {
+        case let attachError as RemoteSocket.AttachError: self = .refused(attachError)
+        case is SocketFailure: self = .otherTable
+        default: self = .failed(error as? Errno ?? .ioError)
+        }
+    }
+}
+
+/// One end of the way between the two processes: messages, whole or not at all (SOCK_SEQPACKET, unix(7)).
+struct WorkerChannel {
+    let descriptor: Int32
+
+    static func pair() throws(Errno) -> (WorkerChannel, WorkerChannel) {
+        var ends: [Int32] = [-1, -1]
+        let type = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw Errno(rawValue: errno) }
+        return (WorkerChannel(descriptor: ends[0]), WorkerChannel(descriptor: ends[1]))
+    }
+
+    func close() {
+        _ = Glibc.close(descriptor)
+    }
+
+    /// False where the other end is gone.
+    func send(_ message: WorkerMessage) -> Bool {
+        let bytes = message.bytes
+        while true {
+            if Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count { return true }
+            if errno != EINTR { return false }
+        }
+    }
+
+    /// nil where the other end is gone, or what it sent is no request.
+    func receiveRequest() -> WorkerRequest? { receive().flatMap(WorkerRequest.init) }
+
+    /// nil where there was none in time.
+    func receiveReply(within time: Duration) -> WorkerReply? {
+        let deadline = ContinuousClock.now + time
+        while true {
+            var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let left = max(0, (deadline - .now).milliseconds)
+            let status = poll(&event, 1, Int32(left))
+            if status > 0 { return receive().flatMap(WorkerReply.init) }
+            // A signal is heard between two sockets.
+            if status == 0 || errno != EINTR { return nil }
+        }
+    }
+
+    private func receive() -> WorkerMessage? {
+        withUnsafeTemporaryAllocation(byteCount: WorkerMessage.maxBytes, alignment: 8) { buffer in
+            while true {
+                let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
+                if count > 0 { return WorkerMessage(UnsafeRawBufferPointer(rebasing: buffer[..<count])) }
+                if count == 0 || errno != EINTR { return nil }
+            }
+        }
     }
 }

@@ -68,7 +68,7 @@ package func dieWithParent() throws(Errno) {
     if result < 0 { throw Errno(rawValue: -result) }
 }
 
-public enum ProcessStartup {
+package enum ProcessStartup {
     /// The first call of `main`: takes back what the static program's runtime was told before it (startup.c).
-    public static func end() { sockalive_end_startup() }
+    package static func end() { sockalive_end_startup() }
 }
