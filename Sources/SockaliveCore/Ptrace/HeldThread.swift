@@ -22,26 +22,26 @@ final class HeldThread {
     let target: RemoteTarget
     let tracee: Tracee
     /// Of the program that runs in the thread, opened while it stands still.
-    private(set) var openMemory: TargetMemory?
+    private var openMemory: TargetMemory?
     /// The registers as detach puts them back.
-    var found = Registers()
+    private(set) var found = Registers()
     /// The thread's blocked signals.
-    var mask: UInt64 = 0
+    private(set) var mask: UInt64 = 0
     let scratch = ScratchArea()
     /// The target's XSAVE area lies in the scratch area; nil: it could not be read.
-    var xsave: XSaveArea?
+    private var xsave: XSaveArea?
     /// From now on the thread's registers, mask or memory may differ from what was found.
-    var isChanged = false
+    private var isChanged = false
     /// The thread may run along several calls without being looked at.
-    var mayChain = false
+    private(set) var mayChain = false
     /// A chain has run.
     var hasChained = false
     /// The target recovers by itself should this process be killed.
-    var isCrashSafe = false
+    private(set) var isCrashSafe = false
     /// A filter is suspended: the thread may make calls that it is not allowed to make.
     private(set) var isFilterSuspended = false
     /// The number to call on: the target's own, or a duplicate that no other thread knows.
-    var descriptor: Int32
+    private(set) var descriptor: Int32
     /// The step that failed.
     private(set) var reason = RemoteSocket.Reason.seize
     private var isSeized = false
@@ -265,7 +265,7 @@ extension HeldThread {
 
     /// Writes the recovery frames into the scratch area, and points the thread at them. Until the last step the thread
     /// would run on as found.
-    func installRecoveryFrames() throws(Errno) {
+    private func installRecoveryFrames() throws(Errno) {
         let interrupted = try prepareRestart()
         try readXSaveArea()
         isChanged = true
@@ -333,7 +333,7 @@ extension HeldThread {
     }
 
     /// Makes the close frame close this descriptor.
-    func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
+    private func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
         frame(closing(descriptor), mask: Self.allSignals, at: ScratchArea.close)
         let bytes = scratch.bytes(from: ScratchArea.close, count: SignalFrame.room)
         try write(UnsafeRawBufferPointer(bytes), to: scratch.address(of: ScratchArea.close))
@@ -361,7 +361,7 @@ extension HeldThread {
     }
 
     /// Back to what was found. Where a step fails, the recovery frames or the kernel's own restart remain.
-    func restoreThread() throws(Errno) {
+    private func restoreThread() throws(Errno) {
         var failure: Errno?
         func attempt(_ step: () throws(Errno) -> Void) {
             do throws(Errno) { try step() } catch { failure = failure ?? error }
