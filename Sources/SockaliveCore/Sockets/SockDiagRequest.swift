@@ -169,22 +169,6 @@ struct NetlinkAttributes: Sequence, IteratorProtocol {
     }
 }
 
-extension UnsafeRawBufferPointer {
-    /// A number in this machine's byte order; nil where the bytes do not reach so far.
-    @inline(__always)
-    func number<Number: FixedWidthInteger & BitwiseCopyable>(at offset: Int) -> Number? {
-        guard offset >= 0, offset <= count - MemoryLayout<Number>.size else { return nil }
-        return loadUnaligned(fromByteOffset: offset, as: Number.self)
-    }
-}
-
-extension [UInt8] {
-    /// Appends a number in this machine's byte order.
-    mutating func append(number: some FixedWidthInteger) {
-        Swift.withUnsafeBytes(of: number) { append(contentsOf: $0) }
-    }
-}
-
 extension Int {
     fileprivate var alignedTo4: Int { (self + 3) & ~3 }
 }

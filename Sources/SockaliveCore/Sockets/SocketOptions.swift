@@ -136,8 +136,7 @@ struct TCPInfo: Equatable, Sendable {
 
     init(
         state: UInt8 = UInt8(TCP_ESTABLISHED), probesOutstanding: Int = 0, segmentsInFlight: Int = 0,
-        millisecondsSinceData: Int,
-        millisecondsSinceAck: Int, segmentsSent: UInt32? = nil
+        millisecondsSinceData: Int, millisecondsSinceAck: Int, segmentsSent: UInt32? = nil
     ) {
         self.state = state
         self.probesOutstanding = probesOutstanding
