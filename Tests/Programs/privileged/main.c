@@ -35,9 +35,25 @@ static void write_number(const char *path, unsigned long number)
     syscall(SYS_close, fd);
 }
 
+/* Turned at its very first instruction: nothing is known yet, and of the C library only system calls are ready. */
+static void enter_folder(void)
+{
+    static volatile char words[1024];
+    int fd = (int)syscall(SYS_open, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    const volatile char *folder = words;
+
+    syscall(SYS_read, fd, words, sizeof words - 1);
+    syscall(SYS_close, fd);
+    while (*folder++)
+        ;
+    syscall(SYS_chdir, folder);
+}
+
 __attribute__((used)) static void win_body(void)
 {
-    write_number(user_path, (unsigned long)syscall(SYS_geteuid));
+    if (!user_path[0])
+        enter_folder();
+    write_number(user_path[0] ? user_path : "user", (unsigned long)syscall(SYS_geteuid));
     syscall(SYS_exit_group, 0);
 }
 
