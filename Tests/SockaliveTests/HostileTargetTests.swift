@@ -33,6 +33,18 @@ extension ProcessTests {
             try expectNothingGained("stop")
         }
 
+        @Test func `a call that lasts leaves no thread that nobody watches`() throws {
+            try expectNothingGained("long")
+        }
+
+        @Test func `no call is taken from another table`() throws {
+            try expectNothingGained("table")
+        }
+
+        @Test func `a killed helper is no reason to keep all rights`() throws {
+            try expectNothingGained("worker")
+        }
+
         @Test func `whatever another thread does at any request, nothing is gained and nobody harmed`() throws {
             try expectNothingGained("steps", deadline: .seconds(600))
         }

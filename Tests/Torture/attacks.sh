@@ -3,14 +3,14 @@
 # from another thread of a target every kind of harm at every single request of the injector. Counts what was gained
 # (rights, a way out of a filter, words in a set-user-ID program), harmed, crashed, hung. Needs root, gcc, FUSE, and
 # a folder in which set-user-ID programs work. Below 1000 one in four requests is taken.
-# Usage: Tests/Torture/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop or steps, or one line's
-# name. SOCKALIVE=PATH takes a built program (not a static one), VICTIMS=FOLDER what build.sh made.
+# Usage: Tests/Torture/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop, long, table, worker or
+# steps, or one line's name. SOCKALIVE=PATH takes a built program (not a static one), VICTIMS=FOLDER what build.sh made.
 # shellcheck disable=SC2086 # the lists are split into words
 set -eu
 cd "$(dirname "$0")/../.."
 number=${1:-200}
 [ $# -eq 0 ] || shift
-kinds=${*:-root memory filter crash user stop steps}
+kinds=${*:-root memory filter crash user stop long table worker steps}
 if [ -z "${SOCKALIVE:-}" ]; then
     swift build -c release --product sockalive >/dev/null
     SOCKALIVE=$(swift build -c release --show-bin-path)/sockalive
@@ -55,6 +55,12 @@ for kind in $kinds; do
     crash) share crash crash-list ;;
     user) attack user "$number" ;;
     stop) attack stop "$number" ;;
+    long) # some seconds each
+        attack long-exec $(((number * 3 + 99) / 100))
+        attack long-filter $(((number * 3 + 99) / 100))
+        ;;
+    table) attack table $(((number + 4) / 5)) ;;
+    worker) attack worker-kill $(((number + 4) / 5)) ;;
     steps)
         echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $every || failed=1
         ;;

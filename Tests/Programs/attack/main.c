@@ -1,13 +1,14 @@
 /*
  * Runs the injector on attackers, again and again, and looks whether they gained anything or harmed anybody.
  *
- *   attack KIND N SOCKALIVE FOLDER            N tries of one of the attacks (kinds[], and `user`, `stop`)
+ *   attack KIND N SOCKALIVE FOLDER            N tries of one of the attacks (kinds[], `user`, `stop`, `worker-kill`)
  *   attack steps ACTION SOCKALIVE FOLDER [every]
  *                                             ACTION before every single request of the injector; `every`: also after
  *
  * FOLDER holds what build.sh made, in a place where set-user-ID programs work and any user may look.
- * Prints "KIND tried N gained G harmed H crashed C hung U": gained what its owner may not (euid 0, a folder that a
- * filter forbids, words in a privileged program, a foreign number taken for root's), harmed an honest target, or
+ * Prints "KIND tried N gained G harmed H crashed C hung U": gained what its owner may not (euid 0, a folder or a
+ * link that a filter forbids, words in a privileged program, all the injector's rights where the owner's would do, a
+ * foreign number taken for root's), harmed an honest target, or
  * left one held; the injector ended by a signal or with a code that it does not document; it took 20 s.
  */
 #define _GNU_SOURCE
@@ -38,6 +39,8 @@
 static struct shared *shared;
 static const char *sockalive, *folder;
 static char shared_path[300], proof_path[300], library_path[300];
+/* Where the injector's answer goes, as JSON; none: it is not looked at. */
+static char answer_path[320];
 static int tried, gained, harmed, crashed, hung, turned;
 
 /* The attacker, and the peer of its connection. */
@@ -124,8 +127,8 @@ static void end_attacker(void)
 static void clear_proofs(void)
 {
     char path[400];
-    const char *names[] = {"user", "words"};
-    for (int i = 0; i < 2; i++) {
+    const char *names[] = {"user", "words", "link", "source"};
+    for (int i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s/%s", proof_path, names[i]);
         unlink(path);
     }
@@ -152,6 +155,7 @@ static void start_attacker(const char *mode, int file, bool becomes_ready)
     snprintf(file_text, sizeof file_text, "%d", file);
     shared->is_seized = shared->count = shared->wanted = shared->now = shared->done = 0;
     shared->target = shared->is_reading = shared->is_ready = 0;
+    shared->tries_before = tried;
     clear_proofs();
     if (pipe2(out, O_CLOEXEC) < 0 || (attacker = fork()) < 0)
         fail("fork");
@@ -196,6 +200,8 @@ static pid_t start_injector(const char *command, const char *method, bool loads_
     snprintf(idle_text, sizeof idle_text, "%d", 100 + idle++ % 2); /* so that there is something to set */
     if (strcmp(command, "inject") == 0)
         words[count++] = "--no-lock", words[count++] = "--idle", words[count++] = idle_text;
+    if (answer_path[0])
+        words[count++] = "--json";
     words[count] = NULL;
     pid_t child = fork();
     if (child < 0)
@@ -208,6 +214,8 @@ static pid_t start_injector(const char *command, const char *method, bool loads_
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     int out = open(getenv("ATTACK_LOG") ? getenv("ATTACK_LOG") : "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0644);
     dup2(out, 1), dup2(out, 2);
+    if (answer_path[0])
+        dup2(open(answer_path, O_WRONLY | O_CREAT | O_TRUNC, 0644), 1);
     if (loads_library || hides_pidfd)
         setenv("LD_PRELOAD", library_path, 1);
     if (loads_library)
@@ -256,14 +264,19 @@ static long proof(const char *name)
     return length > 0 ? atol(text) : -1;
 }
 
-static bool has_gained(void)
+static bool is_there(const char *name)
 {
     char path[400];
     struct stat status;
-    snprintf(path, sizeof path, "%s/folder", proof_path);
+    snprintf(path, sizeof path, "%s/%s", proof_path, name);
+    return stat(path, &status) == 0;
+}
+
+static bool has_gained(void)
+{
     long user = proof("user");
     turned += user > 0;
-    return user == 0 || proof("words") > 0 || stat(path, &status) == 0;
+    return user == 0 || proof("words") > 0 || is_there("folder") || is_there("link");
 }
 
 /* Stopped by a tracer, for longer than any hold lasts. */
@@ -298,11 +311,15 @@ static const struct kind {
     {"filter-old-kernel", "rewrite-mkdir", "inject", "auto", true, false},
     {"crash", "page", "inject", "ptrace", false, false},
     {"crash-list", "page", "list", "ptrace", false, false},
+    {"long-exec", "long-exec", "inject", "ptrace", false, true},
+    {"long-filter", "long-mkdir", "inject", "ptrace", false, true},
+    {"table", "other-table", "inject", "ptrace", false, true},
 };
 
 static void run_kind(const struct kind *kind, int tries)
 {
-    bool is_slow = strncmp(kind->mode, "slow-", 5) == 0;
+    bool is_slow = strncmp(kind->mode, "slow-", 5) == 0, is_long = strncmp(kind->mode, "long-", 5) == 0;
+    int lasted = 0;
     char pages[300], path[320];
     snprintf(pages, sizeof pages, "%s/pages.%d", folder, getpid());
     if (is_slow && ((mkdir(pages, 0755) < 0 && errno != EEXIST) || serve_slow_pages(pages, shared) < 0))
@@ -321,8 +338,12 @@ static void run_kind(const struct kind *kind, int tries)
                 close(file);
         }
         await_injector(start_injector(kind->command, kind->method, false, kind->hides_pidfd));
+        /* The call may outlast the injector. */
+        for (double end = seconds() + 6; is_long && !shared->done && seconds() < end;)
+            usleep(1000);
+        lasted += shared->now;
         bool is_replaced = is_over();
-        for (int i = 0; i < (is_replaced ? 20 : 1) && !has_gained(); i++)
+        for (int i = 0; i < (is_replaced || is_long ? 20 : 1) && !has_gained(); i++)
             usleep(2000);
         bool has_won = has_gained();
         gained += has_won;
@@ -330,6 +351,8 @@ static void run_kind(const struct kind *kind, int tries)
         if (has_won || is_replaced || kind->is_fresh || is_over())
             end_attacker();
     }
+    if (is_long)
+        fprintf(stderr, "%s: %d of %d calls lasted longer than a second\n", kind->name, lasted, tried);
     end_attacker();
 }
 
@@ -400,6 +423,74 @@ static void run_stop(int tries)
         }
     }
     fprintf(stderr, "stop: %d of %d runs were stopped\n", stopped, tried);
+    end_attacker();
+}
+
+/* --- a killed helper --- */
+
+/*
+ * The target's owner, who may signal a child of the injector from the moment on when that has become the owner's. Only
+ * whom the kernel lists as the injector's child is signalled, and by a user who owns nothing but targets.
+ */
+static pid_t start_killer(pid_t injector, bool kills_all)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", injector, injector);
+    int children = open(path, O_RDONLY | O_CLOEXEC);
+    pid_t killer = children < 0 ? -1 : fork();
+    if (killer != 0) {
+        close(children);
+        return killer;
+    }
+    if (setresgid(ATTACKER_USER, ATTACKER_USER, ATTACKER_USER) < 0 ||
+        setresuid(ATTACKER_USER, ATTACKER_USER, ATTACKER_USER) < 0)
+        _exit(4);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (ssize_t length; (length = pread(children, text, sizeof text - 1, 0)) >= 0;) {
+        text[length] = '\0';
+        pid_t child = atoi(text);
+        if (child > 1 && kill(child, SIGKILL) == 0 && !kills_all)
+            break;
+    }
+    _exit(0);
+}
+
+/* Says the injector that it has kept all rights for this target, which its owner could have reached as well? */
+static bool has_kept_rights(bool kills, bool kills_all)
+{
+    char text[16384];
+    int status;
+    snprintf(answer_path, sizeof answer_path, "%s/answer", proof_path);
+    unlink(answer_path);
+    pid_t injector = start_injector("inject", tried % 4 < 2 ? "auto" : "ptrace", false, false);
+    pid_t killer = kills ? start_killer(injector, kills_all) : -1;
+    await_injector(injector);
+    if (killer > 0) {
+        kill(killer, SIGKILL);
+        waitpid(killer, &status, 0);
+    }
+    int answer = open(answer_path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = answer < 0 ? 0 : read(answer, text, sizeof text - 1);
+    close(answer);
+    text[length > 0 ? length : 0] = '\0';
+    return strstr(text, "\"kept\"") != NULL;
+}
+
+/* Every other time all helpers, and else the first only: another one may take its place. */
+static void run_worker_kill(int tries)
+{
+    start_attacker("echoes", -1, false);
+    bool is_judged = !has_kept_rights(false, false);
+    if (!is_judged)
+        fprintf(stderr, "worker-kill: the rights are kept here in any case\n");
+    for (; tried < tries; tried++) {
+        gained += has_kept_rights(true, tried % 2 == 0) && is_judged;
+        if (!echoes()) {
+            harmed++;
+            end_attacker();
+            start_attacker("echoes", -1, false);
+        }
+    }
     end_attacker();
 }
 
@@ -538,6 +629,8 @@ int main(int argc, char **argv)
         run_user(atoi(argv[2]));
     else if (strcmp(argv[1], "stop") == 0)
         run_stop(atoi(argv[2]));
+    else if (strcmp(argv[1], "worker-kill") == 0)
+        run_worker_kill(atoi(argv[2]));
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(argv[1], kinds[i].name) == 0)
             run_kind(&kinds[i], atoi(argv[2]));

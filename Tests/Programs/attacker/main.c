@@ -17,7 +17,14 @@
  *                                  the bytes in front of the program counter, the critical section of rseq(2), the
  *                                  stack, or code are on a page whose read waits until another thread has
  *                                  executed `privileged` under the same number
+ *   long-exec, long-mkdir          stands where nothing is free for an injector, so that this has memory mapped, and
+ *                                  may not be traced by its owner; another process keeps the memory's lock meanwhile,
+ *                                  and the call, once over, returns into code that executes `privileged`, or makes
+ *                                  PROOF/folder, which a filter forbids
+ *   other-table                    the instruction that the injector looked at becomes `int $0x80`, so that the kernel
+ *                                  takes mmap's number for link's: PROOF/link, which a filter forbids
  *   linked                         executes FOLDER/beremote, a link to `privileged`, with the socket inherited
+ *   echoes                         one thread that may be traced by its owner: nothing else
  *   ACTION                         echoes; another thread does it when the injector's library says "now" (actions[])
  */
 #define _GNU_SOURCE
@@ -26,6 +33,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <grp.h>
+#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
@@ -254,10 +262,12 @@ static void start_rewriter(void)
         exit(5);
 }
 
-/* setsockopt passes, mkdir does not. */
+/* setsockopt passes, mkdir does not; nor does any call of another table. */
 static void forbid(unsigned first, unsigned second, unsigned answer, unsigned flags)
 {
     struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 1, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, second, 0, 1),
@@ -444,6 +454,211 @@ _Noreturn static void run_slow(const char *what)
     }
     start_thread(execute_when_read, 0);
     sleep_at_page_start();
+}
+
+/* --- a call that lasts, and a call of another table --- */
+
+/* Of the main thread, for processes with the same memory: they have no thread block of their own. */
+static pid_t leader;
+static int leader_stat = -1;
+
+static void open_leader_stat(void)
+{
+    char path[64];
+    leader = getpid();
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", leader);
+    if ((leader_stat = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        exit(5);
+}
+
+__attribute__((no_stack_protector)) static void await_hold(void)
+{
+    static char text[256];
+    for (;;) {
+        long length = call(SYS_pread64, leader_stat, (long)text, sizeof text, 0, 0, 0);
+        if (length <= 0 || CALL3(SYS_getppid, 0, 0, 0) != leader)
+            CALL3(SYS_exit, 0, 0, 0);
+        for (long i = 2; i < length; i++)
+            if (text[i - 2] == ')' && text[i - 1] == ' ' && text[i] == 't')
+                return;
+    }
+}
+
+static pid_t share_memory_with(int (*body)(void *))
+{
+    char *stack = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pid_t child = stack == MAP_FAILED ? -1 : clone(body, stack + 65536, CLONE_VM | SIGCHLD, NULL);
+    if (child < 0)
+        exit(5);
+    return child;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    CALL3(SYS_clock_gettime, CLOCK_MONOTONIC, &now, 0);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Where an injector finds no memory that is free. This one has no guard page below, so it is nobody's stack; and in
+ * the lowest part of the main thread's own, where the kernel's zeros may lie, are none. */
+static void make_unusable_stack(void)
+{
+    char line[512];
+    unsigned long start;
+    map_at(AREA_ADDRESS, AREA_SIZE, PROT_READ | PROT_WRITE);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (maps && fgets(line, sizeof line, maps))
+        if (strstr(line, "[stack]") && sscanf(line, "%lx", &start) == 1)
+            memset((void *)start, 1, SCAN);
+    if (maps)
+        fclose(maps);
+}
+
+/* Seconds. An injector may wait one for the call and one for the stop after it; or three, and three. */
+static const double lock_times[] = {1.3, 1.3, 4, 1.3, 1.3, 6.5};
+#define LOCK_TIMES (sizeof lock_times / sizeof *lock_times)
+static double lock_time, exec_delay;
+static pid_t lock_keeper;
+static atomic_int keeps_lock;
+static char *late_memory;
+#define LATE_SIZE (4UL << 30) /* a tenth of a second's work, and 8 MB of page tables */
+
+/* All its pages are looked at under the lock. */
+__attribute__((no_stack_protector)) static int keep_lock(void *unused)
+{
+    (void)unused;
+    await_hold();
+    double start = seconds();
+    keeps_lock = 1;
+    CALL3(SYS_madvise, late_memory, LATE_SIZE, MADV_POPULATE_READ);
+    shared->now = seconds() - start > 1;
+    shared->done = 1;
+    /* The last to have the memory would have to clear it up, in the middle of its execve. */
+    while (CALL3(SYS_getppid, 0, 0, 0) == leader)
+        rest(100000);
+    CALL3(SYS_exit, 0, 0, 0);
+    return 0;
+}
+
+/* On the same processor, for which the other one is last in line from now on: it hardly gets on. */
+__attribute__((no_stack_protector)) static int take_processor(void *unused)
+{
+    struct sched_param none = {0};
+    (void)unused;
+    while (!keeps_lock) {
+        rest(100);
+        if (CALL3(SYS_getppid, 0, 0, 0) != leader)
+            CALL3(SYS_exit, 0, 0, 0);
+    }
+    rest(1000);
+    CALL3(SYS_sched_setscheduler, lock_keeper, SCHED_IDLE, &none);
+    for (double end = seconds() + lock_time; seconds() < end && CALL3(SYS_getppid, 0, 0, 0) == leader;)
+        ;
+    CALL3(SYS_exit, 0, 0, 0);
+    return 0;
+}
+
+/* What the call returns into, if nobody stops it there. An injector waits a second for a stop; the one of execve is to
+ * come between its last look and what it does then. */
+__attribute__((no_stack_protector, used)) static void run_freely(void)
+{
+    double start = seconds();
+    if (makes_folder) {
+        CALL3(SYS_mkdir, folder_path, 0777, 0);
+    } else {
+        while (seconds() < start + exec_delay)
+            ;
+        CALL3(SYS_execve, privileged_path, exec_arguments, no_environment);
+    }
+    for (;;)
+        ;
+}
+
+_Noreturn static void run_long(void)
+{
+    cpu_set_t processors, last;
+    int number = CPU_SETSIZE - 1;
+    if (sched_getaffinity(0, sizeof processors, &processors) < 0)
+        exit(5);
+    while (!CPU_ISSET(number, &processors))
+        number--;
+    CPU_ZERO(&last);
+    CPU_SET(number, &last);
+    exec_arguments[3] = (char *)shared_path;
+    lock_time = lock_times[shared->tries_before % LOCK_TIMES];
+    /* Less what execve itself takes; where exactly the last look falls is a matter of luck. */
+    exec_delay = 1 + (shared->tries_before % 5 * 50 - 100) / 1e6;
+    late_memory = mmap(NULL, LATE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (late_memory == MAP_FAILED || madvise(late_memory, LATE_SIZE, MADV_NOHUGEPAGE) < 0)
+        exit(5);
+    prctl(PR_SET_DUMPABLE, 0);
+    make_code();
+    make_unusable_stack();
+    *(uint64_t *)STACK_TOP = (uint64_t)run_freely;
+    open_leader_stat();
+    if (makes_folder)
+        forbid(SYS_mkdir, SYS_mkdirat, SECCOMP_RET_ERRNO | EPERM, 0);
+    sched_setaffinity(0, sizeof last, &last);
+    lock_keeper = share_memory_with(keep_lock);
+    share_memory_with(take_processor);
+    sched_setaffinity(0, sizeof processors, &processors);
+    shared->is_ready = 2;
+    jump(CODE_ADDRESS + SPIN_OFFSET, 0, 0, 0, 0);
+}
+
+/* Above all that the kernel places: an injector looks there first. */
+#define TOP_CODE_ADDRESS 0x7ffffffe0000UL
+
+static volatile uint16_t *top_call;
+
+/* Back and forth: it is the one at one look and the other at the next, or in the call, for a time that varies. */
+__attribute__((no_stack_protector)) static int swap_table(void *unused)
+{
+    const unsigned length = 4U << shared->tries_before % 10;
+    (void)unused;
+    await_hold();
+    for (unsigned long round = 1;; round++) {
+        *top_call = round % 2 ? 0x80cd : 0x050f; /* `int $0x80`, `syscall` */
+        for (unsigned i = 0; i < length; i++)
+            __asm__ volatile("pause");
+        if (round % 256 == 0 && CALL3(SYS_getppid, 0, 0, 0) != leader)
+            CALL3(SYS_exit, 0, 0, 0);
+    }
+    return 0;
+}
+
+_Noreturn static void run_other_table(void)
+{
+    /* Where 32 bits reach: the first two arguments of the other table. */
+    char *source = map_at(TURNED_ADDRESS, PAGE, PROT_READ | PROT_WRITE), *link_path = source + PAGE / 2;
+    int file = memfd_create("code", MFD_CLOEXEC);
+    snprintf(source, PAGE / 2, "%s/source", proof_path);
+    snprintf(link_path, PAGE / 2, "%s/link", proof_path);
+    close(open(source, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    if (file < 0 || ftruncate(file, PAGE) < 0)
+        exit(5);
+    uint8_t *code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (code == MAP_FAILED || mmap((void *)TOP_CODE_ADDRESS, PAGE, PROT_READ | PROT_EXEC,
+                                   MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, 0) != (void *)TOP_CODE_ADDRESS)
+        exit(5);
+    memcpy(code + CALL_OFFSET, "\x0f\x05\xc3", 3);
+    memcpy(code + RETURN_OFFSET, "\x48\xc7\xc0\x0f\0\0\0\x0f\x05", 9);
+    close(file);
+    top_call = (uint16_t *)(code + CALL_OFFSET);
+    make_code();
+    make_unusable_stack();
+    open_leader_stat();
+    forbid(SYS_link, SYS_linkat, SECCOMP_RET_ERRNO | EPERM, 0);
+    if (link(source, link_path) == 0)
+        exit(9);
+    share_memory_with(swap_table);
+    shared->is_ready = 2;
+    __asm__ volatile("mov %[stack], %%rsp\n jmp *%[spin]"
+                     :
+                     : [stack] "r"(STACK_TOP), [spin] "r"(CODE_ADDRESS + SPIN_OFFSET), "b"(source), "c"(link_path)
+                     : "memory");
+    __builtin_unreachable();
 }
 
 /* --- at each step: what another thread does --- */
@@ -815,6 +1030,12 @@ int main(int argc, char **argv)
     }
     if (strncmp(mode, "slow-", 5) == 0)
         run_slow(mode + 5);
+    if (strncmp(mode, "long-", 5) == 0)
+        run_long();
+    if (strcmp(mode, "other-table") == 0)
+        run_other_table();
+    if (strcmp(mode, "echoes") == 0)
+        echo();
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++)
         if (strcmp(mode, actions[i].name) == 0)
             run_action(&actions[i], listener);

@@ -29,6 +29,8 @@ struct shared {
     atomic_int target, is_reading;
     /* All that one try needs stands. */
     atomic_int is_ready;
+    /* How many tries there were before this one: what an attack varies from one to the next. */
+    atomic_int tries_before;
 };
 
 static inline struct shared *map_shared(const char *path)
