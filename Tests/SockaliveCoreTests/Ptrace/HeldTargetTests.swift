@@ -26,7 +26,7 @@ private final class Sleeper {
         private static let programs: String = {
             let test = FilePath(String(decoding: (try? ProcFS().link("self/exe")) ?? [], as: UTF8.self))
             let folder = test.removingLastComponent().appending("programs").string
-            let tests = FilePath(#filePath).removingLastComponent().removingLastComponent()
+            let tests = FilePath(#filePath).removingLastComponent().removingLastComponent().removingLastComponent()
             _ = system("'\(tests.appending("Programs/build.sh"))' '\(folder)' >&2")
             return folder
         }()
