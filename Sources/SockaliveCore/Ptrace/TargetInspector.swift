@@ -68,12 +68,10 @@ struct TargetInspector {
 
     private func findGadgets(thread: String, _ map: MemoryMap) throws(RemoteSocket.AttachError) -> SyscallGadgets {
         let header = try preparing { try procfs.prefix(of: "\(thread)/exe", count: 20) }
-        let program = ELFProgram(header: header)
-        guard program == .amd64 || program == .i386 else {
+        guard var gadgets = ELFProgram(header: header).flatMap(SyscallGadgets.init(program:)) else {
             throw RemoteSocket.AttachError(reason: .unsupported, errno: .notSupported)
         }
         let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
-        var gadgets = SyscallGadgets(is32Bit: program == .i386)
         var budget = Self.maxCodeSize
         // From the top: the vDSO, the loader and libc lie there, and are smaller than the program.
         for span in map.code.reversed() where !gadgets.isComplete {

@@ -3,7 +3,11 @@ import Glibc
 
 /// The general registers of a stopped thread on x86-64, in 64-bit and in 32-bit mode. Pure.
 ///
-/// What stands in them is the target's choice: all arithmetic on it wraps.
+/// The target chooses their values: all arithmetic on them wraps.
+///
+/// This folder is what another architecture has to bring: the registers and their requests, the signal frame, the
+/// extended registers (``XSaveArea``), the gadgets, the rules by which an interrupted call goes on, and the calls'
+/// numbers.
 struct Registers {
     var user = sockalive_registers()
 

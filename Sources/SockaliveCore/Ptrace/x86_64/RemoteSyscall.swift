@@ -112,6 +112,12 @@ struct SyscallGadgets: Equatable {
         self.is32Bit = is32Bit
     }
 
+    /// nil for a program that no call can be made in.
+    init?(program: ELFProgram) {
+        guard program == .amd64 || program == .i386 else { return nil }
+        self.init(is32Bit: program == .i386)
+    }
+
     /// Nothing better can be found.
     var isComplete: Bool { returns && sigreturn != nil }
 
