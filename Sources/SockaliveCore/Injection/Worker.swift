@@ -347,15 +347,9 @@ struct WorkerChannel {
 
     /// nil where there was none in time.
     func receiveReply(within time: Duration) -> WorkerReply? {
-        let deadline = ContinuousClock.now + time
-        while true {
-            var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            let left = max(0, (deadline - .now).milliseconds)
-            let status = poll(&event, 1, Int32(left))
-            if status > 0 { return receive().flatMap(WorkerReply.init) }
-            // A signal is heard between two sockets.
-            if status == 0 || errno != EINTR { return nil }
-        }
+        // A signal does not end the wait: it is heard between two sockets.
+        guard waitReadable(descriptor, until: Deadline(after: time)) else { return nil }
+        return receive().flatMap(WorkerReply.init)
     }
 
     private func receive() -> WorkerMessage? {

@@ -32,7 +32,7 @@ package struct FailureThrottle: Equatable, Sendable {
 
     private(set) var entries: [Candidate: Entry] = [:]
 
-    package static let repeatAfter = 3600
+    static let repeatAfter = 3600
     /// Who failed no more for so long is forgotten.
     static let forgetAfter = 2 * repeatAfter
     static let capacity = 32_768

@@ -70,7 +70,11 @@ package struct Deadline {
     private let end: ContinuousClock.Instant
 
     package init(seconds: Int) {
-        end = .now + .seconds(seconds)
+        self.init(after: .seconds(seconds))
+    }
+
+    init(after time: Duration) {
+        end = .now + time
     }
 
     /// Milliseconds until then, never below zero, as `poll` takes them.

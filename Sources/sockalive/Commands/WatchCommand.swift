@@ -197,7 +197,7 @@ struct MessageThrottle {
         var entry = entries[line] ?? Entry(start: now)
         defer { entries[line] = entry }
         guard now - entry.start >= delay else { return false }
-        if let reported = entry.reported, now - reported < FailureThrottle.repeatAfter { return false }
+        guard FailureThrottle.isDue(lastReported: entry.reported, now: now) else { return false }
         entry.reported = now
         return true
     }
