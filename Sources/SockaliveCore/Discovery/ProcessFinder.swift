@@ -13,6 +13,8 @@ package struct ProcessIdentity: Equatable, Sendable {
     package let startTime: UInt64
     /// The inode of its network namespace; nil if that may not be read.
     package let networkNamespace: UInt64?
+    /// As it was read when the process was found.
+    var status: ProcessStatus?
 }
 
 /// A process of the selection, held, with the network namespace whose sockets it is asked for.
@@ -50,7 +52,8 @@ struct ProcessFinder {
         else { return nil }
         return ProcessIdentity(
             pid: pid, name: stat.name, executable: executable(pid), uid: status.uid,
-            startTime: stat.startTime, networkNamespace: process.namespace.inode)
+            startTime: stat.startTime, networkNamespace: process.namespace.inode,
+            status: status)
     }
 
     /// Those that are worth a closer look: only what turns a process down is read of all of them.

@@ -53,7 +53,7 @@ final class SocketAccess {
         var firstFailure: SocketFailure?
         for holder in socket.holders.onePerProcess(unless: socket.sharesInode) {
             do {
-                return try apply(operation, to: socket.identity, through: holder)
+                return try apply(operation, to: socket, through: holder)
             } catch {
                 firstFailure = firstFailure ?? failure(for: error, holder: holder)
             }
@@ -66,9 +66,12 @@ final class SocketAccess {
     }
 
     private func apply<Operation: SocketOperation>(
-        _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
+        _ operation: Operation, to socket: DiscoveredSocket, through holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
-        let route = try routes[holder.pid] ?? .owner(procfs.status("\(holder.pid)"))
+        let identity = socket.identity
+        // Discovery has read it of the process with which it found the socket.
+        let found = holder.pid == socket.process.pid ? socket.process.status : nil
+        let route = try routes[holder.pid] ?? .owner(found ?? procfs.status("\(holder.pid)"))
         if case .owner(let status) = route {
             routes[holder.pid] = route
             do {
