@@ -5,8 +5,11 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/netlink.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* The numbers are the same on every architecture; a C library older than the call does not know them. */
@@ -15,6 +18,9 @@
 #endif
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
 #endif
 /* linux/pidfd.h, as far as it is there: the flag is O_EXCL. */
 #ifndef PIDFD_THREAD
@@ -49,6 +55,37 @@ ssize_t sockalive_getdents(int folder, void *entries, size_t size)
 {
     long count = syscall(SYS_getdents64, folder, entries, size);
     return count < 0 ? -errno : count;
+}
+
+void sockalive_close_all_but(int kept)
+{
+    /* close_range(2), Linux 5.9. Before, what this program opens has small numbers. */
+    if (kept > 3)
+        syscall(SYS_close_range, 3, kept - 1, 0);
+    if (syscall(SYS_close_range, kept < 3 ? 3 : kept + 1, ~0U, 0) == 0)
+        return;
+    for (int fd = 3; fd < 4096; fd++)
+        if (fd != kept)
+            close(fd);
+}
+
+int sockalive_close_by_exit(int fd)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        for (;;)
+            pause();
+    }
+    if (child < 0)
+        return -errno;
+    close(fd);
+    kill(child, SIGKILL);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    return 0;
 }
 
 int sockalive_diag_socket(void)

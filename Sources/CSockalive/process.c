@@ -99,5 +99,6 @@ int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count)
         return -errno;
     if (ruid != uid || euid != uid || suid != uid || rgid != gid || egid != gid || sgid != gid)
         return -EPERM;
-    return 0;
+    /* After the change of user, which takes it back (kernel/cred.c, commit_creds). */
+    return sockalive_die_with_parent();
 }

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <time.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t received;
 static volatile sig_atomic_t hung_up;
@@ -43,6 +44,35 @@ int sockalive_install_stop_handlers(void)
     sigprocmask(SIG_UNBLOCK, &stops, NULL);
     action.sa_handler = SIG_IGN;
     return sigaction(SIGPIPE, &action, NULL) < 0 ? -errno : 0;
+}
+
+static const char *last_words;
+static size_t last_words_length;
+
+static void end(int signal_number)
+{
+    (void)signal_number;
+    if (write(STDERR_FILENO, last_words, last_words_length) < 0)
+        _exit(1);
+    _exit(1);
+}
+
+void sockalive_exit_after(unsigned seconds, const char *message, size_t length)
+{
+    struct sigaction action = {.sa_handler = end};
+    sigset_t alarms;
+
+    alarm(0);
+    if (seconds == 0)
+        return;
+    last_words = message;
+    last_words_length = length;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGALRM, &action, NULL);
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    sigprocmask(SIG_UNBLOCK, &alarms, NULL);
+    alarm(seconds);
 }
 
 int sockalive_stop_signal(void)

@@ -4,37 +4,18 @@ import SystemPackage
 
 /// One run of `list`, `inject`, `probe`, and one round of `watch`.
 ///
-/// Five values are handed on: selection → snapshot → plan → outcome → report. The first three lines of ``results``
-/// make the first three; `KeepaliveRun` makes each socket's plan from what it reads and carries it out while the socket
-/// is reached once; `report` is the last.
+/// Five values are handed on: selection → snapshot → plan → outcome → report. A worker process makes the first four
+/// (`RunJob`): only that one touches targets. This process takes the lock, keeps the time (`SupervisedRun`) and gives
+/// the report.
 struct Run {
-    enum Mode {
-        case keepalive(KeepaliveRun.Mode)
-        case probe(Seconds)
-        case injectAndProbe(Seconds)
-
-        var isDryRun: Bool {
-            if case .keepalive(.dryRun) = self { true } else { false }
-        }
-
-        var isProbe: Bool {
-            if case .keepalive = self { false } else { true }
-        }
-
-        /// Only one run at a time may change sockets. A run that changes none neither waits for nor stops another.
-        var needsLock: Bool {
-            switch self {
-            case .keepalive(let mode): mode == .inject
-            case .probe, .injectAndProbe: true
-            }
-        }
-    }
-
     let command: String
-    let mode: Mode
+    let mode: RunJob.Mode
     let configuration: RunConfiguration
     let output: OutputOptions
-    /// nil: no lock, no time limit, no record.
+    /// The time that it may take, counted from the first line of the configuration on.
+    let control: RunControl
+    let limit: Seconds
+    /// nil: no lock, no record.
     let limits: RunOptions?
 
     private var reporter: Reporter { Reporter(output: output) }
@@ -44,102 +25,86 @@ struct Run {
     /// - Parameter summary: the last line of a run that found something, for people.
     func execute(check: Bool = false, summary: ([SocketResult]) -> String? = { _ in nil }) throws -> RunStatus {
         let recorder = limits.map { RunRecorder($0, reporter) }
-        let lock = try mode.needsLock ? limits.flatMap { try lockOrPrintedError($0) } : nil
-        defer { withExtendedLifetime(lock) {} }
-        let control = RunControl(limit: limits?.timeout)
         do throws(RunError) {
-            let (found, results) = try results(control)
-            let isWritten = report(results, found)
-            let isRecorded = mode.isDryRun || recorder?.record(results) ?? true
-            guard isWritten else { return .someFailed }
-            limits?.reportAbsence(results, configuration, output)
-            if !results.isEmpty && !output.json, let line = summary(results) { reporter.message(line) }
-            return RunStatus(results: results, require: limits?.require ?? false, check: check)
-                .failed(unless: isRecorded)
+            let (outcome, isRecorded) = try outcomeUnderLock(recorder)
+            // Whoever reads the report may take as long as they like.
+            HardLimit.disarm()
+            guard report(outcome) else { return .someFailed }
+            limits?.reportAbsence(outcome.results, configuration, output)
+            if !outcome.results.isEmpty && !output.json, let line = summary(outcome.results) { reporter.message(line) }
+            let status = RunStatus(
+                results: outcome.results, processFailures: outcome.failures, require: limits?.require ?? false,
+                check: check)
+            return status.failed(unless: isRecorded)
         } catch {
             if !mode.isDryRun { recorder?.record(error) }
             throw error.printed()
         }
     }
 
+    private func outcomeUnderLock(_ recorder: RunRecorder?) throws(RunError) -> (RunOutcome, isRecorded: Bool) {
+        let lock = mode.needsLock ? try limits?.takeLock(reporter) : nil
+        defer { withExtendedLifetime(lock) {} }
+        let outcome = try outcome(before: hungBefore)
+        rememberHung(outcome)
+        return (outcome, mode.isDryRun || recorder?.record(outcome) ?? true)
+    }
+
     /// What became of each candidate.
-    func results(_ control: RunControl) throws(RunError) -> (found: Found, results: [SocketResult]) {
-        let selection = configuration.rules.union
-        let found = try discover(selection, control)
-        return (found, apply(to: found, control))
-    }
-
-    struct Found {
-        let procfs: ProcFS
-        let discovery: Discovery
-        let snapshot: Snapshot
-    }
-
-    private func discover(_ selection: Selection, _ control: RunControl) throws(RunError) -> Found {
-        OpenFiles.raiseLimit()
-        do {
-            let procfs = try ProcFS()
-            guard procfs.isOwn else { throw RunError.foreignNamespace }
-            let discovery = Discovery(
-                procfs: procfs, source: configuration.source, method: configuration.method.resolved())
-            let snapshot = try discovery.snapshot(of: selection, stopReason: { control.stopReason })
-            reporter.step("\(snapshot.processes.count) matching processes, \(snapshot.sockets.count) sockets")
-            return Found(procfs: procfs, discovery: discovery, snapshot: snapshot)
+    func outcome(
+        before: Set<HungProcess>, whileWaiting: @escaping () -> Void = {}
+    ) throws(RunError) -> RunOutcome {
+        let job = RunJob(
+            mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
+            explainsAbsence: !output.quiet && command != "watch")
+        let run = SupervisedRun(
+            job: job, control: control, limit: limit, before: before, whileWaiting: whileWaiting)
+        let line = ProgressLine(output)
+        defer { line.clear() }
+        do throws(SearchError) {
+            return try run.outcome { progress in
+                switch progress {
+                case .treated(let result): reporter.step(result)
+                case .proved(let result): reporter.proof(result)
+                case .probing(let progress): line.update(progress)
+                case .step(let text): reporter.step(text)
+                }
+            }
         } catch {
             throw RunError(error)
         }
     }
 
-    private func apply(to found: Found, _ control: RunControl) -> [SocketResult] {
-        let line = ProgressLine(output)
-        defer { line.clear() }
-        let (snapshot, rules, method) = (found.snapshot, configuration.rules, configuration.method)
-        func keepalive(_ mode: KeepaliveRun.Mode) -> [SocketResult] {
-            KeepaliveRun(procfs: found.procfs, mode: mode, rules: rules, choice: method)
-                .results(for: snapshot, stopReason: { control.stopReason }, progress: reporter.step)
-        }
-        func probe(_ wait: Seconds) -> ProbeRun {
-            ProbeRun(procfs: found.procfs, snapshot: snapshot, choice: method, wait: wait, control: control)
-        }
-        switch mode {
-        case .keepalive(let mode): return keepalive(mode)
-        case .probe(let wait):
-            let results = probe(wait).results(for: snapshot, rules, found.procfs, progress: line.update)
-            results.forEach(reporter.step)
-            return results
-        case .injectAndProbe(let wait):
-            let results = probe(wait).proving(keepalive(.inject), progress: line.update)
-            results.forEach(reporter.proof)
-            return results
-        }
-    }
-
     /// - Returns: false where the answer could not be written to standard output.
-    private func report(_ results: [SocketResult], _ found: Found) -> Bool {
+    private func report(_ outcome: RunOutcome) -> Bool {
+        let results = outcome.results
         let report = RunReport(
             command: command, dryRun: mode.isDryRun, isProbed: mode.isProbe, rules: configuration.rules,
-            results: results)
+            results: results, failures: outcome.failures)
         let isWritten = reporter.answer(results, report)
         if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
-        if results.isEmpty && !output.quiet { explainAbsence(found) }
+        if let reason = outcome.absence, results.isEmpty && !output.quiet {
+            AbsenceText(lookedFor: configuration.description, reason: reason).lines.forEach(StandardStreams.error)
+        }
         reporter.failures(results)
+        reporter.failures(outcome.failures)
         reporter.silence(results)
         return isWritten
     }
 
-    private func explainAbsence(_ found: Found) {
-        // What several rules have in common says nothing about any of them.
-        let reason =
-            configuration.rules.rules.count == 1
-            ? found.discovery.absenceReason(found.snapshot, configuration.rules.union) : AbsenceReason.unknown
-        AbsenceText(lookedFor: configuration.description, reason: reason).lines.forEach(StandardStreams.error)
-    }
+    // MARK: processes that hang
 
-    private func lockOrPrintedError(_ limits: RunOptions) throws -> HeldLock? {
-        do throws(RunError) {
-            return try limits.takeLock(reporter)
+    /// Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.hung`.
+    private var hungFile: String? { RunOptions.file(beside: limits?.lock ?? RunOptions.defaultLock, ".hung") }
+
+    private var hungBefore: Set<HungProcess> { hungFile.map(HungProcess.read) ?? [] }
+
+    private func rememberHung(_ outcome: RunOutcome) {
+        guard mode.needsLock, let hungFile, outcome.hung != hungBefore else { return }
+        do throws(Errno) {
+            try HungProcess.write(outcome.hung, to: hungFile)
         } catch {
-            throw error.printed()
+            reporter.step("\(UntrustedText(hungFile).escaped) cannot be written (\(error)): the order is as before")
         }
     }
 }
@@ -153,7 +118,7 @@ struct RunError: Error {
         line: "/proc shows another PID namespace: mount this one's, or join that one (nsenter -p)",
         status: .unsupported)
 
-    static let noProc = RunError(Errno.noSuchFileOrDirectory)
+    static let noProc = RunError(.proc(.noSuchFileOrDirectory))
 
     init(line: String, status: RunStatus) {
         self.line = line
@@ -166,18 +131,27 @@ struct RunError: Error {
         return status
     }
 
-    fileprivate init(_ error: any Error) {
+    init(_ error: SearchError) {
         switch error {
-        case let runError as RunError: self = runError
-        case let reason as StopReason: self.init(line: reason.searchLine, status: .someFailed)
-        case let failure as SourceFailure:
+        case .foreignNamespace: self = .foreignNamespace
+        case .stopped(let reason): self.init(line: reason.searchLine, status: .someFailed)
+        case .source(let failure):
             self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)
-        case Errno.tooManyOpenFiles:
+        case .noWorker(let error):
+            self.init(
+                line: "no process could be started for the work (\(error)): raise the limit of processes "
+                    + "(ulimit -u, TasksMax=), or make memory free",
+                status: .someFailed)
+        case .workerFailed(let step):
+            self.init(
+                line: "the work came to no end at \(step.words(0)): run again, with --source procfs perhaps",
+                status: .someFailed)
+        case .proc(.tooManyOpenFiles):
             self.init(
                 line: "more processes match than this one may open files: raise the limit (ulimit -Hn), "
                     + "or name the processes more exactly with --user or --pid",
                 status: .someFailed)
-        default:
+        case .proc(let error):
             self.init(
                 line: "/proc cannot be read (\(error)): mount it, or run where it is mounted", status: .unsupported)
         }
@@ -190,6 +164,14 @@ final class HeldLock {
 
     init(_ lock: consuming RunLock) {
         self.lock = lock
+    }
+}
+
+extension RunControl {
+    /// The clock of a run starts, for everything that it does from now on.
+    static func begin(limit: Seconds) -> RunControl {
+        HardLimit.arm(limit)
+        return RunControl(limit: limit)
     }
 }
 
@@ -216,6 +198,12 @@ extension RunOptions {
                     + "name another with --lock, or use --no-lock",
                 status: .usage)
         }
+    }
+
+    /// A file beside the lock, with another ending.
+    static func file(beside lock: String?, _ ending: String) -> String? {
+        guard let lock else { return nil }
+        return (lock.hasSuffix(".lock") ? String(lock.dropLast(5)) : lock) + ending
     }
 
     static var defaultLock: String? {

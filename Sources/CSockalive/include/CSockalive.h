@@ -36,6 +36,15 @@ int sockalive_shares_descriptors(pid_t thread, pid_t other);
 /* getdents64(2): the next entries of an open folder, for as many threads as share it. Their size, 0, or -errno. */
 ssize_t sockalive_getdents(int folder, void *entries, size_t size);
 
+/* close(2) for every descriptor from 3 on except one. */
+void sockalive_close_all_but(int kept);
+
+/*
+ * Closes a descriptor that others may have closed already: a child has it too, and is killed. A task that exits does
+ * not wait for SO_LINGER (net/ipv4/af_inet.c, inet_release: PF_EXITING); close(2) would. 0, or -errno: still open.
+ */
+int sockalive_close_by_exit(int fd);
+
 /*
  * A NETLINK_SOCK_DIAG socket of this thread's network namespace, in which it stays, whoever uses it
  * (netlink(7)). A close-on-exec descriptor, or -errno.
@@ -84,6 +93,12 @@ int sockalive_install_stop_handlers(void);
 
 /* The first stop signal received, or 0. */
 int sockalive_stop_signal(void);
+
+/*
+ * After so many seconds the process writes the message and exits with 1, whatever it waits for, if the kernel lets it.
+ * The message must stay where it is. 0 seconds: not any more.
+ */
+void sockalive_exit_after(unsigned seconds, const char *message, size_t length);
 
 /* From now on SIGHUP is no stop request, but ends a sleep. 0, or -errno. */
 int sockalive_wake_on_hangup(void);

@@ -11,23 +11,30 @@ struct CommScan: Sendable {
     /// A descriptor of `/proc`.
     let root: Int32
     let names: [UntrustedText]
+    /// Processes whose link to the executable hung. They are judged by comm alone.
+    var hung: Set<Int32> = []
 
     /// The kernel cuts comm at 15 bytes (TASK_COMM_LEN).
     private static let maxCommLength = 15
-    private static let maxThreads = 4
+    private static let maxThreads = WorkerProgress.maxScanThreads
     /// Fewer processes are not worth a thread.
     private static let processesPerThread = 150
 
     /// Whether comm, or the base name of the executable, is one of the names: comm is cut, and a program may
     /// change it, so that the file's name counts too.
     func matches(_ pid: Int32) -> Bool {
-        Self.withMemory { matches(pid, $0) }
+        Self.withMemory { matches(pid, $0, thread: 0) }
     }
 
-    private func matches(_ pid: Int32, _ memory: Bytes) -> Bool {
+    private func matches(_ pid: Int32, _ memory: Bytes, thread: Int) -> Bool {
         let path = Bytes(rebasing: memory[..<32])
         let answer = Bytes(rebasing: memory[32...])
-        return commMatches(pid, path, answer) || executableMatches(pid, path, answer)
+        guard !commMatches(pid, path, answer) else { return true }
+        guard !hung.contains(pid) else { return false }
+        // The link waits for the end of an execve(2) of the process (exec_update_lock), which may wait for a file server.
+        WorkerProgress.scan(pid, thread: thread)
+        defer { WorkerProgress.scan(0, thread: thread) }
+        return executableMatches(pid, path, answer)
     }
 
     /// For a question and its answer. Too large for the stack, so that it is taken once for many processes.
@@ -36,13 +43,16 @@ struct CommScan: Sendable {
     }
 
     private func commMatches(_ pid: Int32, _ path: Bytes, _ answer: Bytes) -> Bool {
-        guard names.contains(where: { $0.bytes.count <= Self.maxCommLength }) else { return false }
+        let isWorthAsking = hung.contains(pid) || names.contains { $0.bytes.count <= Self.maxCommLength }
+        guard isWorthAsking else { return false }
         let file = openat(root, Self.path(pid, "/comm", in: path), O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { return false }
         defer { close(file) }
         // The text and a line end.
         let count = read(file, answer.baseAddress, answer.count)
-        return count > 0 && isWanted(answer[..<(count - 1)])
+        guard count > 0 else { return false }
+        let comm = answer[..<(count - 1)]
+        return isWanted(comm) || (hung.contains(pid) && isCutOff(comm))
     }
 
     private func executableMatches(_ pid: Int32, _ path: Bytes, _ answer: Bytes) -> Bool {
@@ -58,6 +68,11 @@ struct CommScan: Sendable {
 
     private func isWanted(_ name: Slice<UnsafeMutableBufferPointer<UInt8>>) -> Bool {
         names.contains { $0.bytes.count == name.count && $0.bytes.elementsEqual(name) }
+    }
+
+    /// What the kernel leaves in comm of a longer name.
+    private func isCutOff(_ comm: Slice<UnsafeMutableBufferPointer<UInt8>>) -> Bool {
+        comm.count == Self.maxCommLength && names.contains { $0.bytes.starts(with: comm) }
     }
 
     /// `PID/file` as a C string, without a `String`. At most 10 digits and a short name.
@@ -102,6 +117,7 @@ extension CommScan {
     private final class Job: Sendable {
         private let scan: CommScan
         private let folder: Int32
+        private let threads = Mutex(0)
         private let hits = Mutex<(pids: [Int32], error: Errno?)>(([], nil))
 
         /// Some 20 processes at a time: a thread that comes last is waited for as long as those take.
@@ -136,10 +152,16 @@ extension CommScan {
         }
 
         private func run() {
+            let thread = threads.withLock { count in
+                defer { count += 1 }
+                return count
+            }
             CommScan.withMemory { memory in
                 withUnsafeTemporaryAllocation(byteCount: Self.portion, alignment: 8) { entries in
                     while let pids = next(into: entries) {
-                        for pid in pids where scan.matches(pid, memory) { hits.withLock { $0.pids.append(pid) } }
+                        for pid in pids where scan.matches(pid, memory, thread: thread) {
+                            hits.withLock { $0.pids.append(pid) }
+                        }
                     }
                 }
             }

@@ -10,62 +10,111 @@ package struct Discovery {
     let procfs: ProcFS
     private let source: SocketSource
     private let mayBorrow: Bool
+    private let limits: ProcessLimits
 
-    /// With more processes than that the table is read first: who has no socket need not be walked.
+    /// With more processes than that the table is read first: a process without such a socket need not be walked.
     private static let maxBorrowingProcesses = 16
     /// As many borrowed sockets cost what a walk over the kernel's table costs.
     private static let maxBorrowedSockets = 400
 
-    /// - Parameter method: how sockets will be reached; nothing is borrowed for another method than pidfd.
+    /// - Parameters:
+    ///   - method: how sockets will be reached; nothing is borrowed for another method than pidfd.
     package init(procfs: ProcFS, source: SocketSource = .auto, method: Method = .ptrace) {
+        self.init(procfs: procfs, source: source, method: method, limits: ProcessLimits())
+    }
+
+    init(procfs: ProcFS, source: SocketSource, method: Method, limits: ProcessLimits) {
         self.procfs = procfs
         self.source = source
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
+        self.limits = limits
     }
 
-    /// - Parameter stopReason: asked before each process: whoever likes can hold a million descriptors.
+    /// - Parameter stopReason: asked before each process, because a process can hold a million descriptors.
     /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot;
     ///   the ``StopReason`` where there is one.
     package func snapshot(of selection: Selection, stopReason: () -> StopReason? = { nil }) throws -> Snapshot {
-        let finder = ProcessFinder(procfs: procfs, selection: selection.processes)
+        let finder = ProcessFinder(procfs: procfs, selection: selection.processes, limits: limits)
         let processes = try finder.processes()
+        let namespaces = NetworkNamespaces(procfs: procfs)
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
         // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
         var collector = SocketCollector(finder: finder, areCookiesGlobal: mayBorrow)
-        for (namespace, members) in Dictionary(grouping: processes, by: \.namespace) {
-            try collect(members, of: namespace, tables, stopReason, into: &collector)
+        if processes.count > Self.maxBorrowingProcesses {
+            let members = processes.compactMap(namespaces.member)
+            for (namespace, members) in Dictionary(grouping: members, by: \.namespace) {
+                let rows = try tables.rows(of: namespace, seenBy: members.map(\.handle), inodes: nil)
+                if rows.isEmpty { continue }
+                let handles = members.map(\.handle)
+                let scan = try FDScan(procfs: procfs, processes: handles, wanted: rows, stopReason: stopReason)
+                try collect(Group(namespace: namespace, scan.entries, scan.denied), tables, rows, into: &collector)
+            }
+        } else {
+            let scan = try FDScan(procfs: procfs, processes: processes, wanted: nil, stopReason: stopReason)
+            for group in Group.groups(of: scan, namespaces) { try collect(group, tables, nil, into: &collector) }
         }
         return collector.snapshot(processes: processes.map(\.pid))
     }
 
+    /// What was scanned of the processes of one network namespace.
+    private struct Group {
+        let namespace: NetworkNamespace
+        var entries: [FDScan.Entry]
+        var denied: [(process: ProcessHandle, error: Errno)]
+
+        init(
+            namespace: NetworkNamespace, _ entries: [FDScan.Entry] = [],
+            _ denied: [(process: ProcessHandle, error: Errno)] = []
+        ) {
+            self.namespace = namespace
+            self.entries = entries
+            self.denied = denied
+        }
+
+        /// Only processes that hold sockets are asked for their namespace: that link may hang.
+        static func groups(of scan: FDScan, _ network: NetworkNamespaces) -> [Group] {
+            var groups: [NetworkNamespace: Group] = [:]
+            for entry in scan.entries {
+                guard let namespace = network.namespace(of: entry.process.pid) else { continue }
+                groups[namespace, default: Group(namespace: namespace)].entries.append(entry)
+            }
+            for (process, error) in scan.denied {
+                guard let namespace = network.namespace(of: process.pid) else { continue }
+                groups[namespace, default: Group(namespace: namespace)].denied.append((process, error))
+            }
+            return Array(groups.values)
+        }
+
+        var handles: [ProcessHandle] { entries.map(\.process) + denied.map(\.process) }
+        var descriptorCount: Int { entries.reduce(0) { $0 + $1.descriptors.count } }
+
+        /// nil: all sockets, because nobody knows which ones are held.
+        var inodes: Set<UInt64>? {
+            denied.isEmpty ? Set(entries.flatMap(\.descriptors).map(\.inode)) : nil
+        }
+    }
+
+    /// - Parameter rows: the socket table, where it was read already.
     private func collect(
-        _ members: [MatchedProcess], of namespace: NetworkNamespace, _ tables: SocketTables,
-        _ stopReason: () -> StopReason?, into collector: inout SocketCollector
+        _ group: Group, _ tables: SocketTables, _ rows: [UInt64: [SocketRow]]?, into collector: inout SocketCollector
     ) throws {
-        var rows: [UInt64: [SocketRow]]?
-        if members.count > Self.maxBorrowingProcesses {
-            rows = try tables.rows(of: namespace, seenBy: members, inodes: nil)
-            if rows?.isEmpty == true { return }
+        if group.entries.isEmpty && group.denied.isEmpty { return }
+        var rows = rows
+        if rows == nil, mayBorrow, group.denied.isEmpty, group.descriptorCount <= Self.maxBorrowedSockets {
+            rows = BorrowedRows(tables: tables, namespace: group.namespace).rows(of: group.entries)
         }
-        let scan = try FDScan(procfs: procfs, members: members, wanted: rows, stopReason: stopReason)
-        if scan.inodes.isEmpty && scan.denied.isEmpty { return }
-        if rows == nil, mayBorrow, scan.denied.isEmpty, scan.count <= Self.maxBorrowedSockets {
-            rows = BorrowedRows(tables: tables, namespace: namespace).rows(of: scan)
-        }
-        let found: [UInt64: [SocketRow]]
-        if let rows {
-            found = rows
-        } else {
-            found = try tables.rows(of: namespace, seenBy: members, inodes: scan.denied.isEmpty ? scan.inodes : nil)
-        }
-        for (process, descriptors) in scan.descriptors {
-            // The rows may be younger than the descriptors: who died meanwhile is not believed.
-            let matching = descriptors.flatMap { descriptor in
+        let found = try rows ?? tables.rows(of: group.namespace, seenBy: group.handles, inodes: group.inodes)
+        for entry in group.entries {
+            let process = MatchedProcess(handle: entry.process, namespace: group.namespace)
+            // The rows may be younger than the descriptors: a process that died meanwhile is not believed.
+            let matching = entry.descriptors.flatMap { descriptor in
                 self.rows(of: descriptor, in: process, among: found[descriptor.inode] ?? []).map { (descriptor.fd, $0) }
             }
             if !matching.isEmpty && process.handle.isAlive(procfs) { collector.add(process, matching) }
         }
-        for (process, error) in scan.denied { collector.deny(process, error, rows: found) }
+        for (handle, error) in group.denied {
+            collector.deny(MatchedProcess(handle: handle, namespace: group.namespace), error, rows: found)
+        }
     }
 
     /// Which of the rows with its inode a descriptor stands for. As a rule there is one.
@@ -77,6 +126,7 @@ package struct Discovery {
         -> [SocketRow]
     {
         guard rows.count > 1 else { return rows }
+        WorkerProgress.enter(.borrow, process.pid, inode: descriptor.inode)
         if mayBorrow, let owner = process.handle.descriptor,
             let socket = try? BorrowedSocket(
                 pidfd: owner, fd: descriptor.fd, identity: SocketIdentity(inode: descriptor.inode))
@@ -130,22 +180,26 @@ package struct AbsenceReason: Equatable, Sendable {
 
 extension Discovery {
     /// Looks once more, for the same sockets in every process. Only worth its cost when a person
-    /// waits for the explanation.
-    package func absenceReason(_ snapshot: Snapshot, _ selection: Selection) -> AbsenceReason {
+    /// waits for the explanation. What it finds until there is a reason to stop is true, and may not be all.
+    package func absenceReason(
+        _ snapshot: Snapshot, _ selection: Selection, stopReason: () -> StopReason? = { nil }
+    ) -> AbsenceReason {
         AbsenceReason(
             idleProcesses: processIdentities(snapshot.processes),
-            otherOwners: selection.sockets.ports == nil ? [] : owners(of: selection.sockets))
+            otherOwners: selection.sockets.ports == nil ? [] : owners(of: selection.sockets, stopReason))
     }
 
     private func processIdentities(_ pids: [Int32]) -> [ProcessIdentity] {
-        let finder = ProcessFinder(procfs: procfs, selection: ProcessSelection(pids: Set(pids)))
-        return ((try? finder.processes()) ?? []).compactMap(finder.identity)
+        let selection = ProcessSelection(pids: Set(pids))
+        let finder = ProcessFinder(procfs: procfs, selection: selection, limits: limits)
+        return ((try? finder.processes()) ?? []).compactMap(NetworkNamespaces(procfs: procfs).member).compactMap(
+            finder.identity)
     }
 
-    private func owners(of sockets: SocketSelection) -> [ProcessIdentity] {
+    private func owners(of sockets: SocketSelection, _ stopReason: () -> StopReason?) -> [ProcessIdentity] {
         let everybody = Selection(processes: ProcessSelection(anyProcess: true), sockets: sockets)
         var seen: Set<Int32> = []
-        return ((try? snapshot(of: everybody))?.sockets ?? []).filter { !$0.holders.isEmpty }
+        return ((try? snapshot(of: everybody, stopReason: stopReason))?.sockets ?? []).filter { !$0.holders.isEmpty }
             .map(\.process).filter { seen.insert($0.pid).inserted }
     }
 }

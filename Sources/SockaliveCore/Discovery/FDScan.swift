@@ -1,17 +1,19 @@
 import CSockalive
 import SystemPackage
 
-/// The sockets that the members of one namespace hold.
+/// The sockets that processes hold.
 struct FDScan {
-    private(set) var descriptors: [(process: MatchedProcess, descriptors: [SocketDescriptor])] = []
-    /// Processes whose descriptors may not be read.
-    private(set) var denied: [(process: MatchedProcess, error: Errno)] = []
-    private(set) var inodes: Set<UInt64> = []
-    /// Some are not in the main thread's table, the only one that pidfd_getfd(2) looks into.
-    private(set) var needsThreads = false
+    struct Entry {
+        let process: ProcessHandle
+        let descriptors: [SocketDescriptor]
+        /// Some are not in the main thread's table, the only one that pidfd_getfd(2) looks into.
+        let needsThreads: Bool
+    }
 
-    /// How many descriptors that are.
-    var count: Int { descriptors.reduce(0) { $0 + $1.descriptors.count } }
+    /// Processes that hold sockets.
+    private(set) var entries: [Entry] = []
+    /// Processes whose descriptors may not be read.
+    private(set) var denied: [(process: ProcessHandle, error: Errno)] = []
 
     private static let maxThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
@@ -21,16 +23,15 @@ struct FDScan {
     ///   - wanted: only these sockets; nil is all of them.
     ///   - stopReason: asked before each process and each of its threads.
     init(
-        procfs: ProcFS, members: [MatchedProcess], wanted: [UInt64: [SocketRow]]?, stopReason: () -> StopReason?
+        procfs: ProcFS, processes: [ProcessHandle], wanted: [UInt64: [SocketRow]]?, stopReason: () -> StopReason?
     ) throws(StopReason) {
-        for process in members {
+        for process in processes {
             if let reason = stopReason() { throw reason }
             do {
-                var sockets = try sockets(of: process.pid, procfs, stopReason)
+                var (sockets, needsThreads) = try Self.sockets(of: process.pid, procfs, stopReason)
                 if let wanted { sockets.removeAll { wanted[$0.inode] == nil } }
                 guard !sockets.isEmpty else { continue }
-                descriptors.append((process, sockets))
-                for socket in sockets { inodes.insert(socket.inode) }
+                entries.append(Entry(process: process, descriptors: sockets, needsThreads: needsThreads))
             } catch let error as Errno where error.isPermission {
                 denied.append((process, error))
             } catch {
@@ -41,27 +42,31 @@ struct FDScan {
 
     /// As a rule all threads share one table, and the main thread's is read. One that has exited while others run
     /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
-    private mutating func sockets(
+    private static func sockets(
         of pid: Int32, _ procfs: ProcFS, _ stopReason: () -> StopReason?
-    ) throws -> [SocketDescriptor] {
+    ) throws -> ([SocketDescriptor], needsThreads: Bool) {
+        WorkerProgress.enter(.descriptors, pid)
         let main = try procfs.sockets(in: "\(pid)/fd")
         var descriptors = main ?? []
-        guard main == nil || procfs.threadCount(of: pid) > 1 else { return descriptors }
+        var needsThreads = false
+        guard main == nil || procfs.threadCount(of: pid) > 1 else { return (descriptors, needsThreads) }
         var known = Set(descriptors)
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
-        for thread in try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads) where thread != pid {
-            // Stop here; the next question of the caller gets the reason.
+        for thread in try procfs.numbers(in: "\(pid)/task").prefix(maxThreads) where thread != pid {
+            // Stop here; the caller's next check throws the reason.
             if stopReason() != nil { break }
+            WorkerProgress.enter(.threads, pid)
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
+            WorkerProgress.enter(.descriptors, pid)
             guard let own = try? procfs.sockets(in: "\(pid)/task/\(thread)/fd") else { continue }
             let added = own.filter { known.insert($0).inserted }
             descriptors += added
             needsThreads = needsThreads || !added.isEmpty
             owners.append(thread)
-            if owners.count == Self.maxTables { break }
+            if owners.count == maxTables { break }
         }
-        return descriptors
+        return (descriptors, needsThreads)
     }
 }
 
@@ -74,13 +79,14 @@ struct BorrowedRows {
     /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
     ///
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
-    func rows(of scan: FDScan) -> [UInt64: [SocketRow]]? {
-        guard !scan.needsThreads else { return nil }
+    func rows(of entries: [FDScan.Entry]) -> [UInt64: [SocketRow]]? {
+        guard !entries.contains(where: \.needsThreads) else { return nil }
         var rows: [UInt64: [SocketRow]] = [:]
-        for (process, descriptors) in scan.descriptors {
-            guard let owner = process.handle.descriptor else { return nil }
-            for descriptor in descriptors {
+        for entry in entries {
+            guard let owner = entry.process.descriptor else { return nil }
+            for descriptor in entry.descriptors {
                 do {
+                    WorkerProgress.enter(.borrow, entry.process.pid, inode: descriptor.inode)
                     let identity = SocketIdentity(inode: descriptor.inode)
                     let socket = try BorrowedSocket(pidfd: owner, fd: descriptor.fd, identity: identity)
                     let known = rows[descriptor.inode] ?? []
@@ -95,13 +101,15 @@ struct BorrowedRows {
                 }
             }
         }
-        return withTimers(rows, seenBy: scan.descriptors.map(\.process))
+        return withTimers(rows, seenBy: entries.map(\.process.pid))
     }
 
     private func withTimers(
-        _ rows: [UInt64: [SocketRow]], seenBy members: [MatchedProcess]
+        _ rows: [UInt64: [SocketRow]], seenBy members: [Int32]
     ) -> [UInt64: [SocketRow]] {
-        guard !rows.isEmpty, var diag = try? tables.diagSocket(in: namespace, seenBy: members) else { return rows }
+        guard !rows.isEmpty else { return rows }
+        WorkerProgress.enter(.socketTable)
+        guard var diag = try? tables.diagSocket(in: namespace, seenBy: members) else { return rows }
         return rows.mapValues { rows in
             rows.map { row in
                 guard row.state == .established,

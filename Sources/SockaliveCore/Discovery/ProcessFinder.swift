@@ -25,6 +25,21 @@ struct MatchedProcess {
     var pid: Int32 { handle.pid }
 }
 
+extension NetworkNamespaces {
+    /// The process with its network namespace; nil if it is gone.
+    func member(_ process: ProcessHandle) -> MatchedProcess? {
+        namespace(of: process.pid).map { MatchedProcess(handle: process, namespace: $0) }
+    }
+}
+
+/// What is not asked of processes, because it hung before.
+struct ProcessLimits {
+    /// Whether a process may be looked at at all. It is asked only for what comes close to the selection.
+    var includes: (Int32) -> Bool = { _ in true }
+    /// Processes whose link to the executable is not read.
+    var hungExecutables: Set<Int32> = []
+}
+
 /// Finds the processes of a selection in `/proc`.
 ///
 /// Each is held first and read afterwards, so that a recycled PID never joins one process's
@@ -32,21 +47,21 @@ struct MatchedProcess {
 struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
+    var limits = ProcessLimits()
 
     /// - Throws: `tooManyOpenFiles` rather than to leave out a process that cannot be held.
-    func processes() throws -> [MatchedProcess] {
-        let namespaces = NetworkNamespaces(procfs: procfs)
-        return try pids().compactMap { pid in
-            guard let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
+    func processes() throws -> [ProcessHandle] {
+        try pids().compactMap { pid in
+            guard limits.includes(pid), let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
             if let descriptor = handle.descriptor, OpenFiles.areUsedUp(at: descriptor) { throw Errno.tooManyOpenFiles }
-            guard matches(pid), let namespace = namespaces.namespace(of: pid) else { return nil }
-            return MatchedProcess(handle: handle, namespace: namespace)
+            return matches(pid) ? handle : nil
         }
     }
 
     /// Everything about the process; nil if it is gone.
     func identity(of process: MatchedProcess) -> ProcessIdentity? {
         let pid = process.pid
+        WorkerProgress.enter(.identity, pid)
         guard let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
             let status = try? procfs.status("\(pid)")
         else { return nil }
@@ -63,12 +78,13 @@ struct ProcessFinder {
             return isEveryone ? try procfs.numbers(in: ".") : selection.pids.sorted()
         }
         if selection.anyProcess { return try procfs.numbers(in: ".") }
+        WorkerProgress.enter(.processNames)
         let named = try scan.matching()
         return selection.pids.isEmpty ? named : selection.pids.union(named).sorted()
     }
 
     private var scan: CommScan {
-        CommScan(root: procfs.root.rawValue, names: selection.names)
+        CommScan(root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables)
     }
 
     /// Whether the selection means a process that is there.
@@ -76,6 +92,7 @@ struct ProcessFinder {
         guard hasWantedName(pid), hasWantedExecutable(pid)
         else { return false }
         guard let uid = selection.uid else { return true }
+        WorkerProgress.enter(.user, pid)
         return (try? procfs.status("\(pid)"))?.users.areAll(uid) ?? false
     }
 
@@ -85,12 +102,16 @@ struct ProcessFinder {
         return selection.names.isEmpty ? selection.pids.isEmpty : scan.matches(pid)
     }
 
-    /// The link's text alone proves little: a process in a mount namespace of its own has whatever
-    /// paths it likes. Where the path exists for us too, it must be the very same file.
+    /// In one mount namespace a path is one file. A process in a mount namespace of its own has whatever paths it
+    /// likes: where the path exists for us too, it must be the very same file. Only for that the file behind the link
+    /// is asked; it may lie on a file server that does not answer.
     private func hasWantedExecutable(_ pid: Int32) -> Bool {
         guard let wanted = selection.executable else { return true }
+        WorkerProgress.enter(.executable, pid)
         guard let link = try? procfs.link("\(pid)/exe") else { return false }
         if link.elementsEqual(wanted.utf8) {
+            if sharesMounts(pid) { return true }
+            WorkerProgress.enter(.executable, pid)
             var status = stat()
             guard stat(wanted, &status) == 0 else { return true }
             return procfs.identity("\(pid)/exe")
@@ -102,6 +123,7 @@ struct ProcessFinder {
     }
 
     private func sharesMounts(_ pid: Int32) -> Bool {
+        WorkerProgress.enter(.namespace, pid)
         guard let own = try? procfs.link("self/ns/mnt") else { return false }
         return own == (try? procfs.link("\(pid)/ns/mnt"))
     }

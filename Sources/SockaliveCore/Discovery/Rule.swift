@@ -44,12 +44,17 @@ package struct RuleSet: Equatable, Sendable {
     }
 }
 
+/// A socket that some rule matches, with what it needs.
+struct AssignedSocket {
+    let socket: DiscoveredSocket
+    let request: KeepaliveRequest
+}
+
 extension Snapshot {
-    /// Each socket that some rule means, with what it needs.
-    func assigned(_ rules: RuleSet, _ procfs: ProcFS) -> [(socket: DiscoveredSocket, request: KeepaliveRequest)] {
+    func assigned(_ rules: RuleSet, _ procfs: ProcFS) -> [AssignedSocket] {
         let matcher = ProcessMatcher(procfs: procfs)
         return sockets.compactMap { socket in
-            rules.request(for: socket, matches: matcher.matches).map { (socket, $0) }
+            rules.request(for: socket, matches: matcher.matches).map { AssignedSocket(socket: socket, request: $0) }
         }
     }
 }

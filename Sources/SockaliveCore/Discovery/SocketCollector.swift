@@ -38,7 +38,7 @@ struct SocketCollector {
 
     /// Only processes with a matching socket are read any further.
     mutating func add(_ process: MatchedProcess, _ descriptors: [(fd: Int32, row: SocketRow)]) {
-        guard let identity = finder.identity(of: process) else { return }
+        var identity: ProcessIdentity?
         handles[process.pid] = process.handle
         for (fd, row) in descriptors {
             let key = key(of: row, in: process.namespace)
@@ -46,6 +46,9 @@ struct SocketCollector {
             if let index = indexByKey[key] {
                 entries[index].holders.append(holder)
             } else {
+                // Another holder of a socket that is known is asked for nothing.
+                identity = identity ?? finder.identity(of: process)
+                guard let identity else { return }
                 add(Entry(process: identity, row: row, key: key, holders: [holder]))
             }
         }

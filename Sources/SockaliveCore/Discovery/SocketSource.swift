@@ -37,7 +37,7 @@ struct SocketTables {
     ///   - members: processes of the namespace; the first that is still there lends its view of it.
     ///   - inodes: only these sockets; nil is all of them.
     func rows(
-        of namespace: NetworkNamespace, seenBy members: [MatchedProcess], inodes: Set<UInt64>?
+        of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
     ) throws(SourceFailure) -> [UInt64: [SocketRow]] {
         if source == .diag || (source == .auto && procfs.isOwn) {
             do {
@@ -50,9 +50,10 @@ struct SocketTables {
     }
 
     private func diagRows(
-        of namespace: NetworkNamespace, seenBy members: [MatchedProcess], inodes: Set<UInt64>?
+        of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
     ) throws(Errno) -> [UInt64: [SocketRow]] {
-        var socket = try diagSocket(in: namespace, seenBy: members)
+        WorkerProgress.enter(.socketTable)
+        var socket = try diagSocket(in: namespace, seenBy: members.map(\.pid))
         var rows: [UInt64: [SocketRow]] = [:]
         try socket.dump(listeners: selection.listeners, ports: selection.ports) { message in
             // Inode 0: a connection that no process has accepted yet.
@@ -66,14 +67,15 @@ struct SocketTables {
         return rows
     }
 
-    func diagSocket(in namespace: NetworkNamespace, seenBy members: [MatchedProcess]) throws(Errno) -> SockDiagSocket {
-        try NetworkNamespaces(procfs: procfs).diagSocket(in: namespace, seenBy: members.map(\.pid))
+    func diagSocket(in namespace: NetworkNamespace, seenBy members: [Int32]) throws(Errno) -> SockDiagSocket {
+        try NetworkNamespaces(procfs: procfs).diagSocket(in: namespace, seenBy: members)
     }
 
     /// A missing file means that this kernel lacks the address family, or that the process is gone.
-    private func procfsRows(seenBy members: [MatchedProcess], inodes: Set<UInt64>?) -> [UInt64: [SocketRow]] {
+    private func procfsRows(seenBy members: [ProcessHandle], inodes: Set<UInt64>?) -> [UInt64: [SocketRow]] {
         var rows: [UInt64: [SocketRow]] = [:]
         for member in members {
+            WorkerProgress.enter(.namespace, member.pid)
             for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
                 let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
                 let found =
@@ -84,7 +86,7 @@ struct SocketTables {
                 }
             }
             // A process that ended meanwhile may have shown an empty table, or half of one.
-            if member.handle.isAlive(procfs) { break }
+            if member.isAlive(procfs) { break }
         }
         return rows
     }

@@ -6,8 +6,13 @@ package struct Doctor {
     private let procfs: ProcFS
     private let sysfs: ProcFS?
     private let firewallTimeout: Seconds
+    /// Processes that hung when they were looked at, and are left out.
+    private let hung: [Int32: SocketFailure]
 
-    package init(procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds) {
+    package init(
+        procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds, hung: [Int32: SocketFailure] = [:]
+    ) {
+        self.hung = hung
         self.procfs = procfs
         self.sysfs = sysfs
         self.firewallTimeout = firewallTimeout
@@ -25,6 +30,9 @@ package struct Doctor {
         let auto = MethodChoice.auto.resolved()
         let targets = try targets(selection, facts, trials, auto)
         var checks = MachineChecks(facts: facts, firewallTimeout: firewallTimeout).all
+        for (_, failure) in hung.sorted(by: { $0.key < $1.key }) {
+            checks.append(.problem("targets", failure.message, remedy: failure.remedy ?? "run again"))
+        }
         if targets.isEmpty {
             checks.append(
                 .note(
@@ -56,7 +64,9 @@ package struct Doctor {
     private func targets(
         _ selection: Selection, _ facts: MachineFacts, _ trials: TrialResults, _ auto: Method
     ) throws -> [ExaminedTarget] {
-        let snapshot = try Discovery(procfs: procfs).snapshot(of: selection)
+        let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys))
+        let snapshot = try Discovery(procfs: procfs, source: .auto, method: .ptrace, limits: limits)
+            .snapshot(of: selection)
         let working = trials.absence == nil ? trials.methods : [.pidfd, .ptrace]
         return snapshot.processes.compactMap { pid in
             let sockets = snapshot.sockets.count { socket in

@@ -32,13 +32,17 @@ struct TargetFacts: Equatable, Sendable {
 extension TargetFacts {
     /// nil if the process is gone by now.
     init?(pid: Int32, sockets: Int, procfs: ProcFS, sysfs: ProcFS?) {
+        WorkerProgress.enter(.user, pid)
         guard let status = try? procfs.status("\(pid)") else { return nil }
         self.pid = pid
         name = UntrustedText(procfs.text("\(pid)/comm")?.dropLast() ?? [])
+        WorkerProgress.enter(.executable, pid)
         executable = (try? procfs.link("\(pid)/exe")).map { UntrustedText($0.withoutDeletedSuffix) }
         uid = status.uid
         self.sockets = sockets
+        WorkerProgress.enter(.inspect, pid)
         program = (try? procfs.prefix(of: "\(pid)/exe", count: 20)).flatMap(Program.init)
+        WorkerProgress.enter(.identity, pid)
         threadStates = Self.threadStates(of: pid, procfs)
         tracer = status.tracer == 0 ? nil : Tracer(pid: status.tracer, procfs: procfs)
         seccomp = status.seccomp
@@ -57,7 +61,9 @@ extension TargetFacts {
     /// Yama and the security modules (fs/proc/base.c, proc_mem_open), and the target does not notice.
     private static func denial(of pid: Int32, _ procfs: ProcFS) -> Errno? {
         do {
+            WorkerProgress.enter(.descriptors, pid)
             _ = try procfs.numbers(in: "\(pid)/fd")
+            WorkerProgress.enter(.memory, pid)
             _ = try procfs.prefix(of: "\(pid)/mem", count: 0)
             return nil
         } catch let error as Errno where error.isPermission {

@@ -10,44 +10,52 @@ package struct KeepaliveRun {
         case inject
     }
 
-    private let procfs: ProcFS
     private let mode: Mode
-    private let rules: RuleSet
-    private let choice: MethodChoice
+    private let access: SocketAccess
 
-    package init(procfs: ProcFS, mode: Mode, rules: RuleSet, choice: MethodChoice) {
-        self.procfs = procfs
+    init(mode: Mode, access: SocketAccess) {
         self.mode = mode
-        self.rules = rules
-        self.choice = choice
+        self.access = access
     }
 
-    /// Treats those of the snapshot's sockets that a rule means, in their order.
+    /// Treats the candidates in their order. A socket whose first holder keeps the run waiting in vain is tried once
+    /// more at the end, so that its other holders cost no other socket its turn.
     ///
     /// - Parameters:
     ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
-    ///   - progress: told of each result as it comes.
-    package func results(
-        for snapshot: Snapshot, stopReason: () -> StopReason? = { nil }, progress: (SocketResult) -> Void = { _ in }
+    ///   - report: told of each result as it comes.
+    /// - Returns: the results in the order of the candidates.
+    func results(
+        for candidates: [AssignedSocket], stopReason: () -> StopReason? = { nil },
+        report: (Int, SocketResult) -> Void = { _, _ in }
     ) -> [SocketResult] {
-        guard !snapshot.sockets.isEmpty else { return [] }
-        let access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
-        return snapshot.assigned(rules, procfs).map { socket, request in
-            let operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-            var result = stopReason().map { unreached(socket, $0) } ?? result(for: socket, operation, access)
-            result.request = request
-            progress(result)
-            return result
+        var results = [SocketResult?](repeating: nil, count: candidates.count)
+        var waiting = Array(candidates.indices)
+        for isLast in [false, true] {
+            waiting.removeAll { index in
+                WorkerProgress.enter(.waiting)
+                let (socket, request) = (candidates[index].socket, candidates[index].request)
+                guard
+                    var result = stopReason().map({ unreached(socket, $0) })
+                        ?? result(for: socket, request, isLast: isLast)
+                else { return false }
+                result.request = request
+                results[index] = result
+                report(index, result)
+                return true
+            }
         }
+        return results.compactMap(\.self)
     }
 
+    /// nil if it is to be tried again.
     private func result(
-        for socket: DiscoveredSocket, _ operation: KeepaliveOperation, _ access: SocketAccess
-    ) -> SocketResult {
-        var operation = operation
+        for socket: DiscoveredSocket, _ request: KeepaliveRequest, isLast: Bool
+    ) -> SocketResult? {
+        var operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
         operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state == .established
         do {
-            let result = try access.apply(operation, to: socket)
+            guard let result = try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1) else { return nil }
             return SocketResult(
                 socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
                 rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
@@ -90,7 +98,7 @@ extension StopReason {
 package struct SocketResult: Sendable {
     package let socket: DiscoveredSocket
     /// What it is judged by.
-    package internal(set) var request = KeepaliveRequest()
+    package internal(set) var request: KeepaliveRequest
     package let action: SocketAction
     package let before: KeepaliveSettings?
     package internal(set) var after: KeepaliveSettings?
@@ -107,37 +115,6 @@ package struct SocketResult: Sendable {
     package internal(set) var failure: SocketFailure?
     /// nil where the connection was not asked.
     package internal(set) var probe: ProbeAnswer?
-
-    init(
-        socket: DiscoveredSocket, outcome: KeepaliveOperation.Outcome, method: Method, crashSafe: Bool? = nil,
-        rights: Rights?, pausedMicroseconds: Int
-    ) {
-        self.socket = socket
-        self.action = outcome.action
-        self.before = outcome.before
-        self.after = outcome.after
-        self.planned = outcome.planned
-        self.idleSeconds = socket.row.state == .listen ? nil : socket.row.idleSeconds ?? outcome.idleSeconds
-        self.method = method
-        self.crashSafe = crashSafe
-        self.rights = rights
-        self.pausedMicroseconds = pausedMicroseconds
-        self.failure = nil
-    }
-
-    init(socket: DiscoveredSocket, failure: SocketFailure, isFailedAction: Bool) {
-        self.socket = socket
-        self.action = isFailedAction ? .failed : .none
-        self.before = nil
-        self.after = nil
-        self.planned = nil
-        self.idleSeconds = socket.row.idleSeconds
-        self.method = nil
-        self.crashSafe = nil
-        self.rights = nil
-        self.pausedMicroseconds = 0
-        self.failure = failure
-    }
 
     /// Seconds until the kernel's next keepalive probe, as far as that is known.
     ///
@@ -165,6 +142,27 @@ package struct SocketResult: Sendable {
         if probe?.answered != true, let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
         if let after { return after.verdict(against: firewallTimeout) }
         return socket.row.state == .established && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
+    }
+}
+
+extension SocketResult {
+    init(
+        socket: DiscoveredSocket, outcome: KeepaliveOperation.Outcome, method: Method, crashSafe: Bool? = nil,
+        rights: Rights?, pausedMicroseconds: Int
+    ) {
+        self.init(
+            socket: socket, request: KeepaliveRequest(), action: outcome.action, before: outcome.before,
+            after: outcome.after, planned: outcome.planned,
+            idleSeconds: socket.row.state == .listen ? nil : socket.row.idleSeconds ?? outcome.idleSeconds,
+            method: method, crashSafe: crashSafe, rights: rights, pausedMicroseconds: pausedMicroseconds,
+            failure: nil, probe: nil)
+    }
+
+    init(socket: DiscoveredSocket, failure: SocketFailure, isFailedAction: Bool) {
+        self.init(
+            socket: socket, request: KeepaliveRequest(), action: isFailedAction ? .failed : .none, before: nil,
+            after: nil, planned: nil, idleSeconds: socket.row.idleSeconds, method: nil, crashSafe: nil, rights: nil,
+            pausedMicroseconds: 0, failure: failure, probe: nil)
     }
 }
 
@@ -219,14 +217,14 @@ struct KeepaliveOperation: SocketOperation {
 }
 
 /// What was done with a socket.
-package enum SocketAction: String, Sendable {
+package enum SocketAction: String, BitwiseCopyable, Sendable {
     case none, set, unchanged
     case wouldSet = "would_set"
     case failed
 }
 
 /// Whether the peer answered a probe, and in how long.
-package struct ProbeAnswer: Equatable, Sendable {
+package struct ProbeAnswer: Equatable, BitwiseCopyable, Sendable {
     package let answered: Bool
     /// From the probe's leaving to the answer's coming; nil if none came.
     package let milliseconds: Double?

@@ -28,6 +28,9 @@ final class SocketAccess {
     private let direct: DirectSocketAccess
     private let workers: Workers
     private var routes: [Int32: Route] = [:]
+    /// Processes that could not be held: what they met would be met again for each of their sockets.
+    private var unreachable: [Int32: SocketFailure]
+    private let stopReason: () -> StopReason?
 
     /// With whose rights a process is reached. It is found out once for each process, not for each of its sockets. It
     /// may change since: a worker is refused then, and a held thread is looked at again while it stands still.
@@ -36,8 +39,16 @@ final class SocketAccess {
         case own(Rights)
     }
 
-    init(procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle]) {
+    /// - Parameters:
+    ///   - unreachable: processes that are known to hang, and why they are not touched.
+    ///   - stopReason: asked between two holders of a socket.
+    init(
+        procfs: ProcFS, choice: MethodChoice, handles: [Int32: ProcessHandle],
+        unreachable: [Int32: SocketFailure] = [:], stopReason: @escaping () -> StopReason? = { nil }
+    ) {
         self.procfs = procfs
+        self.unreachable = unreachable
+        self.stopReason = stopReason
         direct = DirectSocketAccess(procfs: procfs, method: choice.resolved(), handles: handles)
         workers = Workers(direct: direct)
     }
@@ -50,12 +61,34 @@ final class SocketAccess {
     func apply<Operation: SocketOperation>(
         _ operation: Operation, to socket: DiscoveredSocket
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome> {
+        guard let result = try apply(operation, to: socket, maxWaits: .max) else {
+            throw Diagnosis(procfs: procfs, method: method).hidden(socket.process)
+        }
+        return result
+    }
+
+    /// - Parameter maxWaits: after so many holders that kept it waiting in vain the others are left for later.
+    /// - Returns: nil if holders are left for later.
+    func apply<Operation: SocketOperation>(
+        _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
+    ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         var firstFailure: SocketFailure?
+        var waits = 0
         for holder in socket.holders.onePerProcess(unless: socket.sharesInode) {
+            if let known = unreachable[holder.pid] {
+                firstFailure = firstFailure ?? known
+                continue
+            }
+            if waits == maxWaits { return nil }
+            if firstFailure != nil, let reason = stopReason() { throw reason.failure }
             do {
                 return try apply(operation, to: socket, through: holder)
             } catch {
-                firstFailure = firstFailure ?? failure(for: error, holder: holder)
+                let failure = failure(for: error, holder: holder)
+                firstFailure = firstFailure ?? failure
+                guard let attachError = error as? RemoteSocket.AttachError, attachError.isOfProcess else { continue }
+                unreachable[holder.pid] = failure
+                if attachError.mayHaveWaited { waits += 1 }
             }
         }
         throw firstFailure ?? Diagnosis(procfs: procfs, method: method).hidden(socket.process)
@@ -69,6 +102,7 @@ final class SocketAccess {
         _ operation: Operation, to socket: DiscoveredSocket, through holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
         let identity = socket.identity
+        WorkerProgress.enter(.helper, holder.pid, inode: identity.inode)
         // Discovery has read it of the process with which it found the socket.
         let found = holder.pid == socket.process.pid ? socket.process.status : nil
         let route = try routes[holder.pid] ?? .owner(found ?? procfs.status("\(holder.pid)"))
@@ -115,6 +149,7 @@ final class DirectSocketAccess {
     ) throws -> AccessResult<Operation.Outcome> {
         switch method {
         case .pidfd:
+            WorkerProgress.enter(.borrow, holder.pid, inode: identity.inode)
             var borrowed = try borrow(identity, holder)
             return AccessResult(outcome: try operation.run(on: &borrowed), method: .pidfd)
         case .ptrace:
@@ -146,6 +181,7 @@ final class DirectSocketAccess {
     private func runByPtrace<Operation: SocketOperation>(
         _ operation: Operation, _ identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
+        WorkerProgress.enter(.inspect, holder.pid, inode: identity.inode)
         let known = gadgetsByProcess[holder.pid]
         let inspector = TargetInspector(procfs: procfs, holder: holder, inode: identity.inode, rights: rights)
         do {
@@ -193,6 +229,19 @@ extension SocketFailure {
 }
 
 extension RemoteSocket.AttachError {
+    /// It would be met again for every socket of the process.
+    fileprivate var isOfProcess: Bool {
+        switch reason {
+        case .seize, .stop, .gone, .replaced, .tampered: true
+        case .chooseThread: errno == .resourceBusy || errno == .noSuchProcess
+        case .call, .prepare: errno == .timedOut
+        case .unsupported, .seccomp, .descriptor: false
+        }
+    }
+
+    /// A wait for the target came to its limit.
+    fileprivate var mayHaveWaited: Bool { reason == .stop || errno == .timedOut }
+
     /// Before anything was called in the target.
     fileprivate var mayBeOfOldGadgets: Bool {
         reason == .prepare || reason == .unsupported

@@ -24,7 +24,9 @@ final class Worker {
     private(set) var isAlive = true
 
     /// How long one request may take. A hold waits for one second at most for each stop.
-    private static let timeout = Duration.seconds(5)
+    ///
+    /// Where the parent of this process kills it when nothing moves, it does not count the time itself.
+    private static var timeout: Duration? { WorkerProgress.isSupervised ? nil : .seconds(5) }
     private static let endTimeout = Duration.milliseconds(500)
 
     /// - Throws: `Errno` where there is no such worker to be had: this process may not change its user (CAP_SETUID,
@@ -35,6 +37,7 @@ final class Worker {
         signal(SIGCHLD, SIG_DFL)
         let child = sockalive_fork()
         if child == 0 {
+            WorkerProgress.report(to: nil)
             ours.close()
             WorkerProcess(channel: theirs, direct: direct).run(as: owner)
         }
@@ -100,6 +103,7 @@ final class Worker {
 
     /// - Throws: what the worker met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
     fileprivate func ask(_ request: WorkerRequest, _ holder: SocketHolder) throws -> WorkerReply {
+        WorkerProgress.enter(next: request.step)
         guard isAlive, channel.send(request.message), let reply = channel.receiveReply(within: Self.timeout) else {
             if isAlive { end() }
             throw SocketFailure.workerFailed(holder, uid, request)
@@ -132,6 +136,17 @@ final class Worker {
             usleep(50)
         } while ContinuousClock.now < deadline
         return false
+    }
+}
+
+extension WorkerRequest {
+    /// What the worker's answer may wait for.
+    fileprivate var step: WorkerStep {
+        switch self {
+        case .open: .helper
+        case .get, .exchange: .options
+        case .release: .close
+        }
     }
 }
 
@@ -345,10 +360,11 @@ struct WorkerChannel {
     /// nil where the other end is gone, or what it sent is no request.
     func receiveRequest() -> WorkerRequest? { receive().flatMap(WorkerRequest.init) }
 
-    /// nil where there was none in time.
-    func receiveReply(within time: Duration) -> WorkerReply? {
+    /// - Parameter time: nil: it waits without end.
+    /// - Returns: nil where there was none in time.
+    func receiveReply(within time: Duration?) -> WorkerReply? {
         // A signal does not end the wait: it is heard between two sockets.
-        guard waitReadable(descriptor, until: Deadline(after: time)) else { return nil }
+        guard waitReadable(descriptor, until: time.map { Deadline(after: $0) }) else { return nil }
         return receive().flatMap(WorkerReply.init)
     }
 

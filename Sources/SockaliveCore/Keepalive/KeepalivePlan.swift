@@ -1,5 +1,5 @@
 /// The keepalive options of one socket, as getsockopt(2) answers them (tcp(7), socket(7)).
-package struct KeepaliveSettings: Equatable, Sendable {
+package struct KeepaliveSettings: Equatable, BitwiseCopyable, Sendable {
     /// SO_KEEPALIVE.
     package var enabled: Bool
     /// TCP_KEEPIDLE, seconds.

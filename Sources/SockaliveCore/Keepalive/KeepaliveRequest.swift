@@ -1,5 +1,5 @@
 /// What the caller wants of every candidate.
-package struct KeepaliveRequest: Equatable, Sendable {
+package struct KeepaliveRequest: Equatable, BitwiseCopyable, Sendable {
     /// The idle time after which the firewall forgets a connection.
     package let firewallTimeout: Seconds
     /// The values that follow from the firewall's timeout and from what was given explicitly.
@@ -8,7 +8,7 @@ package struct KeepaliveRequest: Equatable, Sendable {
     package let isExact: Bool
     let explicitCount: Int?
 
-    package struct Wanted: Equatable, Sendable {
+    package struct Wanted: Equatable, BitwiseCopyable, Sendable {
         package let enabled: Bool
         package let idle: Int32
         package let interval: Int32

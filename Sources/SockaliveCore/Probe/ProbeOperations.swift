@@ -1,6 +1,10 @@
 /// Makes one socket send a keepalive probe now.
 struct ProbeArming: SocketOperation {
     let clock: ProbeClock
+    /// The settings that a worker found which was killed before it could put them back.
+    var known: KeepaliveSettings?
+    /// Told of the settings before anything is changed.
+    var willArm: (KeepaliveSettings) -> Void = { _ in }
 
     struct Outcome {
         let found: KeepaliveSettings
@@ -14,7 +18,8 @@ struct ProbeArming: SocketOperation {
     }
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
-        let found = try socket.keepalive()
+        var found = try socket.keepalive()
+        if let known, found.hasProbeMarker { found = known }
         let tcpInfo = try socket.tcpInfo()
         guard !tcpInfo.isListening else {
             return Outcome(found: found, tcpInfo: tcpInfo, pending: nil, isTouched: false, error: nil)
@@ -23,7 +28,10 @@ struct ProbeArming: SocketOperation {
         var failure: (any Error)?
         let asked = clock.milliseconds
         do {
-            if !steps.isEmpty { _ = try socket.apply(steps, to: found) }
+            if !steps.isEmpty {
+                willArm(found)
+                _ = try socket.apply(steps, to: found)
+            }
         } catch {
             failure = error
         }
@@ -82,6 +90,7 @@ final class TCPInfoReader {
     }
 
     func tcpInfo(of socket: DiscoveredSocket) throws(SocketFailure) -> AccessResult<TCPInfo> {
+        WorkerProgress.enter(.socketTable, socket.process.pid, inode: socket.inode)
         if let tcpInfo = connection(to: socket.process)?.tcpInfo(of: socket.row) {
             return AccessResult(outcome: tcpInfo, method: access.method, pausedMicroseconds: 0)
         }

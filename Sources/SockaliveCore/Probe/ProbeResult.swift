@@ -80,30 +80,6 @@ extension StopReason {
     }
 }
 
-extension ProbeRun {
-    /// The report of a run that only probes.
-    package func results(
-        for snapshot: Snapshot, _ rules: RuleSet, _ procfs: ProcFS, progress: (Progress) -> Void = { _ in }
-    ) -> [SocketResult] {
-        let assigned = snapshot.assigned(rules, procfs)
-        return zip(results(for: assigned.map(\.socket), progress: progress), assigned).map { probe, assigned in
-            var result = SocketResult(probe, method: method)
-            result.request = assigned.request
-            return result
-        }
-    }
-
-    /// Proves what an injection did: every socket that it could treat is asked.
-    package func proving(_ results: [SocketResult], progress: (Progress) -> Void = { _ in }) -> [SocketResult] {
-        let indices = results.indices.filter { results[$0].failure == nil }
-        var proved = results
-        for (index, probe) in zip(indices, self.results(for: indices.map { results[$0].socket }, progress: progress)) {
-            proved[index].add(probe)
-        }
-        return proved
-    }
-}
-
 extension SocketResult {
     init(_ probe: ProbeResult, method: Method) {
         guard let before = probe.before else {

@@ -17,41 +17,55 @@ package struct ProbeRun {
     private let access: SocketAccess
     private let reader: TCPInfoReader
     private let clock = ProbeClock()
+    private let known: (DiscoveredSocket) -> KeepaliveSettings?
+    private let willArm: (Int, KeepaliveSettings) -> Void
 
     /// - Parameters:
-    ///   - snapshot: holds the processes of the sockets that will be asked.
     ///   - wait: how long an answer may take, counted from when the probe can leave.
-    package init(procfs: ProcFS, snapshot: Snapshot, choice: MethodChoice, wait: Seconds, control: RunControl) {
+    ///   - known: settings that a worker found which was killed before it put them back.
+    ///   - willArm: told of a socket's settings before they are changed.
+    init(
+        procfs: ProcFS, access: SocketAccess, wait: Seconds, control: RunControl,
+        known: @escaping (DiscoveredSocket) -> KeepaliveSettings? = { _ in nil },
+        willArm: @escaping (Int, KeepaliveSettings) -> Void = { _, _ in }
+    ) {
         self.wait = Double(wait.count) * 1000
         self.control = control
-        access = SocketAccess(procfs: procfs, choice: choice, handles: snapshot.handles)
+        self.access = access
+        self.known = known
+        self.willArm = willArm
         reader = TCPInfoReader(procfs: procfs, access: access)
     }
 
-    package var method: Method { access.method }
+    var method: Method { access.method }
 
     /// What came of it, in the sockets' order. Whatever ends the run early, everything is put back first.
-    package func results(
-        for sockets: [DiscoveredSocket], progress: (Progress) -> Void = { _ in }
+    ///
+    /// - Parameter report: told of each result as soon as the socket is put back.
+    func results(
+        for sockets: [DiscoveredSocket], progress: (Progress) -> Void = { _ in },
+        report: (Int, ProbeResult) -> Void = { _, _ in }
     ) -> [ProbeResult] {
         var candidates = sockets.map { Candidate(socket: $0) }
         let start = clock.milliseconds
         for index in candidates.indices {
-            arm(&candidates[index])
+            arm(&candidates[index], index)
+            if candidates[index].isSettled { report(index, candidates[index].result) }
         }
         // Putting back takes about as long.
         let reserve = Duration.milliseconds((clock.milliseconds - start) * 2 + 100)
-        watch(&candidates, reserve, progress)
+        watch(&candidates, reserve, progress, report)
         return candidates.map(\.result)
     }
 
-    private func arm(_ candidate: inout Candidate) {
+    private func arm(_ candidate: inout Candidate, _ index: Int) {
         if let reason = control.stopReason {
             candidate.settle(.failed(reason.failure))
             return
         }
         do {
-            let result = try access.apply(ProbeArming(clock: clock), to: candidate.socket)
+            let arming = ProbeArming(clock: clock, known: known(candidate.socket)) { willArm(index, $0) }
+            let result = try access.apply(arming, to: candidate.socket)
             candidate.armed = result.outcome
             candidate.pausedMicroseconds += result.pausedMicroseconds
             candidate.rights = result.rights
@@ -65,13 +79,17 @@ package struct ProbeRun {
         }
     }
 
-    private func watch(_ candidates: inout [Candidate], _ reserve: Duration, _ progress: (Progress) -> Void) {
+    private func watch(
+        _ candidates: inout [Candidate], _ reserve: Duration, _ progress: (Progress) -> Void,
+        _ report: (Int, ProbeResult) -> Void
+    ) {
         var waiting = candidates.indices.filter { !candidates[$0].isSettled }
         while !waiting.isEmpty {
             let reason = control.stopReason(ahead: reserve)
             for index in waiting {
                 if let end = reason.map({ Candidate.End.failed($0.unanswered) }) ?? outcome(of: &candidates[index]) {
                     finish(&candidates[index], end)
+                    report(index, candidates[index].result)
                 }
             }
             waiting.removeAll { candidates[$0].isSettled }
@@ -113,6 +131,7 @@ package struct ProbeRun {
 
     /// Sleeps until the next look: soon after a probe has left, then less and less often.
     private func sleep(_ due: [Double]) {
+        WorkerProgress.enter(.waiting)
         let now = clock.milliseconds
         let latest = due.filter { $0 <= now }.max() ?? now
         let next = due.filter { $0 > now }.min() ?? .infinity

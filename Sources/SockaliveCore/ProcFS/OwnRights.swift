@@ -57,7 +57,7 @@ struct Owner: Hashable, Sendable {
 }
 
 /// With whose rights a target was reached.
-package enum Rights: String, Sendable {
+package enum Rights: String, BitwiseCopyable, Sendable {
     /// No more than its owner has.
     case owner
     /// This program's own, which are more. What stands against a hostile target then are the guards of the method.

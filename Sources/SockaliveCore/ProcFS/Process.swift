@@ -137,6 +137,7 @@ final class ProcessHandle: Sendable {
     /// nil if the process is gone.
     init?(pid: Int32, procfs: ProcFS) {
         self.pid = pid
+        WorkerProgress.enter(.identity, pid)
         let pidfd = procfs.isOwn ? sockalive_pidfd_open(pid) : -ENOSYS
         descriptor = pidfd >= 0 ? pidfd : nil
         startTime = pidfd >= 0 ? nil : Self.startTime(of: pid, procfs)

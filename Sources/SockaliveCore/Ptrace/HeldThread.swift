@@ -79,7 +79,8 @@ final class HeldThread {
         case .replaced: RemoteSocket.AttachError(reason: .replaced, errno: .noSuchProcess)
         case .gone: RemoteSocket.AttachError(reason: .gone, errno: .noSuchProcess)
         case .same where reason == .call:
-            RemoteSocket.AttachError(reason: error == .noSuchProcess ? .gone : .call, errno: .ioError)
+            RemoteSocket.AttachError(
+                reason: error == .noSuchProcess ? .gone : .call, errno: error == .timedOut ? .timedOut : .ioError)
         case .same: RemoteSocket.AttachError(reason: error == .noSuchProcess ? .gone : reason, errno: error)
         }
     }

@@ -37,10 +37,13 @@ final class TargetMemory {
 
     /// - Returns: how many bytes were read, at least one: up to the first page that cannot be read.
     func readSome(_ address: UInt64, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
-        try Self.checked(pread(descriptor, bytes.baseAddress, bytes.count, Int(bitPattern: UInt(address))), bytes.count)
+        WorkerProgress.enter(next: .memory)
+        let count = pread(descriptor, bytes.baseAddress, bytes.count, Int(bitPattern: UInt(address)))
+        return try Self.checked(count, bytes.count)
     }
 
     func write(_ bytes: UnsafeRawBufferPointer, to address: UInt64) throws(Errno) {
+        WorkerProgress.enter(next: .memory)
         let count = pwrite(descriptor, bytes.baseAddress, bytes.count, Int(bitPattern: UInt(address)))
         if try Self.checked(count, bytes.count) < bytes.count { throw .badAddress }
     }

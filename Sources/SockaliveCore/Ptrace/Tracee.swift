@@ -76,6 +76,7 @@ final class Tracee {
     /// PTRACE_SEIZE: no SIGSTOP is left behind, and a thread that was stopped stays so. System call stops are told
     /// apart from a SIGTRAP, and an execve(2) is reported.
     func seize() throws(Errno) {
+        WorkerProgress.enter(next: .seize)
         try request(.seize, data: Options.always)
     }
 
@@ -214,6 +215,8 @@ extension Tracee {
         let start = SuspendingClock.now
         var now = start
         repeat {
+            // This wait has an end of its own.
+            WorkerProgress.enter(next: .stop)
             if !hasStopped { lastSeenRunning = now }
             let status = sockalive_stop_status(tid)
             if status > 0 {

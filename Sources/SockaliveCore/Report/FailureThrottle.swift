@@ -17,6 +17,10 @@ package struct FailureThrottle: Equatable, Sendable {
             self.inode = inode
         }
 
+        init(_ process: ProcessFailure) {
+            self.init(pid: process.pid, startTime: 0, inode: 0)
+        }
+
         init(_ socket: DiscoveredSocket) {
             self.init(pid: socket.process.pid, startTime: socket.process.startTime, inode: socket.inode)
         }
@@ -55,6 +59,11 @@ package struct FailureThrottle: Equatable, Sendable {
         return isDue(code, of: candidate, now)
     }
 
+    /// The processes that are worth a line now.
+    package mutating func due(processes failures: [ProcessFailure], now: Int = Self.now) -> [ProcessFailure] {
+        failures.filter { isDue($0.failure.code, of: Candidate($0), now) }
+    }
+
     /// Whether a whole run's failure is worth a line now.
     package mutating func isDue(runFailure code: String, now: Int = Self.now) -> Bool {
         isDue(code, of: Self.run, now)
@@ -77,15 +86,15 @@ package struct FailureThrottle: Equatable, Sendable {
         entries[Candidate(result.socket)] = nil
     }
 
+    package mutating func forget(_ process: ProcessFailure) {
+        entries[Candidate(process)] = nil
+    }
+
     package mutating func forgetRun() {
         entries[Self.run] = nil
     }
 
-    package static var now: Int {
-        var time = timespec()
-        clock_gettime(CLOCK_BOOTTIME, &time)
-        return time.tv_sec
-    }
+    package static var now: Int { bootSeconds }
 }
 
 /// As a file: a line a failure, `time pid start inode code`. What is no such line is passed over.
@@ -113,18 +122,7 @@ extension FailureThrottle {
     /// What the last run left; nothing where there is none, or where somebody else wrote it.
     package init(file path: String) {
         self.init()
-        // O_NOFOLLOW and O_NONBLOCK: neither a link nor a FIFO in a shared folder leads anywhere.
-        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-        guard file >= 0 else { return }
-        defer { close(file) }
-        var status = stat()
-        guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid(),
-            status.st_size <= Self.maxFileSize
-        else { return }
-        let bytes = [UInt8](unsafeUninitializedCapacity: Int(status.st_size)) { buffer, count in
-            count = max(0, read(file, buffer.baseAddress, buffer.count))
-        }
-        self.init(bytes)
+        if let bytes = StateFile.read(path, limit: Self.maxFileSize) { self.init(bytes) }
     }
 
     package func save(to path: String) throws(Errno) {

@@ -9,8 +9,10 @@ package struct Metrics: Sendable {
     /// Seconds.
     private let duration: Double
 
-    package init(_ results: [SocketResult], time: Double, duration: Double) {
-        summary = Summary(results)
+    package init(
+        _ results: [SocketResult], _ failures: [ProcessFailure] = [], time: Double, duration: Double
+    ) {
+        summary = Summary(results, failures)
         protected = results.count { $0.verdict == .protected }
         longestIdle = results.compactMap(\.idleSeconds).max() ?? 0
         self.time = time
@@ -51,13 +53,17 @@ package enum RunStatus: Int32, Sendable {
     /// - Parameters:
     ///   - require: no candidate at all is a failure.
     ///   - check: a socket that is not protected is a failure.
-    package init(results: [SocketResult], require: Bool = false, check: Bool = false) {
-        let failures = results.compactMap(\.failure)
-        if results.isEmpty {
+    ///   - processFailures: of matching processes that could not be looked at.
+    package init(
+        results: [SocketResult], processFailures: [ProcessFailure] = [], require: Bool = false, check: Bool = false
+    ) {
+        let failures = results.compactMap(\.failure) + processFailures.map(\.failure)
+        let total = results.count + processFailures.count
+        if total == 0 {
             self = require ? .noCandidate : .done
-        } else if failures.count == results.count, failures.allSatisfy({ $0.kind == .permission }) {
+        } else if failures.count == total, failures.allSatisfy({ $0.kind == .permission }) {
             self = .noPermission
-        } else if failures.count == results.count, failures.allSatisfy({ $0.kind == .unsupported }) {
+        } else if failures.count == total, failures.allSatisfy({ $0.kind == .unsupported }) {
             self = .unsupported
         } else if !failures.isEmpty || results.contains(where: { $0.probe?.answered == false }) {
             self = .someFailed

@@ -8,14 +8,17 @@ package struct RunReport: Encodable, Sendable {
     @Nullable package var firewallTimeout: Int?
     @Nullable package var wanted: WantedReport?
     package let sockets: [SocketReport]
+    /// Matching processes that could not be looked at. Nobody knows their sockets.
+    package let failedProcesses: [FailedProcessReport]
     package let summary: Summary
 
     enum CodingKeys: CodingKey {
-        case schema, command, dryRun, firewallTimeout, wanted, sockets, summary
+        case schema, command, dryRun, firewallTimeout, wanted, sockets, failedProcesses, summary
     }
 
     package init(
-        command: String, dryRun: Bool, isProbed: Bool = false, rules: RuleSet, results: [SocketResult]
+        command: String, dryRun: Bool, isProbed: Bool = false, rules: RuleSet, results: [SocketResult],
+        failures: [ProcessFailure] = []
     ) {
         self.command = command
         self.dryRun = dryRun
@@ -23,7 +26,8 @@ package struct RunReport: Encodable, Sendable {
         _firewallTimeout = Nullable(wrappedValue: request?.firewallTimeout.count)
         _wanted = Nullable(wrappedValue: request.map { WantedReport($0.wanted) })
         self.sockets = results.map { SocketReport($0) }
-        self.summary = Summary(results, isProbed: isProbed)
+        failedProcesses = failures.map(FailedProcessReport.init)
+        self.summary = Summary(results, failures, isProbed: isProbed)
     }
 }
 
@@ -36,12 +40,14 @@ package struct Summary: Encodable, Sendable {
     @Nullable package var answered: Int?
     @Nullable package var silent: Int?
 
-    /// - Parameter isProbed: connections were asked, even where there was none.
-    package init(_ results: [SocketResult], isProbed: Bool = false) {
+    /// - Parameters:
+    ///   - failures: of matching processes that could not be looked at; they count as failed.
+    ///   - isProbed: connections were asked, even where there was none.
+    package init(_ results: [SocketResult], _ failures: [ProcessFailure] = [], isProbed: Bool = false) {
         candidates = results.count
         set = results.count { $0.action == .set }
         unchanged = results.count { $0.action == .unchanged }
-        failed = results.count { $0.failure != nil }
+        failed = results.count { $0.failure != nil } + failures.count
         let answers = results.compactMap(\.probe)
         let isProbed = isProbed || !answers.isEmpty
         _answered = Nullable(wrappedValue: isProbed ? answers.count { $0.answered } : nil)
@@ -145,6 +151,19 @@ package struct SocketReport: Encodable, Sendable {
         pausedMicroseconds = result.pausedMicroseconds
         _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))
         _probe = Nullable(wrappedValue: result.probe.map(ProbeReport.init))
+    }
+}
+
+/// A matching process that could not be looked at.
+package struct FailedProcessReport: Encodable, Sendable {
+    let pid: Int32
+    @Nullable var process: String?
+    let error: ErrorReport
+
+    init(_ process: ProcessFailure) {
+        pid = process.pid
+        _process = Nullable(wrappedValue: process.name?.decoded)
+        error = ErrorReport(process.failure)
     }
 }
 

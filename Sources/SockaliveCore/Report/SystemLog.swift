@@ -31,6 +31,14 @@ package final class SystemLog {
         }
     }
 
+    /// The same for matching processes that could not be looked at.
+    package func write(_ failures: [ProcessFailure], _ throttle: inout FailureThrottle) {
+        for failure in throttle.due(processes: failures) {
+            write(LogLine(failure))
+            if error != nil { throttle.forget(failure) }
+        }
+    }
+
     private func send(_ datagram: String) throws(Errno) {
         if let socket {
             do throws(Errno) {
@@ -89,6 +97,14 @@ package struct LogLine: Equatable, Sendable {
     private init(_ severity: Severity, _ event: String) {
         self.severity = severity
         text = "event=\(event)"
+    }
+
+    package init(_ process: ProcessFailure) {
+        self.init(.error, "failed")
+        add("pid", "\(process.pid)")
+        if let name = process.name { text += " process=\(Self.quoted(name))" }
+        add("code", process.failure.code)
+        add("message", process.failure.message)
     }
 
     /// What a result has to say; nil where nothing was changed and nothing failed.

@@ -23,6 +23,7 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     init(pidfd: Int32, fd: Int32, identity: SocketIdentity) throws {
         let copy = sockalive_pidfd_getfd(pidfd, fd)
         guard copy >= 0 else { throw Errno(rawValue: -copy) }
+        WorkerProgress.enter(next: .options)
         // The number may have been reused since discovery: only the file itself says which it is.
         var status = stat()
         guard fstat(copy, &status) == 0, status.st_ino == identity.inode, status.st_mode & S_IFMT == S_IFSOCK,
@@ -59,15 +60,21 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         try? option.value(of: descriptor, like: sample)
     }
 
+    /// The last descriptor of a socket waits in close(2) for its data to leave, where SO_LINGER is on and the owner has
+    /// closed its own meanwhile. A task that exits does not wait.
     deinit {
-        close(descriptor)
+        WorkerProgress.enter(next: .close)
+        let linger = (try? SocketOption.linger.value(of: descriptor, like: linger())) ?? linger()
+        if linger.l_onoff == 0 || sockalive_close_by_exit(descriptor) != 0 { close(descriptor) }
     }
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
-        try SocketOption(level: level, name: name).read(from: descriptor, into: value)
+        WorkerProgress.enter(next: .options)
+        return try SocketOption(level: level, name: name).read(from: descriptor, into: value)
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
+        WorkerProgress.enter(next: .options)
         for index in options.indices { options[index].execute(on: descriptor) }
     }
 }
@@ -123,7 +130,7 @@ extension Endpoint {
 }
 
 /// A way to reach a socket of another process.
-package enum Method: String, Sendable {
+package enum Method: String, BitwiseCopyable, Sendable {
     /// Borrows the descriptor by pidfd_getfd(2), Linux 5.6; the target is never stopped.
     case pidfd
     /// Calls setsockopt inside the target by ptrace(2); every kernel, x86-64.

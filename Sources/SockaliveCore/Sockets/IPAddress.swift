@@ -1,8 +1,8 @@
 import Glibc
 
 /// An IPv4 or IPv6 address. Two words and no array: a busy table has ten thousand of them.
-package struct IPAddress: Hashable, Sendable {
-    package enum Family: String, Sendable {
+package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
+    package enum Family: String, BitwiseCopyable, Sendable {
         case ipv4, ipv6
     }
 
@@ -114,7 +114,7 @@ extension UnsafeMutableBufferPointer<UInt8> {
 }
 
 /// An address and port: one end of a connection.
-package struct Endpoint: Hashable, Sendable, CustomStringConvertible {
+package struct Endpoint: Hashable, BitwiseCopyable, Sendable, CustomStringConvertible {
     package let address: IPAddress
     package let port: UInt16
 

@@ -151,6 +151,7 @@ struct NetworkNamespaces {
 
     /// nil if the process is gone.
     func namespace(of pid: Int32) -> NetworkNamespace? {
+        WorkerProgress.enter(.namespace, pid)
         if let linked = Self.linked("\(pid)", procfs) { return linked }
         let folder = procfs.networkFolder(of: pid)
         if let linked = Self.linked(folder, procfs) { return linked }
@@ -165,6 +166,7 @@ struct NetworkNamespaces {
         if namespace == own { return try SockDiagSocket() }
         var lastError = Errno.noSuchProcess
         for pid in members {
+            WorkerProgress.enter(.namespace, pid)
             let file = openat(
                 procfs.root.rawValue, "\(procfs.networkFolder(of: pid))/ns/net", O_RDONLY | O_CLOEXEC)
             guard file >= 0 else {
@@ -174,6 +176,7 @@ struct NetworkNamespaces {
             defer { close(file) }
             var status = stat()
             guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
+            WorkerProgress.enter(.socketTable)
             return try SockDiagSocket(namespace: file)
         }
         throw lastError

@@ -2,7 +2,7 @@ import SystemPackage
 
 /// Why one socket could not be read or brought where it should be.
 package struct SocketFailure: Error, Equatable, Sendable {
-    package enum Kind: Sendable {
+    package enum Kind: BitwiseCopyable, Sendable {
         /// Rights are missing: another user, Yama, a security module, another tracer.
         case permission
         /// This kernel, this architecture or this kind of target cannot do it.
@@ -20,8 +20,12 @@ package struct SocketFailure: Error, Equatable, Sendable {
     package let remedy: String?
 
     init(_ kind: Kind, _ error: Errno, _ message: String, remedy: String? = nil) {
+        self.init(kind, code: error.name, message, remedy: remedy)
+    }
+
+    init(_ kind: Kind, code: String, _ message: String, remedy: String?) {
         self.kind = kind
-        self.code = error.name
+        self.code = code
         self.message = message
         self.remedy = remedy
     }

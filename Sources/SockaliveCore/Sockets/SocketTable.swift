@@ -1,8 +1,8 @@
 import Glibc
 
 /// One row of a TCP socket table.
-package struct SocketRow: Equatable, Sendable {
-    package enum State: String, Sendable {
+package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
+    package enum State: String, BitwiseCopyable, Sendable {
         case established, listen
 
         /// - Parameter number: as in include/net/tcp_states.h.
@@ -16,7 +16,7 @@ package struct SocketRow: Equatable, Sendable {
     }
 
     /// The timer that runs on a socket (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
-    package enum Timer: Equatable, Sendable {
+    package enum Timer: Equatable, BitwiseCopyable, Sendable {
         /// No timer: on an established socket keepalive is off.
         case none
         /// Keepalive is on; the next probe is due in so many seconds.
@@ -118,7 +118,7 @@ struct SocketTableReader {
 }
 
 /// A process and the number under which it holds a socket.
-package struct SocketHolder: Hashable, Comparable, Sendable {
+package struct SocketHolder: Hashable, Comparable, BitwiseCopyable, Sendable {
     package let pid: Int32
     package let fd: Int32
 

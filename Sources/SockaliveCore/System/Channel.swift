@@ -94,8 +94,11 @@ package func waitReadable(_ descriptor: Int32, until deadline: Deadline?) -> Boo
 package func readable(_ descriptors: [Int32], until deadline: Deadline?) -> [Int32] {
     var polls = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
     while true {
-        let count = poll(&polls, nfds_t(polls.count), deadline?.milliseconds ?? -1)
+        // A wait with an end is no hang: a worker says so from time to time.
+        if deadline != nil { WorkerProgress.enter(next: .waiting) }
+        let count = poll(&polls, nfds_t(polls.count), deadline.map { min($0.milliseconds, 200) } ?? -1)
         if count < 0 && errno == EINTR { continue }
+        if count == 0, let deadline, deadline.milliseconds > 0 { continue }
         return polls.filter { $0.revents != 0 }.map(\.fd)
     }
 }

@@ -47,6 +47,26 @@ package enum AtomicFile {
     }
 }
 
+/// A small file that one run leaves for the next one.
+enum StateFile {
+    /// The bytes; nil where there is no such file, or where somebody else wrote it.
+    ///
+    /// - Parameter limit: a longer file is nobody's.
+    static func read(_ path: String, limit: Int) -> [UInt8]? {
+        // O_NOFOLLOW and O_NONBLOCK: neither a link nor a FIFO in a shared folder leads anywhere.
+        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        var status = stat()
+        guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid(),
+            status.st_size <= limit
+        else { return nil }
+        return [UInt8](unsafeUninitializedCapacity: Int(status.st_size)) { buffer, count in
+            count = max(0, Glibc.read(file, buffer.baseAddress, buffer.count))
+        }
+    }
+}
+
 /// How many files this process may have open (RLIMIT_NOFILE, getrlimit(2)). Each process that matches is held by a
 /// descriptor, and the usual limit of 1,024 is for programs that use select(2).
 package enum OpenFiles {

@@ -49,8 +49,15 @@ package struct RunControl: Sendable {
     }
 }
 
+/// Seconds since boot, sleep included: nobody sets that clock.
+var bootSeconds: Int {
+    var time = timespec()
+    clock_gettime(CLOCK_BOOTTIME, &time)
+    return time.tv_sec
+}
+
 /// A whole number of seconds, written `90`, `90s`, `15m`, `2h` or `1h30m`.
-package struct Seconds: Hashable, Comparable, Sendable {
+package struct Seconds: Hashable, Comparable, BitwiseCopyable, Sendable {
     package let count: Int
 
     package init(_ count: Int) {

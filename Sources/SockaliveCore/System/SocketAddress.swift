@@ -81,6 +81,7 @@ struct SocketOption {
     static let cookie = SocketOption(level: SOL_SOCKET, name: SO_COOKIE)
     static let domain = SocketOption(level: SOL_SOCKET, name: SO_DOMAIN)
     static let protocolNumber = SocketOption(level: SOL_SOCKET, name: SO_PROTOCOL)
+    static let linger = SocketOption(level: SOL_SOCKET, name: SO_LINGER)
     static let sendTimeout = SocketOption(level: SOL_SOCKET, name: SO_SNDTIMEO)
     static let receiveTimeout = SocketOption(level: SOL_SOCKET, name: SO_RCVTIMEO)
 

@@ -20,37 +20,68 @@ struct DoctorCommand: ParsableCommand {
         transform: ArgumentTransform.firewallTimeout)
     var firewallTimeout: Seconds = KeepaliveRequest.defaultFirewallTimeout
 
-    func run() throws {
-        let report = try report()
-        let isWritten = write(report)
-        if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
-        throw report.problems == 0 && isWritten ? RunStatus.done : RunStatus.someFailed
+    @Option(
+        help: .init("The whole run takes no longer (default: 10s).", valueName: "d"),
+        transform: ArgumentTransform.seconds)
+    var timeout = RunOptions.defaultTimeout
+
+    /// How a text of the worker begins: where it goes, and whether there is a problem.
+    private enum Mark: Character {
+        case well = "0"
+        case problems = "1"
+        case noProc = "2"
     }
 
-    private func report() throws -> DoctorReport {
-        do {
-            let doctor = Doctor(
-                procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout)
-            let child = Result { () throws(TrialAbsence) in try DoctorChild() as any TrialTarget }
-            return try doctor.report(
-                on: selection.selection, lookedFor: selection.description, trialTarget: child)
-        } catch let error as Errno {
-            StandardStreams.error("/proc cannot be read (\(error)): mount it, or run where it is mounted")
+    func run() throws {
+        let control = RunControl.begin(limit: timeout)
+        let style = StandardStreams.outputStyle
+        let text: String
+        do throws(SearchError) {
+            text = try SupervisedText(control: control, limit: timeout).text { render(hung: $0, style) }
+        } catch {
+            throw RunError(error).printed()
+        }
+        HardLimit.disarm()
+        guard let mark = text.first.flatMap(Mark.init) else { throw RunStatus.someFailed }
+        let rest = String(text.dropFirst())
+        if mark == .noProc {
+            StandardStreams.error(rest)
             throw RunStatus.unsupported
         }
+        let isWritten = write(rest)
+        throw mark == .well && isWritten ? RunStatus.done : RunStatus.someFailed
     }
 
-    private func write(_ report: DoctorReport) -> Bool {
-        if output.json {
-            guard let text = try? JSONOutput.text(report) else { return false }
-            return StandardStreams.output(text)
-        }
-        if output.quiet {
-            for check in report.all where check.status == .problem {
-                StandardStreams.error("\(check.name): \(check.message); \(check.remedy ?? "")")
-            }
+    private func write(_ text: String) -> Bool {
+        if output.quiet && !output.json {
+            for line in text.split(separator: "\n") { StandardStreams.error(String(line)) }
             return true
         }
-        return StandardStreams.output(DoctorText(report: report, style: StandardStreams.outputStyle).text)
+        let isWritten = StandardStreams.output(text)
+        if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
+        return isWritten
+    }
+
+    /// In the worker: all that there is to print, behind a mark.
+    private func render(hung: [Int32: SocketFailure], _ style: TextStyle) -> String {
+        do {
+            let doctor = Doctor(
+                procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout, hung: hung)
+            let child = Result { () throws(TrialAbsence) in try DoctorChild() as any TrialTarget }
+            let report = try doctor.report(
+                on: selection.selection, lookedFor: selection.description, trialTarget: child)
+            let mark = report.problems == 0 ? Mark.well : .problems
+            return String(mark.rawValue) + (try text(of: report, style))
+        } catch {
+            return String(Mark.noProc.rawValue)
+                + "/proc cannot be read (\(error)): mount it, or run where it is mounted"
+        }
+    }
+
+    private func text(of report: DoctorReport, _ style: TextStyle) throws -> String {
+        if output.json { return try JSONOutput.text(report) }
+        guard output.quiet else { return DoctorText(report: report, style: style).text }
+        return report.all.filter { $0.status == .problem }
+            .map { "\($0.name): \($0.message); \($0.remedy ?? "")\n" }.joined()
     }
 }

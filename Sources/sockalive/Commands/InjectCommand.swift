@@ -26,11 +26,14 @@ struct InjectCommand: ParsableCommand {
     }
 
     func run() throws {
-        let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
+        let control = RunControl.begin(limit: limits.timeout)
+        let configuration = try config.runConfiguration(selection, keepalive)
         configuration.warnIfTooSlow(Reporter(output: output))
-        let mode: Run.Mode = probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject)
-        let run = Run(command: "inject", mode: mode, configuration: configuration, output: output, limits: limits)
+        let mode: RunJob.Mode = probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject)
+        let run = Run(
+            command: "inject", mode: mode, configuration: configuration, output: output, control: control,
+            limit: limits.timeout, limits: limits)
         throw try run.execute(summary: summary)
     }
 

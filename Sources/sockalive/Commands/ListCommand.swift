@@ -15,10 +15,17 @@ struct ListCommand: ParsableCommand {
     @Flag(help: "Exit 1 if some candidate is not protected.")
     var check = false
 
+    @Option(
+        help: .init("The whole run takes no longer (default: 10s).", valueName: "d"),
+        transform: ArgumentTransform.seconds)
+    var timeout = RunOptions.defaultTimeout
+
     func run() throws {
+        let control = RunControl.begin(limit: timeout)
         let configuration = try config.runConfiguration(selection, keepalive)
         let run = Run(
-            command: "list", mode: .keepalive(.list), configuration: configuration, output: output, limits: nil)
+            command: "list", mode: .keepalive(.list), configuration: configuration, output: output, control: control,
+            limit: timeout, limits: nil)
         throw try run.execute(check: check)
     }
 }

@@ -15,11 +15,12 @@ struct ProbeCommand: ParsableCommand {
     @OptionGroup var waiting: WaitOptions
 
     func run() throws {
-        let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
+        let control = RunControl.begin(limit: limits.timeout)
+        let configuration = try config.runConfiguration(selection, keepalive)
         let run = Run(
             command: "probe", mode: .probe(waiting.time), configuration: configuration, output: output,
-            limits: limits)
+            control: control, limit: limits.timeout, limits: limits)
         throw try run.execute { "\(Reporter.candidates($0)): \(Reporter.answers($0))" }
     }
 }

@@ -50,6 +50,9 @@ struct Watch {
     /// The service manager has been told so.
     private var isReady = false
     private var hasWorked = false
+    /// Processes that hung in the last round.
+    private var hung: Set<HungProcess> = []
+    private let feeder: WatchdogFeeder
 
     init(configuration: RunConfiguration, config: ConfigOptions, limits: RunOptions, reporter: Reporter) {
         self.configuration = configuration
@@ -57,6 +60,7 @@ struct Watch {
         self.limits = limits
         self.reporter = reporter
         log = limits.syslog ? SystemLog() : nil
+        feeder = WatchdogFeeder(manager: manager)
     }
 
     mutating func run(every: Seconds) throws {
@@ -92,17 +96,22 @@ struct Watch {
         let recorder = RunRecorder(limits, reporter)
         let run = Run(
             command: "watch", mode: .keepalive(.inject), configuration: configuration, output: reporter.output,
-            limits: limits)
-        let results = try run.results(RunControl(limit: limits.timeout)).results
+            control: RunControl(limit: limits.timeout), limit: limits.timeout, limits: limits)
+        // The manager's watchdog bites if this process hangs, not if a target does.
+        let outcome = try run.outcome(before: hung) { [feeder] in feeder.feed() }
+        hung = outcome.hung
+        let results = outcome.results
         var lines = reportResults(results)
+        // A process that hangs is told of as soon as it does, and then hourly.
+        lines += isStopped ? [] : outcome.failures.map { Reporter.line($0) }
         do throws(RunRecorder.Unwritten) {
-            try recorder.writeMetrics(results)
+            try recorder.writeMetrics(outcome)
         } catch {
             lines.append(error.line)
         }
         hasWorked = true
         _ = skips.due([])
-        report(Self.status(results))
+        report(Self.status(results, outcome.failures))
         messages.due(lines).forEach(complain)
     }
 
@@ -119,8 +128,8 @@ struct Watch {
 
     private var isStopped: Bool { RunControl(limit: nil).stopReason != nil }
 
-    private static func status(_ results: [SocketResult]) -> String {
-        let summary = Summary(results)
+    private static func status(_ results: [SocketResult], _ failures: [ProcessFailure]) -> String {
+        let summary = Summary(results, failures)
         let shielded = results.count { $0.verdict == .protected }
         return "\(summary.candidates) candidates, \(shielded) protected, \(summary.failed) failed"
     }
@@ -160,6 +169,22 @@ struct Watch {
             RunControl.sleep(min(left, manager.watchdogInterval ?? left))
             if control.stopReason == nil { manager.notify("WATCHDOG=1") }
         }
+    }
+}
+
+/// Tells the service manager during a round, too, that this process lives.
+private final class WatchdogFeeder {
+    private let manager: ServiceManager
+    private var last = ContinuousClock.now
+
+    init(manager: ServiceManager) {
+        self.manager = manager
+    }
+
+    func feed() {
+        guard let interval = manager.watchdogInterval, .now - last >= interval else { return }
+        last = .now
+        manager.notify("WATCHDOG=1")
     }
 }
 

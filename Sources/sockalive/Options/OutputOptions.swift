@@ -25,7 +25,9 @@ struct RunOptions: ParsableArguments {
     @Option(
         help: .init("The whole run takes no longer (default: 10s).", valueName: "d"),
         transform: ArgumentTransform.seconds)
-    var timeout = Seconds(10)
+    var timeout = Self.defaultTimeout
+
+    static let defaultTimeout = Seconds(10)
 
     @Option(
         help: .init("One run at a time, by this lock file.", valueName: "file"),

@@ -33,6 +33,15 @@ struct Reporter {
         StandardStreams.error("and \(rest) more failed: --json tells of each")
     }
 
+    /// One line for each matching process that could not be looked at.
+    func failures(_ processes: [ProcessFailure]) {
+        for process in processes.prefix(Self.maxNamed) {
+            StandardStreams.error(Self.line(process))
+        }
+        guard processes.count > Self.maxNamed else { return }
+        StandardStreams.error("and \(processes.count - Self.maxNamed) more processes failed: --json tells of each")
+    }
+
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
     func silence(_ results: [SocketResult]) {
         let silent = results.filter(\.isSilent)
@@ -43,6 +52,10 @@ struct Reporter {
         }
         guard silent.count > Self.maxNamed else { return }
         StandardStreams.error("and \(silent.count - Self.maxNamed) more are silent")
+    }
+
+    static func line(_ process: ProcessFailure) -> String {
+        (process.name.map { "\($0.escaped) (PID \(process.pid)): " } ?? "") + process.failure.line
     }
 
     private static let maxNamed = 20

@@ -14,10 +14,10 @@ struct RunRecorder {
     }
 
     /// False if the metrics could not be written.
-    func record(_ results: [SocketResult]) -> Bool {
-        SyslogReporter(limits, reporter)?.write(results)
+    func record(_ outcome: RunOutcome) -> Bool {
+        SyslogReporter(limits, reporter)?.write(outcome)
         do throws(Unwritten) {
-            try writeMetrics(results)
+            try writeMetrics(outcome)
             return true
         } catch {
             StandardStreams.error(error.line)
@@ -34,10 +34,10 @@ struct RunRecorder {
         let line: String
     }
 
-    func writeMetrics(_ results: [SocketResult]) throws(Unwritten) {
+    func writeMetrics(_ outcome: RunOutcome) throws(Unwritten) {
         guard let file = limits.metrics else { return }
         do throws(Errno) {
-            try AtomicFile.write(metrics(results).text, to: file, mode: 0o644)
+            try AtomicFile.write(metrics(outcome).text, to: file, mode: 0o644)
         } catch {
             throw Unwritten(
                 line: "the metrics file \(UntrustedText(file).escaped) cannot be written: \(Self.remedy(for: error))")
@@ -53,12 +53,12 @@ struct RunRecorder {
         }
     }
 
-    private func metrics(_ results: [SocketResult]) -> Metrics {
+    private func metrics(_ outcome: RunOutcome) -> Metrics {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         let time = Double(now.tv_sec) + Double(now.tv_nsec / 1_000_000) / 1000
         let duration = start.duration(to: .now) / .seconds(1)
-        return Metrics(results, time: time, duration: duration)
+        return Metrics(outcome.results, outcome.failures, time: time, duration: duration)
     }
 }
 

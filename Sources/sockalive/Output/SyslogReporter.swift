@@ -12,17 +12,15 @@ struct SyslogReporter {
     init?(_ limits: RunOptions, _ reporter: Reporter) {
         guard limits.syslog else { return nil }
         self.reporter = reporter
-        throttleFile = (limits.lock ?? RunOptions.defaultLock).map(Self.throttleFile)
+        // Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.failures`.
+        throttleFile = RunOptions.file(beside: limits.lock ?? RunOptions.defaultLock, ".failures")
     }
 
-    /// Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.failures`.
-    private static func throttleFile(beside lock: String) -> String {
-        let suffix = ".lock"
-        return (lock.hasSuffix(suffix) ? String(lock.dropLast(suffix.count)) : lock) + ".failures"
-    }
-
-    func write(_ results: [SocketResult]) {
-        withThrottle { log.write(results, &$0) }
+    func write(_ outcome: RunOutcome) {
+        withThrottle { throttle in
+            log.write(outcome.results, &throttle)
+            log.write(outcome.failures, &throttle)
+        }
     }
 
     /// Why a run could not do its work at all.

@@ -72,9 +72,8 @@ import Testing
             }
             let snapshot = Snapshot(
                 sockets: shuffled, processes: found.processes, denied: found.denied, handles: found.handles)
-            let rule = Rule(selection: selection, request: KeepaliveRequest(enabled: round % 2 == 0))
-            let run = KeepaliveRun(procfs: procfs, mode: .inject, rules: RuleSet([rule]), choice: .pidfd)
-            changed += run.results(for: snapshot).count { $0.failure?.code == "ESTALE" }
+            let results = snapshot.results(procfs, .inject, KeepaliveRequest(enabled: round % 2 == 0))
+            changed += results.count { $0.failure?.code == "ESTALE" }
             #expect(!unwanted.descriptors.contains(where: isKept))
         }
         #expect(changed > 0, "no descriptor changed hands in between: the test tests nothing")

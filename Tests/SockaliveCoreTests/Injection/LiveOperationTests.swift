@@ -12,15 +12,7 @@ struct LiveOperationTests {
         let selection = Selection(
             processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: ports, listeners: listeners))
         let snapshot = try Discovery(procfs: procfs, method: .pidfd).snapshot(of: selection)
-        return run(procfs, .inject, selection, request).results(for: snapshot)
-    }
-
-    private func run(
-        _ procfs: ProcFS, _ mode: KeepaliveRun.Mode, _ selection: Selection,
-        _ request: KeepaliveRequest = KeepaliveRequest()
-    ) -> KeepaliveRun {
-        let rules = RuleSet([Rule(selection: selection, request: request)])
-        return KeepaliveRun(procfs: procfs, mode: mode, rules: rules, choice: .pidfd)
+        return snapshot.results(procfs, .inject, request)
     }
 
     private func option(_ descriptor: Int32, _ level: Int32, _ name: Int32) -> Int32 {
@@ -69,7 +61,7 @@ struct LiveOperationTests {
         for source in SocketSource.allCases {
             let snapshot = try Discovery(procfs: procfs, source: source, method: .pidfd).snapshot(of: selection)
             #expect(snapshot.sockets.allSatisfy { ($0.row.idleSeconds == nil) == (source == .procfs) })
-            #expect(run(procfs, .list, selection).results(for: snapshot).allSatisfy { $0.idleSeconds != nil })
+            #expect(snapshot.results(procfs, .list).allSatisfy { $0.idleSeconds != nil })
         }
     }
 
@@ -80,7 +72,7 @@ struct LiveOperationTests {
         let selection = Selection(
             processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
         let snapshot = try Discovery(procfs: procfs, method: .pidfd).snapshot(of: selection)
-        let dues = run(procfs, .list, selection).results(for: snapshot).map(\.nextProbeSeconds)
+        let dues = snapshot.results(procfs, .list).map(\.nextProbeSeconds)
         #expect(dues.count { $0 == nil } == 1)
         #expect(dues.compactMap(\.self).allSatisfy { (7000...7201).contains($0) })
     }

@@ -11,3 +11,14 @@ func socketRows(
 
 let tableHeader =
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode          \n"
+
+extension Snapshot {
+    /// Treats all of its sockets in this process, without a worker.
+    func results(
+        _ procfs: ProcFS, _ mode: KeepaliveRun.Mode, _ request: KeepaliveRequest = KeepaliveRequest()
+    ) -> [SocketResult] {
+        let access = SocketAccess(procfs: procfs, choice: .pidfd, handles: handles)
+        let candidates = sockets.map { AssignedSocket(socket: $0, request: request) }
+        return KeepaliveRun(mode: mode, access: access).results(for: candidates)
+    }
+}

@@ -1,0 +1,274 @@
+import SystemPackage
+
+/// Something that a worker of a run tells its parent.
+enum RunEvent {
+    /// How many processes match.
+    case found(processes: Int)
+    /// The candidates come in an order that ``result`` and ``armed`` refer to.
+    case candidate(AssignedSocket)
+    case result(index: Int, ResultRecord)
+    /// A probe is about to change the socket; these were its settings.
+    case armed(index: Int, KeepaliveSettings)
+    case process(ProcessFailure)
+    case progress(ProbeRun.Progress)
+    case absence(AbsenceReason)
+    case error(SearchError)
+}
+
+/// A process that matches, and could not be looked at.
+package struct ProcessFailure: Equatable, Sendable {
+    package let pid: Int32
+    /// nil where that may not be read.
+    package let name: UntrustedText?
+    package let failure: SocketFailure
+}
+
+/// Why the search for sockets could not be done at all.
+package enum SearchError: Error {
+    /// `/proc` shows another PID namespace.
+    case foreignNamespace
+    case stopped(StopReason)
+    case source(SourceFailure)
+    case proc(Errno)
+    /// The kernel gives no process or no memory for the work.
+    case noWorker(Errno)
+    /// It hangs, or ends, and nobody knows which process is to blame.
+    case workerFailed(WorkerStep)
+}
+
+/// Writes events as bytes.
+struct RunEventWriter {
+    let output: WorkerOutput
+    private var lastProcess: (pid: Int32, startTime: UInt64)?
+
+    init(_ output: WorkerOutput) {
+        self.output = output
+    }
+
+    mutating func send(_ event: RunEvent) {
+        var writer = WireWriter()
+        writer.frame { encode(event, into: &$0) }
+        output.write(writer.bytes)
+    }
+
+    private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {
+        switch event {
+        case .found(let processes):
+            writer.write(UInt8(0))
+            writer.write(processes)
+        case .candidate(let candidate):
+            writer.write(UInt8(1))
+            encode(candidate.socket, into: &writer)
+            writer.write(candidate.request)
+        case .result(let index, let record):
+            writer.write(UInt8(2))
+            writer.write(Int32(index))
+            record.write(into: &writer)
+        case .armed(let index, let settings):
+            writer.write(UInt8(3))
+            writer.write(Int32(index))
+            writer.write(settings)
+        case .process(let process):
+            writer.write(UInt8(4))
+            writer.write(process.pid)
+            writer.write(process.name) { $0.write($1.bytes) }
+            process.failure.write(into: &writer)
+        case .progress(let progress):
+            writer.write(UInt8(5))
+            writer.write(progress.candidates)
+            writer.write(progress.answered)
+        case .absence(let reason):
+            writer.write(UInt8(6))
+            for processes in [reason.idleProcesses, reason.otherOwners] {
+                writer.write(Int32(processes.count))
+                for process in processes { process.write(into: &writer) }
+            }
+        case .error(let error):
+            writer.write(UInt8(7))
+            error.write(into: &writer)
+        }
+    }
+
+    /// Many sockets belong to one process: its names are sent once.
+    private mutating func encode(_ socket: DiscoveredSocket, into writer: inout WireWriter) {
+        let process = socket.process
+        let isSame = lastProcess.map { $0 == (process.pid, process.startTime) } ?? false
+        writer.write(isSame)
+        if !isSame { process.write(into: &writer) }
+        lastProcess = (process.pid, process.startTime)
+        writer.write(socket.holders)
+        writer.write(socket.row)
+        writer.write(socket.sharesInode)
+    }
+}
+
+/// Reads the events of one worker.
+struct RunEventReader {
+    private var lastProcess: ProcessIdentity?
+
+    /// Takes all whole events out of the bytes.
+    mutating func read(_ bytes: inout [UInt8], _ body: (RunEvent) -> Void) throws {
+        let used = try bytes.withUnsafeBytes { raw in
+            var frames = WireReader(raw)
+            while var frame = try frames.nextFrame() { body(try event(&frame)) }
+            return frames.position
+        }
+        bytes.removeFirst(used)
+    }
+
+    private mutating func event(_ reader: inout WireReader) throws(WireReader.Malformed) -> RunEvent {
+        switch try reader.read(UInt8.self) {
+        case 0: return .found(processes: try reader.read())
+        case 1:
+            let socket = try socket(&reader)
+            return .candidate(AssignedSocket(socket: socket, request: try reader.read()))
+        case 2: return .result(index: Int(try reader.read(Int32.self)), try ResultRecord(&reader))
+        case 3: return .armed(index: Int(try reader.read(Int32.self)), try reader.read())
+        case 4:
+            let pid = try reader.read(Int32.self)
+            let name = try reader.readOptional { reader throws(WireReader.Malformed) in
+                UntrustedText(try reader.readBytes())
+            }
+            return .process(ProcessFailure(pid: pid, name: name, failure: try SocketFailure(&reader)))
+        case 5: return .progress(ProbeRun.Progress(candidates: try reader.read(), answered: try reader.read()))
+        case 6:
+            return .absence(
+                AbsenceReason(idleProcesses: try processes(&reader), otherOwners: try processes(&reader)))
+        case 7: return .error(try SearchError(&reader))
+        default: throw WireReader.Malformed()
+        }
+    }
+
+    private mutating func socket(_ reader: inout WireReader) throws(WireReader.Malformed) -> DiscoveredSocket {
+        let isSame = try reader.read(Bool.self)
+        let process: ProcessIdentity
+        if isSame {
+            guard let lastProcess else { throw WireReader.Malformed() }
+            process = lastProcess
+        } else {
+            process = try ProcessIdentity(&reader)
+        }
+        lastProcess = process
+        return DiscoveredSocket(
+            process: process, holders: try reader.readArray(), row: try reader.read(), sharesInode: try reader.read())
+    }
+
+    private func processes(_ reader: inout WireReader) throws(WireReader.Malformed) -> [ProcessIdentity] {
+        var processes: [ProcessIdentity] = []
+        for _ in 0..<max(0, try reader.read(Int32.self)) { processes.append(try ProcessIdentity(&reader)) }
+        return processes
+    }
+}
+
+extension ProcessIdentity {
+    fileprivate func write(into writer: inout WireWriter) {
+        writer.write(pid)
+        writer.write(name.bytes)
+        writer.write(executable) { $0.write($1.bytes) }
+        writer.write(uid)
+        writer.write(startTime)
+        writer.write(networkNamespace)
+    }
+
+    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
+        self.init(
+            pid: try reader.read(), name: UntrustedText(try reader.readBytes()),
+            executable: try reader.readOptional { reader throws(WireReader.Malformed) in
+                UntrustedText(try reader.readBytes())
+            },
+            uid: try reader.read(), startTime: try reader.read(), networkNamespace: try reader.read())
+    }
+}
+
+extension SocketFailure {
+    fileprivate func write(into writer: inout WireWriter) {
+        writer.write(kind)
+        writer.write(code)
+        writer.write(message)
+        writer.write(remedy) { $0.write($1) }
+    }
+
+    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
+        self.init(
+            try reader.read(), code: try reader.readText(), try reader.readText(),
+            remedy: try reader.readOptional { reader throws(WireReader.Malformed) in try reader.readText() })
+    }
+}
+
+extension SearchError {
+    fileprivate func write(into writer: inout WireWriter) {
+        switch self {
+        case .foreignNamespace: writer.write(UInt8(0))
+        case .stopped(.timeout(let limit)):
+            writer.write(UInt8(1))
+            writer.write(limit)
+        case .stopped(.signal(let name)):
+            writer.write(UInt8(2))
+            writer.write(name)
+        case .source(let failure):
+            writer.write(UInt8(3))
+            writer.write(failure.error.rawValue)
+        case .proc(let error), .noWorker(let error):
+            writer.write(UInt8(4))
+            writer.write(error.rawValue)
+        case .workerFailed: writer.write(UInt8(0))
+        }
+    }
+
+    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
+        switch try reader.read(UInt8.self) {
+        case 0: self = .foreignNamespace
+        case 1: self = .stopped(.timeout(try reader.read()))
+        case 2: self = .stopped(.signal(try reader.readText()))
+        case 3: self = .source(SourceFailure(error: Errno(rawValue: try reader.read())))
+        case 4: self = .proc(Errno(rawValue: try reader.read()))
+        default: throw WireReader.Malformed()
+        }
+    }
+}
+
+/// What became of a socket, without the socket itself and what it needs.
+struct ResultRecord {
+    fileprivate struct Numbers: BitwiseCopyable {
+        let action: SocketAction
+        let before, after, planned: KeepaliveSettings?
+        let idleSeconds: Double?
+        let method: Method?
+        let crashSafe: Bool?
+        let rights: Rights?
+        let pausedMicroseconds: Int
+        let probe: ProbeAnswer?
+    }
+
+    fileprivate let numbers: Numbers
+    fileprivate let failure: SocketFailure?
+
+    init(_ result: SocketResult) {
+        numbers = Numbers(
+            action: result.action, before: result.before, after: result.after, planned: result.planned,
+            idleSeconds: result.idleSeconds, method: result.method, crashSafe: result.crashSafe,
+            rights: result.rights, pausedMicroseconds: result.pausedMicroseconds, probe: result.probe)
+        failure = result.failure
+    }
+
+    fileprivate func write(into writer: inout WireWriter) {
+        writer.write(numbers)
+        writer.write(failure) { $1.write(into: &$0) }
+    }
+
+    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
+        numbers = try reader.read()
+        failure = try reader.readOptional { reader throws(WireReader.Malformed) in try SocketFailure(&reader) }
+    }
+}
+
+extension SocketResult {
+    init(_ candidate: AssignedSocket, _ record: ResultRecord) {
+        let numbers = record.numbers
+        self.init(
+            socket: candidate.socket, request: candidate.request, action: numbers.action, before: numbers.before,
+            after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
+            crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
+            failure: record.failure, probe: numbers.probe)
+    }
+}

@@ -1,0 +1,148 @@
+import SystemPackage
+
+/// A socket, as two workers of one run find it: by different sources, which do not all tell the cookie.
+struct SocketKey: Hashable {
+    let inode: UInt64
+    let local, remote: Endpoint
+
+    init(_ socket: DiscoveredSocket) {
+        inode = socket.inode
+        local = socket.row.local
+        remote = socket.row.remote
+    }
+}
+
+/// What the workers of a run before have left for the next one. Pure, except for ``late(_:)``.
+struct RunRecovery {
+    /// Processes that are not looked at again: their names or links hung.
+    private(set) var excluded: [Int32: SocketFailure] = [:]
+    /// Processes that are not reached into again. Their sockets are still found.
+    private(set) var unreachable: [Int32: SocketFailure] = [:]
+    /// Sockets that are not touched again, by inode.
+    private(set) var untouchable: [UInt64: SocketFailure] = [:]
+    /// After a call about a socket hung: the one source that waits for no lock of a socket
+    /// (net/ipv4/tcp_ipv4.c, get_tcp4_sock; sock_diag waits in tcp_get_info).
+    private(set) var source: SocketSource?
+    private var results: [SocketKey: SocketResult] = [:]
+    private(set) var armed: [SocketKey: KeepaliveSettings] = [:]
+    /// Processes of which nobody knows whether they match by the name of their executable: its link hung.
+    private(set) var hungExecutables: Set<Int32> = []
+    private var hangsByProcess: [Int32: Int] = [:]
+    private let before: Set<HungProcess>
+
+    /// A process with so many sockets that hang is left alone.
+    private static let maxHangsPerProcess = 2
+
+    /// - Parameter before: processes that hung in the last run. A worker that could not be killed then may still hang
+    ///   at one: no other is to join it.
+    init(before: Set<HungProcess> = []) {
+        self.before = before
+        for process in before {
+            if process.isStranger { hungExecutables.insert(process.pid) }
+            guard let worker = process.leftBehind, worker.isAlive else { continue }
+            unreachable[process.pid] = .stillHangs(process.pid, worker: worker.pid)
+            source = .procfs
+        }
+    }
+
+    // MARK: what came of sockets
+
+    mutating func add(_ result: SocketResult) { results[SocketKey(result.socket)] = result }
+
+    mutating func add(armed settings: KeepaliveSettings, of socket: DiscoveredSocket) {
+        let key = SocketKey(socket)
+        armed[key] = armed[key] ?? settings
+    }
+
+    func known(_ socket: DiscoveredSocket) -> SocketResult? { results[SocketKey(socket)] }
+
+    // MARK: what hung
+
+    /// - Returns: false where no process and no source can be left out, so that another worker would hang, too.
+    mutating func add(_ position: WorkerPosition, _ failure: SocketFailure) -> Bool {
+        let step = position.step
+        if step == .processNames {
+            hungExecutables.formUnion(position.scanned)
+            return !position.scanned.isEmpty
+        }
+        if position.pid == 0 {
+            guard step == .socketTable, source == nil else { return false }
+            source = .procfs
+            return true
+        }
+        guard step.isAboutSocket || step == .socketTable else {
+            excluded[position.pid] = failure
+            return true
+        }
+        source = .procfs
+        hangsByProcess[position.pid, default: 0] += 1
+        let isOfSocket = step.locksSocket || step == .socketTable
+        if isOfSocket, position.inode != 0 { untouchable[position.inode] = failure }
+        if !isOfSocket || position.inode == 0 || hangsByProcess[position.pid]! >= Self.maxHangsPerProcess {
+            unreachable[position.pid] = failure
+        }
+        return true
+    }
+
+    /// Why a socket without a result has none.
+    func failure(of socket: DiscoveredSocket) -> SocketFailure? {
+        untouchable[socket.inode] ?? socket.holders.lazy.compactMap { unreachable[$0.pid] ?? excluded[$0.pid] }.first
+    }
+
+    // MARK: the order
+
+    /// Processes that come last: those that hung, and all of a user who has one that hangs.
+    struct Late {
+        let pids: [Int32]
+        fileprivate let users: Set<UInt32>
+        fileprivate let procfs: ProcFS
+
+        var isEmpty: Bool { pids.isEmpty }
+
+        func contains(_ pid: Int32) -> Bool {
+            if pids.contains(pid) { return true }
+            guard !users.isEmpty else { return false }
+            WorkerProgress.enter(.user, pid)
+            return (try? procfs.status("\(pid)")).map { users.contains($0.uid) } ?? false
+        }
+    }
+
+    func late(_ procfs: ProcFS) -> Late {
+        let now = Set(excluded.keys).union(unreachable.keys)
+        // Root's other processes are not to wait for one of them.
+        let users = now.compactMap { pid in
+            WorkerProgress.enter(.user, pid)
+            return (try? procfs.status("\(pid)"))?.uid
+        }.filter { $0 != 0 }
+        return Late(
+            pids: now.union(before.filter { !$0.isStranger }.map(\.pid)).sorted(), users: Set(users), procfs: procfs)
+    }
+}
+
+extension SocketFailure {
+    /// - Parameter leftBehind: the worker that could not even be killed.
+    static func hung(_ position: WorkerPosition, leftBehind: Int32?) -> SocketFailure {
+        let pid = position.pid
+        let left = leftBehind.map { "; process \($0) of this program hangs there, too, and cannot be killed" } ?? ""
+        return SocketFailure(
+            .other, .timedOut, "PID \(pid) hangs: \(position.step.words(pid)) gave no answer in time\(left)",
+            remedy: "look what it waits for (cat /proc/\(pid)/stack), such as a file server that is down; "
+                + "the next run tries it last")
+    }
+
+    fileprivate static func stillHangs(_ pid: Int32, worker: Int32) -> SocketFailure {
+        SocketFailure(
+            .other, .timedOut,
+            "PID \(pid) hangs: process \(worker) of this program has waited for it since an earlier run and cannot be "
+                + "killed",
+            remedy: "look what both wait for (cat /proc/\(worker)/stack), such as a file server that is down")
+    }
+
+    static func lost(_ position: WorkerPosition, _ end: ChildProcess.End) -> SocketFailure {
+        SocketFailure(
+            .other, .canceled,
+            "the process of this program that was at work on PID \(position.pid) \(end) in "
+                + position.step.words(position.pid),
+            remedy: "somebody has killed it, or memory was short (see dmesg); run again")
+    }
+}

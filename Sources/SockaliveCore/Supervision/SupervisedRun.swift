@@ -1,0 +1,225 @@
+import SystemPackage
+
+/// What a run found and did.
+package struct RunOutcome: Sendable {
+    /// How many processes match.
+    package internal(set) var processes = 0
+    package internal(set) var results: [SocketResult] = []
+    /// Matching processes that could not be looked at.
+    package internal(set) var failures: [ProcessFailure] = []
+    /// nil where it was not asked for, or something was found.
+    package internal(set) var absence: AbsenceReason?
+    /// Processes that hung; the next run looks at them last.
+    package internal(set) var hung: Set<HungProcess> = []
+}
+
+/// A run in workers: where one hangs, it is killed, and the next one goes on without what hung.
+package struct SupervisedRun {
+    /// What happens meanwhile.
+    package enum Progress {
+        /// One socket was treated, or only asked.
+        case treated(SocketResult)
+        /// One socket that was treated was asked.
+        case proved(SocketResult)
+        case probing(ProbeRun.Progress)
+        /// A message for `--verbose`.
+        case step(String)
+    }
+
+    private let job: RunJob
+    private let control: RunControl
+    private let limit: Seconds
+    private let before: Set<HungProcess>
+    private let whileWaiting: () -> Void
+
+    /// Workers that end by themselves before their work is done, one after the other.
+    private static let maxLosses = 3
+
+    /// - Parameters:
+    ///   - limit: the time of the whole run.
+    ///   - before: processes that hung in the last run; they come last.
+    ///   - whileWaiting: called a few times a second.
+    package init(
+        job: RunJob, control: RunControl, limit: Seconds, before: Set<HungProcess> = [],
+        whileWaiting: @escaping () -> Void = {}
+    ) {
+        self.job = job
+        self.control = control
+        self.limit = limit
+        self.before = before
+        self.whileWaiting = whileWaiting
+    }
+
+    /// What came of it, within the limit and one second, whatever hangs.
+    package func outcome(progress: (Progress) -> Void = { _ in }) throws(SearchError) -> RunOutcome {
+        var collector = Collector(mode: job.mode, before: before)
+        let supervisor = Supervisor(control: control, limit: limit, whileWaiting: whileWaiting)
+        var losses = 0
+        while true {
+            let recovery = collector.recovery
+            var reader = RunEventReader()
+            collector.beginWorker()
+            let exit: Supervisor.Exit
+            do {
+                exit = try supervisor.run(
+                    { output in
+                        var writer = RunEventWriter(output)
+                        job.execute(control, recovery) { writer.send($0) }
+                    },
+                    receive: { bytes in try reader.read(&bytes) { collector.take($0, progress) } })
+            } catch let error as Errno {
+                throw .noWorker(error)
+            } catch {
+                throw .workerFailed(.none)
+            }
+            if let error = collector.error { throw error }
+            if collector.isExplaining { return collector.finished(nil) }
+            switch exit {
+            case .done: return collector.finished(nil)
+            case .stopped(let reason, let position, let leftBehind):
+                guard collector.hasSearched else { throw .stopped(reason) }
+                if position.pid != 0 { collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind) }
+                return collector.finished(reason)
+            case .hung(let position, let leftBehind):
+                progress(.step("worker killed at \(position.step.words(position.pid)); another goes on without it"))
+                guard collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind) else {
+                    throw .workerFailed(position.step)
+                }
+            case .lost(let position, let end):
+                progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
+                losses += 1
+                guard collector.add(position, .lost(position, end)), losses < Self.maxLosses else {
+                    throw .workerFailed(position.step)
+                }
+            }
+            if let reason = control.stopReason {
+                guard collector.hasSearched else { throw .stopped(reason) }
+                return collector.finished(reason)
+            }
+        }
+    }
+
+    /// Puts together what the workers say.
+    private struct Collector {
+        private let mode: RunJob.Mode
+        private let before: Set<HungProcess>
+        private(set) var recovery: RunRecovery
+        private var outcome = RunOutcome()
+        private var candidates: [AssignedSocket] = []
+        private var results: [SocketResult?] = []
+        private var indexByKey: [SocketKey: Int] = [:]
+        /// The present worker's candidates, by its own numbers.
+        private var indices: [Int] = []
+        private(set) var error: SearchError?
+        /// Some worker came to the end of its search.
+        private(set) var hasSearched = false
+        /// Processes that hung, and the worker that was left behind there.
+        private var hangs: [Int32: Int32?] = [:]
+        private var workers = 0
+
+        init(mode: RunJob.Mode, before: Set<HungProcess>) {
+            self.mode = mode
+            self.before = before.filter { !$0.isStranger || $0.isRecent }
+            recovery = RunRecovery(before: self.before)
+        }
+
+        /// All is done but to explain why nothing was found.
+        var isExplaining: Bool { outcome.absence != nil }
+
+        mutating func beginWorker() {
+            workers += 1
+            indices = []
+            outcome.processes = 0
+            outcome.failures = []
+        }
+
+        mutating func take(_ event: RunEvent, _ progress: (Progress) -> Void) {
+            switch event {
+            case .found(let processes):
+                hasSearched = true
+                outcome.processes += processes
+                progress(.step("\(processes) matching processes"))
+            case .candidate(let candidate): add(candidate)
+            case .result(let number, let record):
+                guard indices.indices.contains(number) else { return }
+                let index = indices[number]
+                let isProof = results[index] != nil
+                let result = SocketResult(candidates[index], record)
+                results[index] = result
+                recovery.add(result)
+                progress(isProof ? .proved(result) : .treated(result))
+            case .armed(let number, let settings):
+                guard indices.indices.contains(number) else { return }
+                recovery.add(armed: settings, of: candidates[indices[number]].socket)
+            case .process(let failure): outcome.failures.append(failure)
+            case .progress(let probing): progress(.probing(probing))
+            case .absence(let reason): outcome.absence = reason
+            case .error(let error): self.error = error
+            }
+        }
+
+        private mutating func add(_ candidate: AssignedSocket) {
+            let key = SocketKey(candidate.socket)
+            if let known = indexByKey[key] {
+                indices.append(known)
+                return
+            }
+            indexByKey[key] = candidates.count
+            indices.append(candidates.count)
+            candidates.append(candidate)
+            results.append(nil)
+        }
+
+        @discardableResult
+        mutating func add(_ position: WorkerPosition, _ failure: SocketFailure, _ leftBehind: Int32? = nil) -> Bool {
+            if position.pid != 0 { hangs.updateValue(leftBehind ?? hangs[position.pid] ?? nil, forKey: position.pid) }
+            return recovery.add(position, failure)
+        }
+
+        /// - Parameter reason: why what has no result was not reached.
+        func finished(_ reason: StopReason?) -> RunOutcome {
+            var outcome = outcome
+            outcome.results = zip(candidates, results).map { candidate, result in
+                if let result { return result }
+                let failure = recovery.failure(of: candidate.socket) ?? reason?.failure ?? .unreported
+                var unreached = SocketResult(
+                    socket: candidate.socket, failure: failure, isFailedAction: mode != .keepalive(.list))
+                unreached.request = candidate.request
+                return unreached
+            }
+            // A process that hung when the time was up, before another worker could tell its name.
+            let told = Set(outcome.failures.map(\.pid))
+            for (pid, failure) in recovery.excluded.sorted(by: { $0.key < $1.key }) where !told.contains(pid) {
+                outcome.failures.append(ProcessFailure(pid: pid, name: nil, failure: failure))
+            }
+            // Another worker, and what came last, follow what was found before.
+            outcome.results.sortByHolder()
+            outcome.hung = hung
+            return outcome
+        }
+
+        private var hung: Set<HungProcess> {
+            let targets = hangs.map {
+                HungProcess(pid: $0, leftBehind: $1.flatMap(HungProcess.Worker.init), linkHung: nil)
+            }
+            let strangers = recovery.hungExecutables.subtracting(before.map(\.pid)).map(HungProcess.stranger)
+            return Set(targets + strangers + before.filter(\.isRecent))
+        }
+    }
+}
+
+extension [SocketResult] {
+    /// By process and number, and behind them those that nobody readable holds.
+    fileprivate mutating func sortByHolder() {
+        func isBefore(_ one: SocketResult, _ other: SocketResult) -> Bool {
+            guard let second = other.socket.holders.first else { return !one.socket.holders.isEmpty }
+            return one.socket.holders.first.map { $0 < second } ?? false
+        }
+        if zip(self, dropFirst()).contains(where: { isBefore($1, $0) }) { sort(by: isBefore) }
+    }
+}
+
+extension SocketFailure {
+    fileprivate static let unreported = SocketFailure(
+        .other, .ioError, "its result was lost", remedy: "run again")
+}

@@ -1,0 +1,215 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// Runs work in a process of its own, which can be killed when a call of it does not return.
+///
+/// The parent touches nothing of a target. It waits, hears the signals and keeps the time. The worker has no
+/// descriptor of the parent's but its end of a socket pair: neither the lock, nor the pipes that others wait at the end
+/// of. So a worker that cannot be killed (state D) can be left behind.
+///
+/// What happens if one of the two dies: the kernel kills the worker when its parent ends (PR_SET_PDEATHSIG), and the
+/// parent sees the end of the socket pair when the worker does. What the worker has said is in shared memory.
+package struct Supervisor {
+    /// How a worker ended.
+    package enum Exit: Equatable, Sendable {
+        /// It has done its work.
+        case done
+        /// It made no progress, and was killed; or it could not even be killed, and is left behind.
+        case hung(WorkerPosition, leftBehind: Int32?)
+        /// Something else has ended it.
+        case lost(WorkerPosition, ChildProcess.End)
+        /// The run is over, and the worker did not come to its end.
+        case stopped(StopReason, WorkerPosition, leftBehind: Int32?)
+    }
+
+    /// Without progress for so long, a worker that sleeps is killed.
+    private let stallLimit: Duration
+    private let control: RunControl
+    /// Called while it waits, a few times a second.
+    private let whileWaiting: () -> Void
+
+    /// Longer than a hold waits for a stop.
+    private static let maxStall = Duration.milliseconds(1500)
+    /// A worker that runs may be waiting for a processor.
+    private static let runningFactor = 3
+    /// How often the parent looks, unless the worker ends before.
+    private static let pollInterval: Int32 = 20
+    /// A worker stops between two sockets. It has so much time for that.
+    private static let stopTime = Duration.milliseconds(600)
+    private static let killTime = Duration.milliseconds(250)
+
+    /// - Parameter limit: the time of the whole run. A stall may take half of it at most.
+    package init(control: RunControl, limit: Seconds, whileWaiting: @escaping () -> Void = {}) {
+        self.control = control
+        self.whileWaiting = whileWaiting
+        stallLimit = min(Self.maxStall, .milliseconds(500 * limit.count))
+    }
+
+    /// Forks a worker for `work`, and hands what it writes to `receive`.
+    ///
+    /// - Parameter receive: takes the bytes that it has understood.
+    /// - Throws: `Errno` where there is no process or no memory to be had.
+    package func run(
+        _ work: (WorkerOutput) -> Void, receive: (inout [UInt8]) throws -> Void
+    ) throws -> Exit {
+        guard let page = WorkerPage() else { throw Errno.noMemory }
+        var ends: [Int32] = [-1, -1]
+        let type = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw Errno(rawValue: errno) }
+        defer { close(ends[0]) }
+        // Whoever started this program may have its children's ends ignored. Their numbers are given away at once then.
+        signal(SIGCHLD, SIG_DFL)
+        let parent = getpid()
+        let child = sockalive_fork()
+        if child == 0 { Self.become(worker: ends[1], of: parent, page, work) }
+        close(ends[1])
+        guard child > 0 else { throw Errno(rawValue: -child) }
+        return try supervise(ChildProcess(pid: child), ends[0], page, receive)
+    }
+
+    private static func become(
+        worker channel: Int32, of parent: pid_t, _ page: WorkerPage, _ work: (WorkerOutput) -> Void
+    ) -> Never {
+        // The parent's alarm is not inherited (fork(2)); its terminal's stop would leave a target standing.
+        _ = sockalive_die_with_parent()
+        guard getppid() == parent else { _exit(1) }
+        _ = sockalive_hold_job_control()
+        sockalive_close_all_but(channel)
+        for descriptor in 0...2 { close(Int32(descriptor)) }
+        // The lowest free numbers: 0, 1 and 2.
+        for _ in 0...2 { _ = open("/dev/null", O_RDWR) }
+        page.keepFromChildren()
+        WorkerProgress.report(to: page)
+        WorkerProgress.enter(.waiting)
+        work(WorkerOutput(page: page, channel: channel))
+        _exit(0)
+    }
+
+    private func supervise(
+        _ worker: ChildProcess, _ channel: Int32, _ page: WorkerPage, _ receive: (inout [UInt8]) throws -> Void
+    ) throws -> Exit {
+        var bytes: [UInt8] = []
+        var stall = Stall(page.mark)
+        var stopping: (reason: StopReason, since: ContinuousClock.Instant)?
+        do {
+            while true {
+                let hasEnded = wait(for: channel)
+                page.read(into: &bytes)
+                try receive(&bytes)
+                if hasEnded { break }
+                if stopping == nil, let reason = control.stopReason {
+                    stopping = (reason, .now)
+                    // It has the handlers of its parent, and the same clock.
+                    if case .signal = reason { Glibc.kill(worker.pid, SIGTERM) }
+                }
+                whileWaiting()
+                if let stopping {
+                    guard .now - stopping.since > Self.stopTime else { continue }
+                    let position = page.position
+                    return .stopped(stopping.reason, position, leftBehind: kill(worker))
+                }
+                if stall.lasts(at: page.mark, stallLimit, isRunning: { isRunning(worker.pid) }) {
+                    let position = page.position
+                    let leftBehind = kill(worker)
+                    page.read(into: &bytes)
+                    try receive(&bytes)
+                    return .hung(position, leftBehind: leftBehind)
+                }
+            }
+        } catch {
+            // What it says is no message of this program.
+            _ = kill(worker)
+            throw error
+        }
+        guard let end = reap(worker) else { return .hung(page.position, leftBehind: kill(worker)) }
+        return end == .exited(0) ? .done : .lost(page.position, end)
+    }
+
+    /// Whether the worker has ended, or soon will have.
+    private func wait(for channel: Int32) -> Bool {
+        var polled = pollfd(fd: channel, events: Int16(POLLIN), revents: 0)
+        guard poll(&polled, 1, Self.pollInterval) > 0 else { return false }
+        var byte: UInt8 = 0
+        return recv(channel, &byte, 1, Int32(MSG_DONTWAIT)) == 0
+    }
+
+    private struct Stall {
+        private var mark: UInt64
+        private var since = ContinuousClock.now
+
+        init(_ mark: UInt64) {
+            self.mark = mark
+        }
+
+        mutating func lasts(at mark: UInt64, _ limit: Duration, isRunning: () -> Bool) -> Bool {
+            if mark != self.mark {
+                self.mark = mark
+                since = .now
+                return false
+            }
+            let time = ContinuousClock.now - since
+            return time > limit && (time > limit * runningFactor || !isRunning())
+        }
+    }
+
+    /// Of a process of this program, which it may always ask for.
+    private func isRunning(_ pid: pid_t) -> Bool {
+        let file = open("/proc/\(pid)/stat", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        let text = [UInt8](unsafeUninitializedCapacity: 512) { bytes, count in
+            count = max(0, read(file, bytes.baseAddress, bytes.count))
+        }
+        guard let name = text.lastIndex(of: UInt8(ascii: ")")), name + 2 < text.count else { return false }
+        return text[name + 2] == UInt8(ascii: "R")
+    }
+
+    /// - Returns: its number, where it does not die.
+    private func kill(_ worker: ChildProcess) -> Int32? {
+        worker.kill()
+        return reap(worker) == nil ? worker.pid : nil
+    }
+
+    private func reap(_ worker: ChildProcess) -> ChildProcess.End? {
+        let deadline = ContinuousClock.now + Self.killTime
+        repeat {
+            if let end = worker.poll() { return end }
+            usleep(50)
+        } while ContinuousClock.now < deadline
+        return nil
+    }
+}
+
+/// What a worker says to its parent.
+package struct WorkerOutput {
+    fileprivate let page: WorkerPage
+    fileprivate let channel: Int32
+
+    func write(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { bytes in
+            page.write(bytes) {
+                // The parent is woken once; it empties the ring then.
+                _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+                usleep(100)
+            }
+        }
+    }
+}
+
+/// A limit for what no worker does: the configuration file, the metrics, the lock's file system.
+package enum HardLimit {
+    /// Ends the process one second after the limit, whatever it waits for, if the kernel can end it.
+    package static func arm(_ limit: Seconds) {
+        let text =
+            "sockalive: the run's time limit of \(limit) is over, and a file does not answer: "
+            + "look at the files that the options name, and where they lie\n"
+        // It stays for as long as the process lives: the handler of the signal writes it.
+        sockalive_exit_after(UInt32(clamping: limit.count + 1), strdup(text), text.utf8.count)
+    }
+
+    /// The report may take as long as its reader likes.
+    package static func disarm() {
+        sockalive_exit_after(0, nil, 0)
+    }
+}
