@@ -7,7 +7,7 @@ let swiftSettings: [SwiftSetting] = [
 ]
 
 let cSettings: [CSetting] = [
-    // ptrace requests, process_vm_readv, gettid and friends are GNU extensions.
+    // ptrace requests, process_vm_readv and gettid are GNU extensions.
     .define("_GNU_SOURCE"),
     .enableWarning("all"),
     .enableWarning("extra"),

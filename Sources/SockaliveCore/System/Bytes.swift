@@ -1,5 +1,5 @@
-/// Small readers of ASCII numbers in kernel text. They never trap: an overflow, an empty
-/// field or a foreign character is nil.
+/// Parsers of ASCII numbers in kernel text. They never trap: an overflow, an empty field or a foreign character
+/// gives nil.
 extension Sequence<UInt8> {
     /// The whole sequence as an unsigned decimal number.
     func decimal<Number: FixedWidthInteger>(_: Number.Type = Number.self) -> Number? {
@@ -37,7 +37,7 @@ private func digitValue(_ byte: UInt8) -> UInt8? {
     }
 }
 
-/// The words of a line, without an array of them.
+/// The words of a line, read one by one without an array.
 struct Fields {
     private var unread: Slice<UnsafeBufferPointer<UInt8>>
 
@@ -45,7 +45,7 @@ struct Fields {
         unread = line
     }
 
-    /// What stands behind the words so far.
+    /// The unread part, without leading spaces.
     var rest: Slice<UnsafeBufferPointer<UInt8>> { unread.drop { $0 == UInt8(ascii: " ") } }
 
     mutating func next() -> Slice<UnsafeBufferPointer<UInt8>>? {
@@ -56,7 +56,7 @@ struct Fields {
 }
 
 extension UnsafeRawBufferPointer {
-    /// A number in this machine's byte order; nil where the bytes do not reach so far.
+    /// A number in this machine's byte order; nil if the bytes end before it.
     @inline(__always)
     func number<Number: FixedWidthInteger & BitwiseCopyable>(at offset: Int) -> Number? {
         guard offset >= 0, offset <= count - MemoryLayout<Number>.size else { return nil }

@@ -1,7 +1,7 @@
 import Glibc
 import SystemPackage
 
-/// One end of a stream between a process and its child: lines of text, in both directions.
+/// One end of a stream between a process and its child. Both directions carry lines of text.
 package struct Channel {
     package let descriptor: FileDescriptor
 
@@ -83,12 +83,12 @@ package struct Deadline {
     }
 }
 
-/// Waits until `descriptor` can be read or has ended; false if `deadline` passed first (nil: never).
+/// Waits until `descriptor` is readable or has ended; false if `deadline` passes first (nil: never).
 package func waitReadable(_ descriptor: Int32, until deadline: Deadline?) -> Bool {
     !readable([descriptor], until: deadline).isEmpty
 }
 
-/// Waits for any of `descriptors`, and returns those that can be read or have ended; none if `deadline` passed first.
+/// Waits for any of `descriptors`. Returns those that are readable or have ended; none if `deadline` passes first.
 ///
 /// The corresponding C function is `poll`.
 package func readable(_ descriptors: [Int32], until deadline: Deadline?) -> [Int32] {

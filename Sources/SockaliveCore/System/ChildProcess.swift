@@ -17,15 +17,15 @@ package struct ChildProcess {
             }
         }
 
-        /// The low seven bits are the signal, the byte above them is the exit code (the macros of wait(2)).
+        /// The low seven bits are the signal, the next byte is the exit code (the macros of wait(2)).
         init(status: Int32) {
             let signal = status & 0x7f
             self = signal == 0 ? .exited((status >> 8) & 0xff) : .killed(signal: signal)
         }
     }
 
-    /// Starts `program`. `descriptors` maps the child's numbers to ours; the child inherits all others that are not
-    /// close-on-exec.
+    /// Starts `program`. `descriptors` maps the child's numbers to ours. The child also inherits every other descriptor
+    /// that is not close-on-exec.
     ///
     /// The corresponding C function is `posix_spawn`.
     package static func spawn(
@@ -53,14 +53,14 @@ package struct ChildProcess {
         try spawn("/proc/self/exe", [name] + arguments, descriptors: descriptors)
     }
 
-    /// Waits for the end. The corresponding C function is `waitpid`.
+    /// Waits until the process ends. The corresponding C function is `waitpid`.
     package func wait() -> End {
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0, errno == EINTR {}
         return End(status: status)
     }
 
-    /// The end, or nil while the process runs.
+    /// How the process ended, or nil while it runs.
     package func poll() -> End? {
         var status: Int32 = 0
         return waitpid(pid, &status, WNOHANG) == pid ? End(status: status) : nil
@@ -71,7 +71,7 @@ package struct ChildProcess {
     }
 }
 
-/// A child process could not be started or talked to.
+/// A child process could not be started, or the channel to it failed.
 package struct ChildProcessError: Error, CustomStringConvertible {
     package let description: String
 

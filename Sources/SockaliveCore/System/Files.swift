@@ -1,12 +1,12 @@
 import Glibc
 import SystemPackage
 
-/// A file that is there whole, old or new, whatever happens meanwhile.
+/// A file that readers see complete: either the old content or the new.
 package enum AtomicFile {
-    /// Writes beside the file, then renames (rename(2)). After an error nothing new is left in the folder.
+    /// Writes a temporary file in the same folder, then renames it (rename(2)). After an error the temporary file is
+    /// deleted.
     ///
-    /// - Throws: `Errno`; `fileExists` where something that is no regular file has the name: a device
-    ///   or a link is not replaced.
+    /// - Throws: `Errno`; `fileExists` if `path` is not a regular file. A device or a link is never replaced.
     package static func write(_ text: String, to path: String, mode: mode_t) throws(Errno) {
         var status = stat()
         if lstat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG { throw .fileExists }
@@ -25,7 +25,7 @@ package enum AtomicFile {
         }
     }
 
-    /// A hidden name: who collects `*.prom` takes no half-written file.
+    /// The name is hidden, so a program that collects `*.prom` never reads a half-written file.
     private static func create(beside path: String) throws(Errno) -> (file: Int32, name: String) {
         let target = FilePath(path)
         guard let base = target.lastComponent else { throw .isDirectory }
@@ -70,10 +70,10 @@ enum StateFile {
 /// How many files this process may have open (RLIMIT_NOFILE, getrlimit(2)). Each process that matches is held by a
 /// descriptor, and the usual limit of 1,024 is for programs that use select(2).
 package enum OpenFiles {
-    /// What a run needs besides, with room to spare.
+    /// Descriptors that a run needs for everything else, with a margin.
     private static let reserve = 32
 
-    /// Raises the limit as far as this process may. Where that is refused, it stays.
+    /// Raises the limit as far as this process may. If the kernel refuses, the limit stays.
     package static func raiseLimit() {
         var limit = rlimit()
         let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
@@ -82,22 +82,22 @@ package enum OpenFiles {
         setrlimit(resource, &limit)
     }
 
-    /// Whether so high a number leaves no room for the rest: the lowest free number is given first.
+    /// Whether a number this high leaves too few descriptors: the kernel gives the lowest free number first.
     static func areUsedUp(at descriptor: Int32) -> Bool {
         Int(descriptor) >= sysconf(Int32(_SC_OPEN_MAX)) - reserve
     }
 }
 
-/// One run at a time: a lock that the kernel lets go of when its holder dies, however it dies (flock(2)).
+/// One run at a time. The kernel releases the lock when its holder dies, however it dies (flock(2)).
 package struct RunLock: ~Copyable {
     private let descriptor: Int32
 
-    /// Takes the lock without waiting. The file is created where it is missing, and never written to.
+    /// Takes the lock without waiting. The file is created if it is missing, and never written to.
     ///
-    /// - Throws: `Errno.wouldBlock` where another run holds it; another `Errno` where the file cannot be opened.
+    /// - Throws: `Errno.wouldBlock` if another run holds the lock; another `Errno` if the file cannot be opened.
     package init(path: String) throws(Errno) {
-        // O_NOFOLLOW: no link planted in a shared folder leads root to another file.
-        // O_NONBLOCK: a FIFO does not hang the run.
+        // O_NOFOLLOW: a link planted in a shared folder cannot lead root to another file.
+        // O_NONBLOCK: a FIFO cannot block the run.
         let file = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
         guard file >= 0 else { throw Errno(rawValue: errno) }
         guard flock(file, LOCK_EX | LOCK_NB) == 0 else {

@@ -1,18 +1,18 @@
 import CSockalive
 import Glibc
 
-/// Says, between two sockets, whether a run has to end: its time is up, or a signal came.
+/// Decides between two sockets whether the run must stop: its time is up, or a signal came.
 package struct RunControl: Sendable {
     private let limit: (time: Seconds, deadline: ContinuousClock.Instant)?
 
-    /// - Parameter limit: nil is without end.
+    /// - Parameter limit: the run's time limit; nil is none.
     package init(limit: Seconds?) {
         self.limit = limit.map { ($0, .now + .seconds($0.count)) }
     }
 
     package var stopReason: StopReason? { stopReason(ahead: .zero) }
 
-    /// - Parameter ahead: what is still to be done takes so long.
+    /// - Parameter ahead: the time that the next step takes.
     func stopReason(ahead: Duration) -> StopReason? {
         switch sockalive_stop_signal() {
         case 0: limit.flatMap { ContinuousClock.now + ahead >= $0.deadline ? .timeout($0.time) : nil }
@@ -23,18 +23,18 @@ package struct RunControl: Sendable {
         }
     }
 
-    /// From now on SIGINT, SIGTERM and SIGHUP end a run between two sockets, never within one, and a
-    /// reader that goes away does not kill it.
+    /// From now on SIGINT, SIGTERM and SIGHUP end a run between two sockets, never within one. SIGPIPE is ignored, so a
+    /// closed pipe does not kill the run.
     package static func catchSignals() {
         _ = sockalive_install_stop_handlers()
     }
 
-    /// From now on SIGHUP does not end a run, but a sleep.
+    /// From now on SIGHUP ends a sleep and does not end the run.
     package static func wakeOnHangup() {
         _ = sockalive_wake_on_hangup()
     }
 
-    /// Whether SIGHUP came since this was last asked.
+    /// Whether SIGHUP came since the last call.
     package static func takeHangup() -> Bool {
         guard isHangupPending else { return false }
         sockalive_take_hangup()
@@ -43,7 +43,7 @@ package struct RunControl: Sendable {
 
     package static var isHangupPending: Bool { sockalive_is_hung_up() }
 
-    /// Sleeps for so long, or until a signal comes. None is lost between a look and the sleep.
+    /// Sleeps for `duration`, or until a signal comes. A signal just before the sleep ends it, too.
     package static func sleep(_ duration: Duration) {
         sockalive_sleep(max(0, duration.wholeNanoseconds))
     }
@@ -64,7 +64,7 @@ package struct Seconds: Hashable, Comparable, BitwiseCopyable, Sendable {
         self.count = count
     }
 
-    /// Reads a duration; nil for anything else, zero and a century or more included.
+    /// Parses a duration; nil for any other text, for zero, and for a century or more.
     package init?(parsing text: String) {
         var rest = Array(text.utf8)[...]
         var total = 0
@@ -84,7 +84,7 @@ package struct Seconds: Hashable, Comparable, BitwiseCopyable, Sendable {
         count = total
     }
 
-    /// A century: longer than any firewall waits, small enough that no sum overflows.
+    /// A century: longer than any firewall's timeout, and small enough that no sum overflows.
     private static let limit = 100 * 366 * 86_400
 
     package static func < (left: Seconds, right: Seconds) -> Bool {
@@ -93,7 +93,7 @@ package struct Seconds: Hashable, Comparable, BitwiseCopyable, Sendable {
 }
 
 extension Seconds: CustomStringConvertible {
-    /// `42m10s`, `1h`, `5s`: no unit that is zero, seconds left out from an hour on only if zero.
+    /// `42m10s`, `1h`, `5s`. Units that are zero are left out; so are the seconds of an hour or more, if zero.
     package var description: String {
         var text = ""
         if count >= 3600 { text += "\(count / 3600)h" }
@@ -106,10 +106,10 @@ extension Seconds: CustomStringConvertible {
 extension Duration {
     package var milliseconds: Double { self / .milliseconds(1) }
 
-    /// The rest is cut off.
+    /// Rounded towards zero.
     var wholeNanoseconds: Int64 { components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000 }
 
-    /// Rounded to the nearest.
+    /// Rounded to the nearest microsecond.
     var wholeMicroseconds: Int { Int((wholeNanoseconds + 500) / 1000) }
 }
 

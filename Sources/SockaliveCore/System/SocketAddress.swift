@@ -1,12 +1,12 @@
 import Glibc
 import SystemPackage
 
-/// A socket's address as the kernel takes it (struct sockaddr).
+/// A socket's address as the kernel expects it (struct sockaddr).
 package struct SocketAddress {
     private var storage = sockaddr_storage()
     private var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
 
-    /// nil for anything but a path that fits, or `@` and an abstract name (unix(7)).
+    /// nil unless `text` is a path that fits, or `@` and an abstract name (unix(7)).
     package init?(unix text: String) {
         var bytes = Array(text.utf8)
         let isAbstract = bytes.first == UInt8(ascii: "@")
@@ -17,12 +17,12 @@ package struct SocketAddress {
         if isAbstract { bytes[0] = 0 }
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
-        // An abstract name ends with the address, not at a zero byte.
+        // An abstract name ends with the address's length, not at a zero byte.
         let end = bytes.count + (isAbstract ? 0 : 1)
         self.init(address, length: MemoryLayout<sockaddr_un>.offset(of: \.sun_path)! + end)
     }
 
-    /// nil if the text is no IPv4 address.
+    /// nil if the text is not an IPv4 address.
     package init?(ipv4 text: String, port: UInt16) {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
@@ -59,7 +59,7 @@ package struct SocketAddress {
         guard status == 0 else { throw Errno(rawValue: errno) }
     }
 
-    /// The bytes that count, valid only within `body`.
+    /// The used bytes, valid only within `body`.
     func withBytes<Value>(_ body: (UnsafeRawBufferPointer) -> Value) -> Value {
         withUnsafeBytes(of: storage) { bytes in
             body(UnsafeRawBufferPointer(rebasing: bytes[..<min(bytes.count, Int(length))]))
@@ -67,7 +67,7 @@ package struct SocketAddress {
     }
 }
 
-/// An option's level and name (socket(7), tcp(7)), and getsockopt(2) and setsockopt(2) on a descriptor of this process.
+/// A socket option's level and name (socket(7), tcp(7)), with getsockopt(2) and setsockopt(2) on our own descriptors.
 struct SocketOption {
     let level: Int32
     let name: Int32

@@ -2,8 +2,8 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// Runs `body` on a thread of its own and waits for it. What belongs to a thread ends with it: a tracee that never
-/// stops (state D) and cannot be detached is let go by the kernel (exit_ptrace), and a network namespace is left.
+/// Runs `body` on a new thread and waits for it. The end of the thread releases what belongs to it: the kernel
+/// detaches a tracee that never stopped (state D; exit_ptrace), and the thread's network namespace is left.
 func onOwnThread<Value>(_ body: () throws -> Value) throws -> Value {
     var result: Result<Value, any Error>?
     func run() {
@@ -28,17 +28,18 @@ private func runAsThread(_ work: UnsafeMutablePointer<() -> Void>) -> Int32 {
     return status == 0 ? pthread_join(thread, nil) : status
 }
 
-/// Runs `body` while no terminal can stop this process: a target that is held would stand still with it for as long
-/// as a person likes. A SIGTSTP, SIGTTIN or SIGTTOU that comes meanwhile stops it afterwards. SIGSTOP cannot wait.
+/// Runs `body` while terminal signals cannot stop this process. Otherwise a held target would stand still for as long
+/// as this process is stopped. A SIGTSTP, SIGTTIN or SIGTTOU that comes meanwhile takes effect afterwards. SIGSTOP
+/// cannot be blocked.
 ///
-/// The mask is the calling thread's, and threads that it starts have it from the beginning.
+/// The mask is the calling thread's. Threads that it starts inherit the mask.
 func withoutJobControlStops<Value>(_ body: () throws -> Value) rethrows -> Value {
     let blocked = sockalive_hold_job_control()
     defer { sockalive_let_job_control_stop(blocked) }
     return try body()
 }
 
-/// Kinds of namespaces that a process can get for itself.
+/// Kinds of namespaces that a process can create for itself.
 package struct Namespaces: OptionSet, Sendable {
     package let rawValue: UInt32
 
@@ -51,24 +52,24 @@ package struct Namespaces: OptionSet, Sendable {
     package static let pid = Namespaces(rawValue: UInt32(CLONE_NEWPID))
     package static let network = Namespaces(rawValue: UInt32(CLONE_NEWNET))
 
-    /// Moves this process into new namespaces; with `pid` it is the next child that moves.
+    /// Moves this process into new namespaces. With `pid`, the next child moves instead.
     ///
-    /// The corresponding C function is `unshare`. `user` needs a process of one thread.
+    /// The corresponding C function is `unshare`. `user` needs a process with one thread.
     package func enter() throws(Errno) {
         let result = sockalive_unshare(Int32(bitPattern: rawValue))
         if result < 0 { throw Errno(rawValue: -result) }
     }
 }
 
-/// Has the kernel kill this process as soon as its parent is gone.
+/// Tells the kernel to kill this process as soon as its parent ends.
 ///
-/// The corresponding C function is `prctl(PR_SET_PDEATHSIG)`. A parent that is gone already is not noticed.
+/// The corresponding C function is `prctl(PR_SET_PDEATHSIG)`. It does not notice a parent that has already ended.
 package func dieWithParent() throws(Errno) {
     let result = sockalive_die_with_parent()
     if result < 0 { throw Errno(rawValue: -result) }
 }
 
 package enum ProcessStartup {
-    /// The first call of `main`: takes back what the static program's runtime was told before it (startup.c).
+    /// The first call of `main`: undoes what startup.c did for the static program's runtime.
     package static func end() { sockalive_end_startup() }
 }
