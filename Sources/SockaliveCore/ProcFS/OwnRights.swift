@@ -1,17 +1,17 @@
 import SystemPackage
 
-/// What this process may do (credentials(7), capabilities(7)), beside what the owner of a target may.
+/// The rights of this process (credentials(7), capabilities(7)), for comparison with those of a target's owner.
 struct OwnRights: Sendable {
     let users: ProcessStatus.IDs
     private let capabilities: Capabilities
     private let userNamespace: [UInt8]?
-    /// The process that this one works for may suspend a target's seccomp filter, and this one may not: what depends on
-    /// that is better done there.
+    /// The parent process may suspend a target's seccomp filter, and this process may not. So a target with a filter is
+    /// left to the parent.
     let leavesFiltersToParent: Bool
 
-    /// What `/proc` does not tell is taken for more than any owner has.
+    /// If `/proc` does not tell a right, this process counts as having more than any owner.
     ///
-    /// - Parameter parent: what the process may do that this one works for; nil: it works for itself.
+    /// - Parameter parent: the rights of the process that started this one as a worker; nil if there is none.
     init(procfs: ProcFS, parent: OwnRights? = nil) {
         let status = try? procfs.status("self")
         users = status?.users ?? ProcessStatus.IDs(real: .max, effective: .max, saved: .max)
@@ -21,8 +21,8 @@ struct OwnRights: Sendable {
             !capabilities.contains(.sysAdmin) && parent?.capabilities.contains(.sysAdmin) ?? false
     }
 
-    /// Whether the owner of a thread may do all that this process may: nothing can be gained by turning this
-    /// process's work to another end. In doubt it is not so.
+    /// Whether the owner of a thread may do everything that this process may. Then the owner gains nothing by misusing
+    /// this process. False in doubt.
     ///
     /// - Parameter thread: `PID` or `PID/task/TID`.
     func areCovered(by status: ProcessStatus, _ thread: String, _ procfs: ProcFS) -> Bool {
@@ -34,20 +34,20 @@ struct OwnRights: Sendable {
         return namespace == userNamespace
     }
 
-    /// Whether this process has anything to give up to become a process of that owner.
+    /// Whether this process must give up a right to become a process of that owner.
     func exceed(_ owner: Owner) -> Bool {
         !(users.areAll(owner.uid) && capabilities.isEmpty)
     }
 }
 
-/// Whose a process is: what the kernel compares before it lets one process reach into another
+/// The owner of a process: the IDs that the kernel compares before one process may access another
 /// (kernel/ptrace.c, __ptrace_may_access).
 struct Owner: Hashable, Sendable {
     let uid: UInt32
     let gid: UInt32
     let groups: [UInt32]
 
-    /// nil where real, effective and saved differ: there the kernel asks for CAP_SYS_PTRACE.
+    /// nil if real, effective and saved differ: then the kernel asks for CAP_SYS_PTRACE.
     init?(_ status: ProcessStatus) {
         guard let uid = status.users.common, let gid = status.groups.common else { return nil }
         self.uid = uid
@@ -60,14 +60,14 @@ struct Owner: Hashable, Sendable {
 package enum Rights: String, BitwiseCopyable, Sendable {
     /// No more than its owner has.
     case owner
-    /// This program's own, which are more. What stands against a hostile target then are the guards of the method.
+    /// This program's own, which are more. Then only the checks of the method protect against a hostile target.
     case kept
 }
 
 /// User names, read from the text of `/etc/passwd` (passwd(5)).
 ///
-/// Not by getpwnam(3): a static program would need the machine's own NSS libraries for that.
-/// Users that only a directory service knows are named by number.
+/// getpwnam(3) is not used: a static program would need the machine's own NSS libraries for it. Users that only a
+/// directory service knows are given by number.
 package enum UserTable {
     package static func uid(of name: String, in passwd: some Sequence<UInt8>) -> UInt32? {
         for line in Array(passwd).split(separator: UInt8(ascii: "\n")) {
@@ -78,7 +78,7 @@ package enum UserTable {
         return nil
     }
 
-    /// The user's number: `name` itself if it is one, else from `/etc/passwd`; nil if nobody is called so.
+    /// The user's number: `name` itself if it is a number, else from `/etc/passwd`; nil if no user has this name.
     package static func uid(of name: String, passwd: FilePath = "/etc/passwd") -> UInt32? {
         if let number = name.utf8.decimal(UInt32.self) { return number }
         guard let folder = try? ProcFS(root: passwd.removingLastComponent()), let file = passwd.lastComponent,

@@ -1,19 +1,18 @@
 import Glibc
 import SystemPackage
 
-/// A `/proc` file system. Its root is a parameter, so that fixtures and the real thing are read by the same code.
+/// A `/proc` file system. Its root is a parameter, so the same code reads fixtures and the real one.
 ///
-/// All reads go through one buffer that grows with the largest file: the socket table of a
-/// busy host has megabytes, and a table read in one go by large reads is the most
-/// consistent that the kernel offers (tcp_seq_next walks the hash between reads).
+/// All reads go through one buffer that grows with the largest file. The socket table of a busy host has megabytes.
+/// Large reads are the most consistent that the kernel offers: tcp_seq_next walks the hash between two reads.
 package final class ProcFS {
     let root: FileDescriptor
-    /// Whether the PIDs in it are those that this process would use itself. A fixture's are not, nor are
-    /// those of a `/proc` that was mounted in another PID namespace.
+    /// Whether its PIDs are valid for this process's own system calls. Those of a fixture are not, nor those of a
+    /// `/proc` that was mounted in another PID namespace.
     package private(set) var isOwn = false
     private var buffer = [UInt8](repeating: 0, count: 64 * 1024)
 
-    /// - Throws: `Errno` where the folder cannot be opened.
+    /// - Throws: `Errno` if the folder cannot be opened.
     package init(root path: FilePath = "/proc") throws {
         root = try FileDescriptor.open(path, .readOnly, options: [.directory, .closeOnExec])
         isOwn = (try? link("self"))?.decimal(Int32.self) == getpid()
@@ -23,10 +22,10 @@ package final class ProcFS {
         try? root.close()
     }
 
-    /// Hands over the whole content of a file; the bytes live in the shared buffer, so they are
-    /// valid only within `body`, which must not read another file.
+    /// Passes the whole content of a file to `body`. The bytes are in the shared buffer: they are valid only within
+    /// `body`, and `body` must not read another file.
     ///
-    /// - Parameter limit: how many bytes at most, where a process decides how long its file is.
+    /// - Parameter limit: the largest size, for files whose length the target chooses.
     /// - Throws: `Errno`; `fileTooLarge` beyond the limit.
     func read<Result>(
         _ path: String, limit: Int = .max, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result
@@ -56,13 +55,13 @@ package final class ProcFS {
     }
 
     /// - Parameter process: `PID`, `self` or `PID/task/TID`.
-    /// - Throws: `Errno`; `ioError` where the text is not of the form that proc_pid_status(5) describes.
+    /// - Throws: `Errno`; `ioError` if the text does not have the form that proc_pid_status(5) describes.
     func status(_ process: String) throws -> ProcessStatus {
         guard let status = try read("\(process)/status", { ProcessStatus($0) }) else { throw Errno.ioError }
         return status
     }
 
-    /// The first bytes of a file that may be large; with a count of 0 only whether it may be opened.
+    /// The first bytes of a file that may be large. A count of 0 only checks whether the file may be opened.
     func prefix(of path: String, count: Int) throws -> [UInt8] {
         let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard file >= 0 else { throw Errno(rawValue: errno) }
@@ -74,7 +73,7 @@ package final class ProcFS {
         }
     }
 
-    /// The target of a symbolic link, as bytes. The kernel's links name at most PATH_MAX bytes.
+    /// The target of a symbolic link, as bytes. The kernel's links have at most PATH_MAX bytes.
     func link(_ path: String) throws -> [UInt8] {
         try withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) { target in
             let count = readlinkat(root.rawValue, path, target.baseAddress!, target.count)
@@ -97,7 +96,7 @@ package final class ProcFS {
         try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
             try eachNumber(in: path) { folder, number, name in
                 isEmpty = false
-                // A longer link is no socket: `socket:[` and at most 20 digits.
+                // A longer link is not a socket: that has `socket:[` and at most 20 digits.
                 let count = readlinkat(folder, name, target.baseAddress!, target.count)
                 guard count > 0, let inode = target[..<count].inode(ofKind: "socket") else { return }
                 descriptors.append(SocketDescriptor(fd: number, inode: inode))
@@ -106,7 +105,7 @@ package final class ProcFS {
         return isEmpty ? nil : descriptors.sorted { $0.fd < $1.fd }
     }
 
-    /// How many threads a process has: its `task` has a link for each, and two more (fs/proc/base.c,
+    /// How many threads a process has. Its `task` folder has one link for each, and two more (fs/proc/base.c,
     /// proc_task_getattr).
     func threadCount(of pid: Int32) -> Int {
         var status = stat()
@@ -131,7 +130,7 @@ package final class ProcFS {
         }
     }
 
-    /// The device and inode of what a path leads to (stat(2)).
+    /// The device and inode of the file that a path leads to (stat(2)).
     func identity(_ path: String) -> FileIdentity? {
         var status = stat()
         guard fstatat(root.rawValue, path, &status, 0) == 0 else { return nil }
@@ -139,25 +138,25 @@ package final class ProcFS {
     }
 }
 
-/// A descriptor that is a socket, and which.
+/// A descriptor that is a socket, and the socket's inode.
 struct SocketDescriptor: Hashable {
     let fd: Int32
     let inode: UInt64
 }
 
-/// What makes a file the same file, whatever it is called.
+/// The device and inode of a file: equal for the same file under any name.
 struct FileIdentity: Hashable, Sendable {
     let device: UInt64
     let inode: UInt64
 }
 
 extension ProcFS {
-    /// A whole small file; nil where it cannot be read.
+    /// A whole small file; nil if it cannot be read.
     func text(_ path: String) -> [UInt8]? {
         try? read(path) { Array($0) }
     }
 
-    /// A file that holds one number.
+    /// The number that a file contains; nil if it has none.
     func number(_ path: String) -> Int? {
         text(path)?.dropTrailingNewlines.decimal()
     }

@@ -2,24 +2,24 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// What `/proc/PID/status` and `/proc/PID/task/TID/status` say (proc_pid_status(5)), as far as it is asked here.
+/// The fields of `/proc/PID/status` and `/proc/PID/task/TID/status` that are needed here (proc_pid_status(5)).
 /// Pure: bytes in, values out.
 package struct ProcessStatus: Equatable, Sendable {
     /// Real, effective and saved user or group (credentials(7)).
     package struct IDs: Equatable, Sendable {
         package let real, effective, saved: UInt32
 
-        /// Whether all three are this one. A set-user-ID program has the user who started it as its real one.
+        /// Whether all three are `id`. A set-user-ID program has the user who started it as its real user.
         package func areAll(_ id: UInt32) -> Bool { real == id && effective == id && saved == id }
 
-        /// The one that all three are; nil where they differ.
+        /// The ID that all three have; nil if they differ.
         package var common: UInt32? { areAll(real) ? real : nil }
     }
 
     package private(set) var users = IDs(real: .max, effective: .max, saved: .max)
     private(set) var groups = IDs(real: .max, effective: .max, saved: .max)
     private(set) var supplementaryGroups: [UInt32] = []
-    /// nil: the text does not tell.
+    /// nil if the text does not tell.
     private(set) var effectiveCapabilities: Capabilities?
     private(set) var permittedCapabilities: Capabilities?
     /// The process that traces this one; 0 for none.
@@ -30,7 +30,7 @@ package struct ProcessStatus: Equatable, Sendable {
     private(set) var handledSignals: UInt64 = 0
     /// Slots in the descriptor table that the kernel has allocated.
     private(set) var descriptorTableSize = 0
-    /// The kernel keeps a second copy of each return address, and takes no `ret` that disagrees.
+    /// The kernel keeps a second copy of each return address, and a `ret` to another address fails.
     private(set) var hasShadowStack = false
     /// The thread's number in its own PID namespace.
     private(set) var ownNumber: Int32?
@@ -38,10 +38,10 @@ package struct ProcessStatus: Equatable, Sendable {
     /// The effective user, whose rights the process acts with.
     package var uid: UInt32 { users.effective }
 
-    /// A process writes its own name into the first line; the kernel escapes line ends there
-    /// (fs/proc/array.c, proc_task_name), so no name can forge another line.
+    /// A process writes its own name into the first line. The kernel escapes line ends there (fs/proc/array.c,
+    /// proc_task_name), so no name can forge another line.
     ///
-    /// nil where the text does not say whose the process is.
+    /// nil if the text does not tell the owner.
     package init?(_ bytes: some BidirectionalCollection<UInt8>) {
         var hasUsers = false
         for line in bytes.split(separator: UInt8(ascii: "\n")) {
@@ -61,7 +61,7 @@ package struct ProcessStatus: Equatable, Sendable {
         if !hasUsers { return nil }
     }
 
-    /// A number that cannot be read counts as the more dangerous one.
+    /// A number that cannot be parsed counts as the more dangerous value.
     private mutating func read<Word: BidirectionalCollection<UInt8>>(_ name: Word, _ values: ArraySlice<Word>) {
         guard let first = values.first, let last = values.last else { return }
         switch String(decoding: name.prefix(32), as: UTF8.self) {
@@ -72,7 +72,7 @@ package struct ProcessStatus: Equatable, Sendable {
         case "SigBlk:", "SigCgt:": handledSignals |= first.hexadecimal() ?? .max
         case "FDSize:": descriptorTableSize = first.decimal() ?? 0
         case "x86_Thread_features:": hasShadowStack = values.contains { $0.elementsEqual("shstk".utf8) }
-        // One for each nested namespace, the innermost last.
+        // One for each nested namespace; the innermost is the last.
         case "NSpid:": ownNumber = last.decimal()
         default: break
         }
@@ -80,7 +80,7 @@ package struct ProcessStatus: Equatable, Sendable {
 }
 
 extension ProcessStatus.IDs {
-    /// Real, effective, saved; a fourth for the file system is passed over.
+    /// Real, effective and saved. The fourth, for the file system, is ignored.
     fileprivate init?<Word: Sequence<UInt8>>(_ values: ArraySlice<Word>) {
         let ids = values.prefix(3).compactMap { $0.decimal(UInt32.self) }
         guard ids.count == 3 else { return nil }
@@ -88,15 +88,15 @@ extension ProcessStatus.IDs {
     }
 }
 
-/// What `/proc/PID/stat` says (proc_pid_stat(5)). Pure: bytes in, values out.
+/// The fields of `/proc/PID/stat` that are needed here (proc_pid_stat(5)). Pure: bytes in, values out.
 package struct ProcessStat: Equatable, Sendable {
     package let name: UntrustedText
     /// `R`, `S`, `D`, `Z`, `T` (stopped), `t` (traced) …
     package let state: Character
-    /// Start time in clock ticks since boot; with the PID it names a process.
+    /// Start time in clock ticks since boot. PID and start time together identify a process.
     package let startTime: UInt64
 
-    /// The name may hold spaces, brackets and line ends: it ends at the *last* `)`.
+    /// The name may contain spaces, brackets and line ends. It ends at the *last* `)`.
     package init?(_ bytes: some BidirectionalCollection<UInt8>) {
         guard let open = bytes.firstIndex(of: UInt8(ascii: "(")),
             let close = bytes.lastIndex(of: UInt8(ascii: ")")), open < close
@@ -112,25 +112,25 @@ package struct ProcessStat: Equatable, Sendable {
     }
 }
 
-/// Capabilities (capabilities(7)) that matter here, of a set that a process has.
+/// The capabilities that matter here (capabilities(7)).
 struct Capabilities: OptionSet, Sendable {
     let rawValue: UInt64
 
-    /// To read `/proc/PID/fd` of other users' processes: the folder is theirs alone.
+    /// Needed to read `/proc/PID/fd` of other users' processes: the folder has mode 0500.
     static let dacReadSearch = Capabilities(rawValue: 1 << UInt64(CAP_DAC_READ_SEARCH))
     static let sysPtrace = Capabilities(rawValue: 1 << UInt64(CAP_SYS_PTRACE))
-    /// To suspend a target's seccomp filter, and to enter its network namespace.
+    /// Needed to suspend a target's seccomp filter, and to enter its network namespace.
     static let sysAdmin = Capabilities(rawValue: 1 << UInt64(CAP_SYS_ADMIN))
 }
 
-/// A process held so that its number cannot pass for another's: by a pidfd, opened before anything is read
-/// about it in `/proc`; on kernels before 5.3 by its start time.
+/// A handle that detects the reuse of a PID. It is a pidfd, opened before anything about the process is read in
+/// `/proc`; on kernels before 5.3 it is the start time.
 ///
-/// While the process lives its PID is not given away. So what was read between opening the handle and a
-/// later ``isAlive`` is all about this one process.
+/// The kernel does not reuse the PID while the process lives. So if ``isAlive`` is true later, everything that was
+/// read since the handle was opened belongs to this one process.
 final class ProcessHandle: Sendable {
     let pid: Int32
-    /// nil where the kernel has no pidfd_open, or no descriptor was to be had.
+    /// nil if the kernel has no pidfd_open, or if no descriptor is free.
     let descriptor: Int32?
     private let startTime: UInt64?
 
@@ -148,10 +148,10 @@ final class ProcessHandle: Sendable {
         if let descriptor { close(descriptor) }
     }
 
-    /// Whether the process is there still, and is the same.
+    /// Whether this same process still lives.
     func isAlive(_ procfs: ProcFS) -> Bool {
         guard let descriptor else { return Self.startTime(of: pid, procfs) == startTime }
-        // Readable as soon as the whole process has exited (pidfd_open(2)).
+        // A pidfd is readable as soon as the whole process has exited (pidfd_open(2)).
         var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         return poll(&event, 1, 0) == 0
     }

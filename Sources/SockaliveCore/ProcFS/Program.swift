@@ -1,28 +1,27 @@
 import CSockalive
 import Glibc
 
-/// Of `/proc/PID/maps` (proc_pid_maps(5)) what matters to a remote call. Pure: bytes in, values out.
+/// The parts of `/proc/PID/maps` (proc_pid_maps(5)) that a remote call needs. Pure: bytes in, values out.
 struct MemoryMap: Equatable {
     /// A mapping that is a thread's stack.
     struct Stack: Equatable {
         let span: Range<UInt64>
-        /// The main thread's, as the kernel made it.
+        /// The main thread's stack, as the kernel made it.
         let isMain: Bool
     }
 
-    /// Code from which nothing will be taken away: mapped from a file or by the kernel, and not writable, as what
-    /// a just-in-time compiler makes would be.
+    /// Code that is likely to stay: mapped from a file or by the kernel, and not writable. The code of a just-in-time
+    /// compiler is excluded.
     private(set) var code: [Range<UInt64>] = []
 
-    /// The main thread's stack, and what has a guard page right below it: there the C libraries put a thread's
-    /// own block right at the end (checked while the thread is held). Elsewhere, on a goroutine's or a
-    /// coroutine's stack carved out of a heap, the memory below the stack pointer may be another
-    /// thread's already.
+    /// The main thread's stack, and mappings with a guard page right below them. The C libraries put a thread's control
+    /// block at the very end of such a mapping (checked while the thread is held). A goroutine's or a coroutine's stack
+    /// is part of a heap: there the memory below the stack pointer may belong to another thread.
     private(set) var stacks: [Stack] = []
 
     private var guardEnd: UInt64 = 0
 
-    /// The kernel writes a line end in a path as `\012`, so a line is a mapping (fs/seq_file.c, seq_path).
+    /// The kernel writes a line end in a path as `\012`, so each line is one mapping (fs/seq_file.c, seq_path).
     init(_ text: UnsafeBufferPointer<UInt8>) {
         var rest = text[...]
         while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
@@ -43,7 +42,7 @@ struct MemoryMap: Equatable {
         }
     }
 
-    /// The stack on which an address lies.
+    /// The stack that contains an address.
     func stack(at address: UInt64) -> Stack? {
         stacks.first { $0.span.lowerBound < address && address <= $0.span.upperBound }
     }
@@ -71,11 +70,11 @@ private struct Mapping {
     }
 }
 
-/// What kind of program it is, by its file's ELF header (elf(5)).
+/// The kind of program, from the ELF header of its file (elf(5)).
 enum ELFProgram: Equatable, Sendable {
     case amd64
     case i386
-    /// x86-64 with pointers of 32 bits.
+    /// x86-64 with 32-bit pointers.
     case x32
     case other(bits: Int)
 

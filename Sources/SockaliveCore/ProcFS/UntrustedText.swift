@@ -1,8 +1,7 @@
-/// Bytes that another process chose: its name, its path. Hostile until shown otherwise.
+/// Bytes that another process chose: its name, its path. They may be hostile.
 ///
-/// A process names itself by prctl(PR_SET_NAME) or by the file it was started from, and
-/// may put escape sequences, line ends or direction marks there. The raw bytes serve for
-/// comparison; whatever a person or a log sees goes through ``escaped``.
+/// A process sets its name by prctl(PR_SET_NAME) or by the name of its file. It may contain escape sequences, line
+/// ends or direction marks. The raw bytes are for comparison. Terminals and logs get ``escaped``.
 package struct UntrustedText: Hashable, Sendable {
     package let bytes: [UInt8]
 
@@ -14,16 +13,15 @@ package struct UntrustedText: Hashable, Sendable {
         self.init(text.utf8)
     }
 
-    /// The text with each invalid UTF-8 sequence replaced; for JSON, which escapes by its own rules.
+    /// The text with each invalid UTF-8 sequence replaced. It is for JSON, which has its own escapes.
     package var decoded: String {
         String(decoding: bytes, as: UTF8.self)
     }
 
-    /// The text in which nothing can move the cursor, break the line or turn the reading direction.
+    /// The text without anything that moves the cursor, breaks the line or changes the reading direction.
     ///
-    /// Control bytes become `\n`, `\t`, `\x1b`; format characters (direction marks, zero-width
-    /// ones) become `\u{202e}`; bytes that are no UTF-8 become `\xff`; a backslash is doubled, so
-    /// that no name can pretend to be an escaped one.
+    /// Control bytes become `\n`, `\t`, `\x1b`. Format characters (direction marks, zero-width ones) become `\u{202e}`.
+    /// Bytes that are not UTF-8 become `\xff`. A backslash is doubled, so no name can imitate an escaped one.
     package var escaped: String {
         if bytes.allSatisfy({ (0x20..<0x7f).contains($0) && $0 != UInt8(ascii: "\\") }) { return decoded }
         var result = ""
@@ -65,7 +63,7 @@ package struct UntrustedText: Hashable, Sendable {
         }
     }
 
-    /// One scalar and its length in bytes, or nil where the bytes are no UTF-8.
+    /// One scalar and its length in bytes, or nil if the bytes are not UTF-8.
     private static func scalar(at bytes: ArraySlice<UInt8>) -> (Unicode.Scalar, Int)? {
         var decoder = UTF8()
         var iterator = bytes.prefix(4).makeIterator()
@@ -81,7 +79,7 @@ private func hex(_ byte: UInt8) -> String {
 }
 
 extension RandomAccessCollection<UInt8> {
-    /// The inode in a descriptor link: `socket:[4711]` is 4711, anything else nil (proc_pid_fd(5)).
+    /// The inode in a descriptor link (proc_pid_fd(5)): 4711 for `socket:[4711]`; nil for any other text.
     func inode(ofKind kind: StaticString) -> UInt64? {
         let prefix = UnsafeBufferPointer(start: kind.utf8Start, count: kind.utf8CodeUnitCount)
         guard count > prefix.count + 3, starts(with: prefix), last == UInt8(ascii: "]") else { return nil }
