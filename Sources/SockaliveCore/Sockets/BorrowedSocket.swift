@@ -4,22 +4,22 @@ import SystemPackage
 
 /// A duplicate of another process's descriptor, borrowed by pidfd_getfd(2).
 ///
-/// It shares the open file description: its status flags are never touched. It is closed
-/// at once, because while it is open the owner's close(2) sends no FIN.
+/// It shares the open file description, so its status flags are never changed. It is closed at once: while it is open,
+/// the owner's close(2) sends no FIN.
 ///
-/// What happens if this process dies while it holds one: the kernel closes it. The target was never
-/// stopped, and each setsockopt is atomic; between two of them keepalive is on with values that
-/// are partly the old ones, which the next run completes.
+/// If this process dies while it holds one, the kernel closes it. The target was never stopped, and each setsockopt is
+/// atomic. A death between two setsockopt calls leaves keepalive on with partly old values; the next run completes
+/// them.
 struct BorrowedSocket: ~Copyable, SocketOptions {
     let descriptor: Int32
     let inode: UInt64
-    /// The user who made it.
+    /// The user who created the socket.
     let owner: UInt32
 
     /// - Parameters:
-    ///   - pidfd: the process, or the thread (PIDFD_THREAD), in whose table `fd` is looked up.
-    ///   - identity: the socket that is expected under `fd`.
-    /// - Throws: `Errno`; `staleNFSFileHandle` (ESTALE) where another file stands under the number by now.
+    ///   - pidfd: the process or thread (PIDFD_THREAD) that owns the descriptor table.
+    ///   - identity: the socket that `fd` must be.
+    /// - Throws: `Errno`; `staleNFSFileHandle` (ESTALE) if `fd` is another file by now.
     init(pidfd: Int32, fd: Int32, identity: SocketIdentity) throws {
         let copy = sockalive_pidfd_getfd(pidfd, fd)
         guard copy >= 0 else { throw Errno(rawValue: -copy) }
@@ -37,8 +37,8 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         owner = status.st_uid
     }
 
-    /// Whether it is the socket with that cookie, as far as both are known. The table lists the subflows of an MPTCP
-    /// socket, each with a cookie of its own, under the inode of the socket that has them.
+    /// Whether the descriptor is the socket with that cookie; true if a cookie is unknown. For an MPTCP socket, the
+    /// table lists the subflows under the inode of the MPTCP socket, each with its own cookie.
     private static func `is`(_ descriptor: Int32, _ expected: UInt64?) -> Bool {
         guard let expected, let cookie = try? SocketOption.cookie.value(of: descriptor, like: UInt64(0)),
             cookie != expected
@@ -55,7 +55,7 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         (try? SocketOption.protocolNumber.value(of: descriptor, like: Int32(0))) == Int32(SOCKALIVE_IPPROTO_MPTCP)
     }
 
-    /// nil where this kernel or this socket has no such option.
+    /// nil if this kernel or this socket does not have the option.
     private func option<Value: BitwiseCopyable>(_ option: SocketOption, like sample: Value) -> Value? {
         try? option.value(of: descriptor, like: sample)
     }
@@ -80,8 +80,8 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
 }
 
 extension BorrowedSocket {
-    /// What the socket says of itself, as a row of the table would; nil if it is no TCP socket that is
-    /// established or listening.
+    /// The socket's own data in the form of a table row; nil unless it is a TCP socket that is established or
+    /// listening.
     func row() -> SocketRow? {
         guard let kind = option(.protocolNumber, like: Int32(0)), kind == Int32(IPPROTO_TCP) || isMultipath,
             let domain = option(.domain, like: Int32(0)), domain == AF_INET || domain == AF_INET6,
@@ -112,7 +112,7 @@ extension BorrowedSocket {
 }
 
 extension Endpoint {
-    /// nil for another family than IPv4 and IPv6.
+    /// nil for a family other than IPv4 and IPv6.
     init?(_ address: SocketAddress) {
         guard let endpoint = address.withBytes(Endpoint.init(socketAddress:)) else { return nil }
         self = endpoint
@@ -133,18 +133,17 @@ extension Endpoint {
 package enum Method: String, BitwiseCopyable, Sendable {
     /// Borrows the descriptor by pidfd_getfd(2), Linux 5.6; the target is never stopped.
     case pidfd
-    /// Calls setsockopt inside the target by ptrace(2); every kernel, x86-64.
+    /// Calls setsockopt inside the target by ptrace(2). Works on every kernel, on x86-64.
     case ptrace
 }
 
-/// What the caller asked for.
+/// The method that the caller asked for.
 package enum MethodChoice: String, CaseIterable, Sendable {
-    /// The gentlest that works here.
+    /// `auto` is the least intrusive method that works here.
     case auto, pidfd, ptrace
 
-    /// The way to take: asked of the kernel once, by borrowing a descriptor of our own, which needs
-    /// no rights. An old kernel answers ENOSYS; a container's seccomp profile that does not know
-    /// the call answers EPERM.
+    /// The method to use. `auto` asks the kernel once: it borrows a descriptor of this process, which needs no rights.
+    /// An old kernel returns ENOSYS; a container's seccomp profile that does not know the call returns EPERM.
     package func resolved() -> Method {
         switch self {
         case .pidfd: .pidfd
@@ -153,7 +152,7 @@ package enum MethodChoice: String, CaseIterable, Sendable {
         }
     }
 
-    /// Why this process cannot even borrow its own descriptor; nil if it can.
+    /// Why this process cannot borrow its own descriptor; nil if it can.
     static func borrowError() -> Errno? {
         let pidfd = sockalive_pidfd_open(getpid())
         guard pidfd >= 0 else { return Errno(rawValue: -pidfd) }

@@ -7,7 +7,7 @@ package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
     }
 
     package let family: Family
-    /// The address as a number, the first byte on the wire the most significant; IPv4 in the lowest 32 bits.
+    /// The address as a number. The first byte on the wire is the most significant; IPv4 is in the lowest 32 bits.
     private let high: UInt64
     private let low: UInt64
 
@@ -23,7 +23,7 @@ package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
         self.low = low
     }
 
-    /// 4 or 16 bytes in network byte order; nil for any other number of them.
+    /// 4 or 16 bytes in network byte order; nil for any other count.
     package init?(bytes: some Sequence<UInt8>) {
         var high: UInt64 = 0
         var low: UInt64 = 0
@@ -40,7 +40,7 @@ package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
         }
     }
 
-    /// Reads `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1` (inet_pton(3)).
+    /// Parses `192.0.2.1`, `2001:db8::1`, `::ffff:192.0.2.1` (inet_pton(3)).
     package init?(_ text: String) {
         var v4 = in_addr()
         var v6 = in6_addr()
@@ -60,7 +60,7 @@ package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
         return family == .ipv4 ? Array(all.suffix(4)) : all
     }
 
-    /// The IPv4 address that a v4-mapped one (RFC 4291, 2.5.5.2) carries; any other address itself.
+    /// The IPv4 address inside a v4-mapped one (RFC 4291, 2.5.5.2); any other address is returned unchanged.
     package var unmapped: IPAddress {
         guard family == .ipv6, high == 0, low >> 32 == 0xffff else { return self }
         return IPAddress(ipv4: UInt32(truncatingIfNeeded: low))
@@ -70,7 +70,7 @@ package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
 
     fileprivate func hasPrefix(of other: IPAddress, bits: Int) -> Bool {
         guard family == other.family else { return false }
-        // A shift by the whole width is no overflow in Swift: nothing is left to differ.
+        // Swift allows a shift by the whole width: the result is zero, so nothing differs.
         let lowDifference = (low ^ other.low) >> UInt64(Swift.min(64, bitCount - bits))
         let highDifference = (high ^ other.high) >> UInt64(Swift.max(0, 64 - bits))
         return family == .ipv4 ? lowDifference == 0 : highDifference == 0 && (bits <= 64 || lowDifference == 0)
@@ -123,7 +123,7 @@ package struct Endpoint: Hashable, BitwiseCopyable, Sendable, CustomStringConver
         self.port = port
     }
 
-    /// `192.0.2.1:5633`, `[2001:db8::1]:5633`; a v4-mapped address as the IPv4 one it carries.
+    /// `192.0.2.1:5633`, `[2001:db8::1]:5633`. A v4-mapped address is shown as IPv4.
     package var description: String {
         let shown = address.unmapped
         return shown.family == .ipv4 ? "\(shown):\(port)" : "[\(shown)]:\(port)"
@@ -135,7 +135,7 @@ package struct AddressRange: Hashable, Sendable {
     package let base: IPAddress
     package let prefixLength: Int
 
-    /// Reads `ADDRESS` or `ADDRESS/PREFIX`; nil for anything else. A v4-mapped address counts as IPv4.
+    /// Parses `ADDRESS` or `ADDRESS/PREFIX`; nil for any other text. A v4-mapped address counts as IPv4.
     package init?(_ text: String) {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let address = IPAddress(String(parts[0])) else { return nil }

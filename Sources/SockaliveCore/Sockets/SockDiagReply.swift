@@ -2,19 +2,19 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// Reads the answers of NETLINK_SOCK_DIAG (include/uapi/linux/inet_diag.h). Pure: a datagram in, rows out.
+/// Parses replies of NETLINK_SOCK_DIAG (include/uapi/linux/inet_diag.h). Pure: a datagram in, rows out.
 struct SockDiagReply {
     static let infoAttribute = UInt16(INET_DIAG_INFO)
 
     enum Progress: Equatable {
         /// More datagrams follow.
         case more
-        /// The end of a dump; `isConsistent` is false where the table changed so that rows may be missing.
+        /// The end of a dump. `isConsistent` is false if the table changed meanwhile, so rows may be missing.
         case done(isConsistent: Bool)
         case failed(Errno)
     }
 
-    /// Answers to other questions are passed over.
+    /// Replies to other requests are ignored.
     let sequence: UInt32
     private var isConsistent = true
 
@@ -22,7 +22,7 @@ struct SockDiagReply {
         self.sequence = sequence
     }
 
-    /// - Parameter body: told of each socket's payload; its bytes are valid only within the call.
+    /// - Parameter body: gets each socket's payload. Its bytes are valid only within the call.
     mutating func read(_ datagram: UnsafeRawBufferPointer, _ body: (SockDiagMessage) -> Void) -> Progress {
         var messages = NetlinkMessages(datagram)
         while let message = messages.next() {
@@ -38,7 +38,7 @@ struct SockDiagReply {
         return messages.isCut ? .failed(.ioError) : .more
     }
 
-    /// NLMSG_DONE carries the errno of a dump that broke off.
+    /// NLMSG_DONE carries the errno of a dump that was aborted.
     private func done(_ payload: UnsafeRawBufferPointer) -> Progress {
         let status: Int32 = payload.number(at: 0) ?? 0
         return status < 0 ? .failed(Self.error(in: payload)) : .done(isConsistent: isConsistent)
@@ -50,8 +50,8 @@ struct SockDiagReply {
     }
 }
 
-/// struct inet_diag_msg and the attributes behind it. Fields are read only when they are asked for: most
-/// sockets of a busy host are turned down by state, port or inode.
+/// struct inet_diag_msg and the attributes after it. Fields are parsed on demand: most sockets of a busy host are
+/// rejected by state, port or inode.
 struct SockDiagMessage {
     private static let fixedSize = 72
 
@@ -70,7 +70,7 @@ struct SockDiagMessage {
 
     var state: SocketRow.State? { SocketRow.State(kernel: bytes[1]) }
 
-    /// The whole row; nil for a family that is neither IPv4 nor IPv6, and for other states.
+    /// The whole row; nil for another family than IPv4 and IPv6, or for another state.
     var row: SocketRow? {
         guard let state, let family = family,
             let local = address(at: 8, family), let remote = address(at: 24, family)
@@ -101,7 +101,7 @@ struct SockDiagMessage {
         }
     }
 
-    /// The kind of timer and its rest in milliseconds (net/ipv4/inet_diag.c, inet_sk_diag_fill).
+    /// The kind of timer, and the milliseconds until it fires (net/ipv4/inet_diag.c, inet_sk_diag_fill).
     private var timer: SocketRow.Timer {
         switch bytes[2] {
         case 0: .none
@@ -112,13 +112,13 @@ struct SockDiagMessage {
 
     private var idleSeconds: Double? { tcpInfo?.idleSeconds }
 
-    /// Its tcp_info, which the kernel sends where it was asked for it (INET_DIAG_INFO).
+    /// The tcp_info, which the kernel sends if the request has INET_DIAG_INFO.
     var tcpInfo: TCPInfo? {
         let attributes = NetlinkAttributes(UnsafeRawBufferPointer(rebasing: bytes[Self.fixedSize...]))
         return attributes.first { $0.type == SockDiagReply.infoAttribute }.flatMap { TCPInfo($0.value) }
     }
 
-    /// Within the fixed part, whose length was checked once.
+    /// A field of the fixed part, whose length init has checked.
     private func field<Number: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _: Number.Type) -> Number {
         bytes.number(at: offset) ?? 0
     }

@@ -1,22 +1,22 @@
 import CSockalive
 import Glibc
 
-/// Questions to NETLINK_SOCK_DIAG, as bytes (sock_diag(7), include/uapi/linux/inet_diag.h). Pure.
+/// Requests to NETLINK_SOCK_DIAG, as bytes (sock_diag(7), include/uapi/linux/inet_diag.h). Pure.
 enum SockDiagRequest {
-    /// The states of include/net/tcp_states.h as bits.
+    /// States of include/net/tcp_states.h as bits.
     static let established: UInt32 = 1 << UInt32(TCP_ESTABLISHED)
     static let listen: UInt32 = 1 << UInt32(TCP_LISTEN)
 
     private static let requestFlag = UInt16(NLM_F_REQUEST)
     /// NLM_F_DUMP.
     private static let dumpFlag = UInt16(NLM_F_ROOT | NLM_F_MATCH)
-    /// Asks for the attribute INET_DIAG_INFO, struct tcp_info.
+    /// Requests the attribute INET_DIAG_INFO, struct tcp_info.
     private static let infoExtension: UInt8 = 1 << (SockDiagReply.infoAttribute - 1)
 
-    /// All sockets in these states, of both families; `ports` lets the kernel drop the others.
+    /// All sockets in these states, of both families. With `ports`, the kernel drops the others.
     ///
-    /// TCPDIAG_GETSOCK is the older of the two requests. It names no family, so that one walk over the
-    /// connection hash (262,144 buckets, 4 ms) answers for both, where SOCK_DIAG_BY_FAMILY takes two.
+    /// TCPDIAG_GETSOCK is the older of the two request types. It has no family, so one walk over the connection hash
+    /// (262,144 buckets, 4 ms) returns both. SOCK_DIAG_BY_FAMILY needs two walks.
     static func dump(listeners: Bool, ports: Set<UInt16>?, sequence: UInt32) -> [UInt8] {
         var body: [UInt8] = [0, 0, 0, infoExtension]
         body += [UInt8](repeating: 0, count: 48)
@@ -31,7 +31,7 @@ enum SockDiagRequest {
         return message(type: UInt16(TCPDIAG_GETSOCK), flags: requestFlag | dumpFlag, sequence: sequence, body)
     }
 
-    /// The one connection between these two ends (SOCK_DIAG_BY_FAMILY without the dump flag): a hash look-up.
+    /// The one connection between these two endpoints (SOCK_DIAG_BY_FAMILY without the dump flag): a hash look-up.
     static func exact(family: IPAddress.Family, local: Endpoint, remote: Endpoint, sequence: UInt32) -> [UInt8] {
         var body = [UInt8(family == .ipv4 ? AF_INET : AF_INET6), UInt8(IPPROTO_TCP), infoExtension, 0]
         body.append(number: UInt32.max)
@@ -42,7 +42,7 @@ enum SockDiagRequest {
             body += [UInt8](repeating: 0, count: 16 - address.bytes.count)
         }
         body.append(number: UInt32(0))
-        // INET_DIAG_NOCOOKIE: whichever socket it is; its inode is compared afterwards.
+        // INET_DIAG_NOCOOKIE matches any socket. The caller compares the inode afterwards.
         body += [UInt8](repeating: 0xff, count: 8)
         return message(type: UInt16(SOCK_DIAG_BY_FAMILY), flags: requestFlag, sequence: sequence, body)
     }
@@ -60,9 +60,9 @@ enum SockDiagRequest {
 
 /// The port filter as a program for the kernel (net/ipv4/inet_diag.c, inet_diag_bc_run and _audit).
 ///
-/// An operation is `code, yes, no`: how many bytes to go on where it holds, and where it does not. A program
-/// that ends exactly at its end accepts; one that jumps 4 bytes beyond rejects. Equality is written as
-/// ≥ and ≤, which every kernel has; INET_DIAG_BC_S_EQ came in Linux 5.11.
+/// An operation is `code, yes, no`. `yes` and `no` are the bytes to advance if the test is true or false. A program
+/// that ends exactly at its end accepts the socket. A jump 4 bytes beyond the end rejects it. Equality is written as
+/// ≥ and ≤, which every kernel has; INET_DIAG_BC_S_EQ is newer.
 enum PortFilter {
     private enum Code {
         case jump, localAtLeast, localAtMost, remoteAtLeast, remoteAtMost
@@ -78,7 +78,7 @@ enum PortFilter {
         }
     }
 
-    /// Above that the kernel is asked for everything: `no` jumps are 16 bits wide.
+    /// With more ports the request has no filter: `no` has 16 bits.
     private static let maxPorts = 256
     private static let testSize = 20
 
@@ -90,17 +90,17 @@ enum PortFilter {
         var program: [UInt8] = []
         for (index, test) in tests.enumerated() {
             let testsBehind = tests.count - 1 - index
-            // A port that is too small goes on with the next test, one that is too large likewise.
+            // If the port is too small or too large, continue with the next test.
             append(test.0, no: testSize, port: test.2, to: &program)
             append(test.1, no: testSize - 8, port: test.2, to: &program)
-            // Equal: to the end, over the rejection.
+            // If it is equal, jump to the end, past the rejection.
             append(.jump, yes: 4, no: 4 + testsBehind * testSize + 4, to: &program)
         }
         append(.jump, yes: 4, no: 8, to: &program)
         return program
     }
 
-    /// A comparison is two operations long: the port stands where the second one's `no` would.
+    /// A comparison has the length of two operations. The port is in the place of the second one's `no`.
     private static func append(_ code: Code, no: Int, port: UInt16, to program: inout [UInt8]) {
         append(code, yes: 8, no: no, to: &program)
         program += [0, 0]
@@ -115,9 +115,8 @@ enum PortFilter {
 
 /// The messages of one netlink datagram (netlink(7)). Pure: bytes in, messages out.
 ///
-/// Each starts with a header of 16 bytes: length, type, flags, sequence number, sender's port. The length
-/// is the kernel's word and is believed only as far as the datagram reaches: a message that is cut off
-/// ends the reading, and ``isCut`` says so.
+/// Each message starts with a header of 16 bytes: length, type, flags, sequence number, sender's port. The length is
+/// limited by the datagram's end. A message that is cut off ends the iteration, and ``isCut`` is true.
 struct NetlinkMessages: Sequence, IteratorProtocol {
     struct Message {
         let type: UInt16
@@ -151,7 +150,7 @@ struct NetlinkMessages: Sequence, IteratorProtocol {
     }
 }
 
-/// The attributes behind a message's fixed part: length, type, value, padded to 4 bytes (rtnetlink(7)).
+/// The attributes after a message's fixed part: length, type, value, padded to 4 bytes (rtnetlink(7)).
 struct NetlinkAttributes: Sequence, IteratorProtocol {
     private var rest: UnsafeRawBufferPointer
 

@@ -2,18 +2,18 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// A NETLINK_SOCK_DIAG socket: a question goes out, datagrams come back.
+/// A NETLINK_SOCK_DIAG socket: it sends a request and receives datagrams.
 struct SockDiagSocket: ~Copyable {
     private let descriptor: Int32
     private var sequence: UInt32 = 0
     /// A dump's datagrams are at most 32 KiB (net/netlink/af_netlink.c, netlink_dump).
     private var buffer = [UInt8](repeating: 0, count: 32 * 1024)
 
-    /// The kernel answers at once; a sandbox that emulates it might never.
+    /// The kernel replies at once. A sandbox that emulates it might never reply.
     private static let timeout = timeval(tv_sec: 5, tv_usec: 0)
     private static let maxAttempts = 3
 
-    /// - Parameter namespace: a descriptor of `/proc/PID/ns/net`; nil is this process's own namespace.
+    /// - Parameter namespace: a descriptor of `/proc/PID/ns/net`; nil for this process's own namespace.
     init(namespace: Int32? = nil) throws(Errno) {
         let descriptor = try Self.open(in: namespace)
         try? SocketOption.receiveTimeout.set(Self.timeout, on: descriptor)
@@ -24,7 +24,8 @@ struct SockDiagSocket: ~Copyable {
         close(descriptor)
     }
 
-    /// It stays in the namespace where it was made, whoever uses it (netlink(7)); so a thread enters that, and ends.
+    /// A netlink socket stays in the namespace of its creation (netlink(7)). So a thread enters the namespace, creates
+    /// the socket, and ends.
     private static func open(in namespace: Int32?) throws(Errno) -> Int32 {
         let descriptor: Int32? =
             if let namespace {
@@ -40,9 +41,9 @@ struct SockDiagSocket: ~Copyable {
         return descriptor
     }
 
-    /// Walks the whole table; again from the start where the kernel says that it changed underneath.
+    /// Walks the whole table. Starts again if the kernel says that the table changed meanwhile.
     ///
-    /// - Parameter body: told of each socket, and after a repetition of some once more.
+    /// - Parameter body: gets each socket. After a restart it may get a socket again.
     mutating func dump(
         listeners: Bool, ports: Set<UInt16>?, _ body: (SockDiagMessage) -> Void
     ) throws(Errno) {
@@ -53,12 +54,12 @@ struct SockDiagSocket: ~Copyable {
         }
     }
 
-    /// The connection between two ends, or nil where there is none.
+    /// The connection between two endpoints; nil if there is none.
     mutating func row(family: IPAddress.Family, local: Endpoint, remote: Endpoint) throws(Errno) -> SocketRow? {
         try connection(family, local, remote, \.row)
     }
 
-    /// The tcp_info of the connection that a row describes; nil where it is gone, or another by now.
+    /// The tcp_info of the connection that a row describes; nil if the connection is gone or is another one.
     mutating func tcpInfo(of row: SocketRow) throws(Errno) -> TCPInfo? {
         try connection(row.family, row.local, row.remote) { message in
             let isSame = message.inode == row.inode && (row.cookie ?? message.cookie) == message.cookie
@@ -80,7 +81,7 @@ struct SockDiagSocket: ~Copyable {
         return value
     }
 
-    /// - Returns: whether the answer is whole and consistent in itself.
+    /// - Returns: whether the reply is complete and consistent.
     private mutating func ask(
         _ request: [UInt8], isDump: Bool, _ body: (SockDiagMessage) -> Void
     ) throws(Errno) -> Bool {
@@ -104,10 +105,11 @@ struct SockDiagSocket: ~Copyable {
         }
     }
 
-    /// - Returns: the datagram's length; nil if it did not fit and is lost. The next one like it will.
+    /// - Returns: the datagram's length; nil if it did not fit and is lost. The buffer is then large enough for the
+    ///   next.
     private mutating func receive() throws(Errno) -> Int? {
         while true {
-            // With MSG_TRUNC the answer is the true length (recv(2)).
+            // With MSG_TRUNC the result is the true length (recv(2)).
             let count = buffer.withUnsafeMutableBytes {
                 recv(descriptor, $0.baseAddress, $0.count, Int32(MSG_TRUNC))
             }
@@ -122,12 +124,12 @@ struct SockDiagSocket: ~Copyable {
     }
 }
 
-/// The network namespace of a process, as far as it can be told.
+/// The network namespace of a process.
 enum NetworkNamespace: Hashable {
     /// The inode of `/proc/PID/ns/net`.
     case inode(UInt64)
-    /// The link may not be read. Each namespace has `/proc/PID/net` files of its own (fs/proc/proc_net.c), and
-    /// anybody may ask for their numbers: the same number is the same namespace.
+    /// Used if the link may not be read. Each namespace has its own `/proc/PID/net` files (fs/proc/proc_net.c), and
+    /// every user may read their device and inode. Equal numbers mean the same namespace.
     case files(FileIdentity)
 
     var inode: UInt64? {
@@ -136,10 +138,10 @@ enum NetworkNamespace: Hashable {
     }
 }
 
-/// Tells namespaces apart.
+/// Identifies the network namespaces of processes.
 struct NetworkNamespaces {
     let procfs: ProcFS
-    /// This process's own, where that is known.
+    /// This process's own namespace; nil if it is unknown.
     let own: NetworkNamespace?
     private let ownFiles: FileIdentity?
 
@@ -159,9 +161,10 @@ struct NetworkNamespaces {
         return files == ownFiles ? own : .files(files)
     }
 
-    /// A socket in the namespace: this process's own, or made by a thread that enters it.
+    /// A socket in the namespace. For a foreign namespace, a thread enters it and creates the socket.
     ///
-    /// - Parameter members: processes that were in it; who is elsewhere by now, or another process, is passed over.
+    /// - Parameter members: processes that were in the namespace. A process that has left it, or whose PID was reused,
+    ///   is skipped.
     func diagSocket(in namespace: NetworkNamespace, seenBy members: [Int32]) throws(Errno) -> SockDiagSocket {
         if namespace == own { return try SockDiagSocket() }
         var lastError = Errno.noSuchProcess
@@ -188,8 +191,8 @@ struct NetworkNamespaces {
 }
 
 extension ProcFS {
-    /// Where the process's network namespace shows: `PID`, or `PID/task/TID` of a thread that lives, where the
-    /// main thread has exited and left its namespaces (kernel/exit.c, exit_task_namespaces).
+    /// The folder that shows the process's network namespace: `PID`. If the main thread has exited, it has left its
+    /// namespaces (kernel/exit.c, exit_task_namespaces); then it is `PID/task/TID` of a living thread.
     func networkFolder(of pid: Int32) -> String {
         guard identity("\(pid)/net/tcp") == nil else { return "\(pid)" }
         let threads = ((try? numbers(in: "\(pid)/task")) ?? []).map { "\(pid)/task/\($0)" }

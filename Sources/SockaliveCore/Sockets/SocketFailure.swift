@@ -1,22 +1,22 @@
 import SystemPackage
 
-/// Why one socket could not be read or brought where it should be.
+/// Why one socket could not be read or set.
 package struct SocketFailure: Error, Equatable, Sendable {
     package enum Kind: BitwiseCopyable, Sendable {
         /// Rights are missing: another user, Yama, a security module, another tracer.
         case permission
-        /// This kernel, this architecture or this kind of target cannot do it.
+        /// This kernel, this architecture or this kind of target does not support it.
         case unsupported
-        /// Anything else: the target went away, a call failed.
+        /// Any other reason: the target has ended, or a call failed.
         case other
     }
 
     package let kind: Kind
     /// The error's name, as in errno(3): `EPERM`.
     package let code: String
-    /// What went wrong, one line; names of other processes stand escaped in it.
+    /// What went wrong, in one line. Names of other processes are escaped.
     package let message: String
-    /// What to do about it.
+    /// What the user can do about it.
     package let remedy: String?
 
     init(_ kind: Kind, _ error: Errno, _ message: String, remedy: String? = nil) {
@@ -34,7 +34,7 @@ package struct SocketFailure: Error, Equatable, Sendable {
         .other, .ioError, "the options were set, but other values were read back",
         remedy: "something else sets them too: look for a program that fights over this socket")
 
-    /// The one line for people.
+    /// Message and remedy in one line for the user.
     package var line: String {
         remedy.map { "\(message); \($0)" } ?? message
     }

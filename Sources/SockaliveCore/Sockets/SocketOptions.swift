@@ -1,13 +1,13 @@
 import Glibc
 import SystemPackage
 
-/// One integer option of a socket: to be read, or to be set and then read.
+/// One integer option of a socket, to read, or to set and then read.
 struct OptionExchange: Equatable {
     let level: Int32
     let name: Int32
-    /// nil only reads.
+    /// nil: the option is only read.
     let newValue: Int32?
-    /// What was read.
+    /// The value that was read.
     var value: Int32 = 0
     /// Why it could not be set or read.
     var error: Errno?
@@ -18,7 +18,7 @@ struct OptionExchange: Equatable {
         self.newValue = newValue
     }
 
-    /// On a descriptor of this process.
+    /// Executes on a descriptor of this process.
     mutating func execute(on descriptor: Int32) {
         let option = SocketOption(level: level, name: name)
         error = nil
@@ -31,14 +31,14 @@ struct OptionExchange: Equatable {
     }
 }
 
-/// A socket whose options can be read and set: a borrowed descriptor, or a remote call inside
-/// the process that owns it. The sequence over it is the same either way.
+/// A socket whose options can be read and set: a borrowed descriptor, or a descriptor inside the process that owns it.
+/// The sequence of calls is the same for both.
 protocol SocketOptions: ~Copyable {
-    /// The corresponding C function is getsockopt(2). Answers the number of bytes written.
+    /// The corresponding C function is getsockopt(2). Returns the number of bytes written.
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int
 
-    /// setsockopt(2) and getsockopt(2) for up to five integer options, in their order. They go together
-    /// because a target that is held stops once for all of them.
+    /// setsockopt(2) and getsockopt(2) for up to five integer options, in order. One function does them all, because a
+    /// held target then stops once for all of them.
     mutating func exchange(_ options: inout [OptionExchange]) throws
 }
 
@@ -46,8 +46,7 @@ extension SocketOptions where Self: ~Copyable {
     mutating func keepalive() throws -> KeepaliveSettings {
         var options = [SocketOption.keepalive, .idle, .interval, .count, .userTimeout].map { OptionExchange($0) }
         try exchange(&options)
-        // An MPTCP socket knows the other options (net/mptcp/sockopt.c, since Linux 6.10), but has no
-        // TCP_USER_TIMEOUT.
+        // An MPTCP socket has the other options since Linux 6.10 (net/mptcp/sockopt.c), but not TCP_USER_TIMEOUT.
         if options[4].error == .notSupported {
             options[4].error = nil
             options[4].value = 0
@@ -58,7 +57,7 @@ extension SocketOptions where Self: ~Copyable {
             count: options[3].value, userTimeout: options[4].value)
     }
 
-    /// Carries the steps out in their order, and answers what the settings are then, as read back.
+    /// Executes the steps in order, and returns the settings as read back.
     mutating func apply(_ steps: [KeepaliveStep], to before: KeepaliveSettings) throws -> KeepaliveSettings {
         var options = steps.map(\.exchange)
         try exchange(&options)
@@ -106,9 +105,9 @@ extension [OptionExchange] {
     }
 }
 
-/// State of one connection: struct tcp_info (include/uapi/linux/tcp.h), as far as it is asked here.
+/// The state of one connection: the fields of struct tcp_info (include/uapi/linux/tcp.h) that are needed here.
 struct TCPInfo: Equatable, Sendable {
-    /// Up to tcpi_segs_out, which came in Linux 4.2; the 104 bytes before it are ten years older.
+    /// The size up to tcpi_segs_out, which came in Linux 4.2. The first 104 bytes are ten years older.
     static let byteCount = 144
 
     let state: UInt8
@@ -116,13 +115,13 @@ struct TCPInfo: Equatable, Sendable {
     let probesOutstanding: Int
     /// Segments that the peer has not acknowledged yet.
     let segmentsInFlight: Int
-    /// It means nothing before the first data.
+    /// Meaningless before the first data.
     let millisecondsSinceData: Int
     let millisecondsSinceAck: Int
-    /// All segments that ever left, probes included; nil where the kernel is too old to count them.
+    /// All segments ever sent, probes included; nil if the kernel is too old to count them.
     let segmentsSent: UInt32?
 
-    /// nil where the kernel gave less than every kernel gives.
+    /// nil if the kernel returned less than the oldest kernel does.
     init?(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count >= 60 else { return nil }
         func number(_ offset: Int) -> Int { Int(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)) }
@@ -146,12 +145,12 @@ struct TCPInfo: Equatable, Sendable {
         self.segmentsSent = segmentsSent
     }
 
-    /// Reset, or given up.
+    /// The connection was reset or given up.
     var isClosed: Bool { state == TCP_CLOSE }
     var isListening: Bool { state == TCP_LISTEN }
 
-    /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since
-    /// the last ACK received (include/net/tcp.h, keepalive_time_elapsed).
+    /// The time that the kernel's keepalive timer counts: the lesser of the times since the last data and since the
+    /// last ACK received (include/net/tcp.h, keepalive_time_elapsed).
     var idleMilliseconds: Int { min(millisecondsSinceData, millisecondsSinceAck) }
     var idleSeconds: Double { Double(idleMilliseconds) / 1000 }
 }

@@ -19,9 +19,9 @@ package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
     package enum Timer: Equatable, BitwiseCopyable, Sendable {
         /// No timer: on an established socket keepalive is off.
         case none
-        /// Keepalive is on; the next probe is due in so many seconds.
+        /// Keepalive is on; the next probe is due in this many seconds.
         case keepalive(seconds: Double)
-        /// Retransmission, zero-window probe or TIME-WAIT: hides an armed keepalive timer.
+        /// Retransmission, zero-window probe or TIME-WAIT. It hides an armed keepalive timer.
         case other
     }
 
@@ -32,27 +32,27 @@ package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
     package let timer: Timer
     package let uid: UInt32
     package let inode: UInt64
-    /// What the kernel's keepalive timer counts: the lesser of the time since the last data and since the last
-    /// ACK received (include/net/tcp.h, keepalive_time_elapsed). nil where the source does not say.
+    /// The time that the kernel's keepalive timer counts: the lesser of the times since the last data and since the
+    /// last ACK received (include/net/tcp.h, keepalive_time_elapsed). nil if the source does not tell.
     package var idleSeconds: Double?
-    /// The kernel's number for the socket: 64 bits, never given twice (SO_COOKIE, Linux 4.12; idiag_cookie). An inode
-    /// has 32, and they begin again. nil where the source does not say.
+    /// The kernel's 64-bit number of the socket, which is never reused (SO_COOKIE, Linux 4.12; idiag_cookie). An inode
+    /// number has 32 bits and is reused. nil if the source does not tell.
     package var cookie: UInt64?
 }
 
-/// Reads `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).
+/// Parses `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).
 ///
-/// The file is big and most of its rows are not wanted: a row becomes a value only if its
-/// state and its ports fit. A row that is cut off or malformed is dropped, never guessed.
+/// The file is big, and most rows are not wanted. A row becomes a value only if its state and ports match. A row that
+/// is cut off or malformed is dropped.
 struct SocketTableReader {
     let family: IPAddress.Family
-    /// Which rows are wanted: state, local port, remote port.
+    /// Whether a row is wanted, by state, local port and remote port.
     let accepts: (SocketRow.State, UInt16, UInt16) -> Bool
 
     func rows(in text: UnsafeBufferPointer<UInt8>) -> [SocketRow] {
         var rows: [SocketRow] = []
         var start = 0
-        // The kernel ends every row by a line end: what stands behind the last one is cut off.
+        // The kernel ends every row with a line end. Text after the last line end is cut off.
         while start < text.count, let end = text[start...].firstIndex(of: UInt8(ascii: "\n")) {
             if let row = row(in: text[start..<end]) { rows.append(row) }
             start = end + 1
@@ -75,7 +75,7 @@ struct SocketTableReader {
             let uid = fields.next()?.decimal(UInt32.self),
             fields.next() != nil,
             let inode = fields.next()?.decimal(UInt64.self),
-            // The reference count behind the inode: with it, the inode is known to be whole.
+            // The reference count follows the inode. If it is present, the inode is complete.
             fields.next() != nil
         else { return nil }
         return SocketRow(
@@ -90,7 +90,7 @@ struct SocketTableReader {
         return field[(colon + 1)...].hexadecimal()
     }
 
-    /// 32-bit words, each printed as a number of this machine's byte order.
+    /// 32-bit words, each printed as a number in this machine's byte order.
     private func address(_ field: Slice<UnsafeBufferPointer<UInt8>>) -> IPAddress? {
         let words = family == .ipv4 ? 1 : 4
         guard field.count == words * 8 + 5 else { return nil }
@@ -127,7 +127,7 @@ package struct SocketHolder: Hashable, Comparable, BitwiseCopyable, Sendable {
     }
 }
 
-/// Which socket a descriptor has to be.
+/// The identity that a descriptor's socket must have.
 struct SocketIdentity: Equatable {
     let inode: UInt64
     let cookie: UInt64?
