@@ -19,35 +19,35 @@ package struct KeepaliveSettings: Equatable, BitwiseCopyable, Sendable {
         self.userTimeout = userTimeout
     }
 
-    /// Beyond these the kernel answers EINVAL (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and
-    /// MAX_TCP_KEEPCNT in include/net/tcp.h).
+    /// Outside these ranges the kernel returns EINVAL (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT in
+    /// include/net/tcp.h).
     package static let secondsRange: ClosedRange<Int> = 1...32767
     package static let countRange: ClosedRange<Int> = 1...127
 }
 
-/// Whether a socket outlives a firewall that forgets connections after an idle time.
+/// Whether a socket survives a firewall that forgets idle connections.
 package enum Verdict: String, Sendable {
-    /// Keepalive is on and even a second probe comes before the deadline.
+    /// Keepalive is on, and even a second probe comes before the firewall's timeout.
     case protected
     /// Keepalive is on, but too slow.
     case atRisk = "at_risk"
     /// Keepalive is off.
     case unprotected
-    /// Idle for longer than the firewall waits: it has probably dropped the connection already.
+    /// Idle for longer than the firewall's timeout: the firewall has probably dropped the connection.
     case expired
 }
 
 extension KeepaliveSettings {
-    /// What these settings alone are worth against a firewall: one lost probe must not matter.
+    /// The verdict on these settings alone. One lost probe must not matter.
     package func verdict(against firewallTimeout: Seconds) -> Verdict {
         guard enabled else { return .unprotected }
-        // What a killed probe left is no keepalive that anybody chose.
+        // Values that a killed probe left behind are not the application's choice.
         guard !hasProbeMarker else { return .atRisk }
         return Int(idle) + 2 * Int(interval) < firewallTimeout.count ? .protected : .atRisk
     }
 }
 
-/// One setsockopt(2) call to come.
+/// One planned setsockopt(2) call.
 package enum KeepaliveStep: Equatable, Sendable {
     case enable(Bool)
     case interval(Int32)
@@ -57,10 +57,10 @@ package enum KeepaliveStep: Equatable, Sendable {
     case userTimeout(Int32)
 }
 
-/// What is to be done to one socket. Pure: the same settings and request make the same plan,
-/// and a dry run is the plan, printed.
+/// The planned changes of one socket. Pure: the same settings and request give the same plan. A dry run prints the
+/// plan.
 package enum KeepalivePlan: Equatable, Sendable {
-    /// The socket is as wanted, or stricter: nothing is touched.
+    /// The socket is as wanted, or stricter. Nothing is changed.
     case leave
     /// These calls, in this order.
     case set([KeepaliveStep])
@@ -73,12 +73,11 @@ package enum KeepalivePlan: Equatable, Sendable {
         self = steps.isEmpty ? .leave : .set(steps)
     }
 
-    /// The order matters. SO_KEEPALIVE 0→1 arms the timer a whole idle time *from now*;
-    /// TCP_KEEPIDLE, set while keepalive is on, subtracts the time the connection has already
-    /// been idle and fires at once where that is longer (net/ipv4/tcp.c,
-    /// tcp_sock_set_keepidle_locked). So TCP_KEEPIDLE comes last: a connection that is seconds
-    /// away from the firewall's deadline is probed immediately, with the right interval
-    /// and count already in force. It is set even where it has the wanted value already.
+    /// The order matters. SO_KEEPALIVE 0→1 arms the timer a whole idle time *from now*. TCP_KEEPIDLE, set while
+    /// keepalive is on, subtracts the time that the connection has been idle, and fires at once if that is longer
+    /// (net/ipv4/tcp.c, tcp_sock_set_keepidle_locked). So TCP_KEEPIDLE comes last: the kernel probes a connection
+    /// seconds before the firewall's timeout, with the right interval and count. TCP_KEEPIDLE is set even if it has the
+    /// wanted value.
     private static func stepsToEnable(current: KeepaliveSettings, request: KeepaliveRequest) -> [KeepaliveStep] {
         var steps: [KeepaliveStep] = []
         if let userTimeout = request.wanted.userTimeout, userTimeout != current.userTimeout {
@@ -93,7 +92,7 @@ package enum KeepalivePlan: Equatable, Sendable {
         return steps
     }
 
-    /// A leftover's marker would be taken for a probe's again as soon as somebody switched keepalive on.
+    /// A marker must not stay: as soon as an application enables keepalive, it would be mistaken for a running probe's.
     private static func stepsToDisable(current: KeepaliveSettings, request: KeepaliveRequest) -> [KeepaliveStep] {
         let wanted = request.wanted
         let steps: [KeepaliveStep] = current.enabled ? [.enable(false)] : []
@@ -101,9 +100,9 @@ package enum KeepalivePlan: Equatable, Sendable {
         return steps + [.interval(wanted.interval), .idle(wanted.idle), .count(wanted.count)]
     }
 
-    /// Where the socket shall end. Without explicit values nothing that the application chose is
-    /// loosened: a protected socket stays as it is, one that is on but too slow is only made faster.
-    /// What a killed probe left is nobody's choice, and is replaced.
+    /// The settings that the socket gets. Without explicit values, the application's own settings are never loosened: a
+    /// protected socket stays as it is, and a socket that is on but too slow only becomes faster. Values that a killed
+    /// probe left behind are replaced.
     private static func target(current: KeepaliveSettings, request: KeepaliveRequest) -> KeepaliveSettings {
         let wanted = request.wanted
         var target = KeepaliveSettings(
@@ -117,7 +116,7 @@ package enum KeepalivePlan: Equatable, Sendable {
 }
 
 extension KeepaliveSettings {
-    /// What these settings are once the plan is carried out.
+    /// The settings after the plan is executed.
     package func applying(_ plan: KeepalivePlan) -> KeepaliveSettings {
         guard case .set(let steps) = plan else { return self }
         var result = self
@@ -135,11 +134,11 @@ extension KeepaliveSettings {
 }
 
 extension KeepaliveSettings {
-    /// TCP_KEEPCNT while a probe is under way, a value that nobody chooses: far from what people take (3 to 20), from the
-    /// kernel's 9, from its limit 127, and from what ``KeepaliveRequest`` derives.
+    /// TCP_KEEPCNT during a probe. It is far from usual values (3 to 20), the kernel's default 9 and its limit 127, and
+    /// ``KeepaliveRequest`` never derives it.
     package static let probeMarker: Int32 = 113
 
-    /// A probe is under way on this socket, or one was killed before it put the settings back. Its TCP_KEEPIDLE
-    /// of one second is nobody's choice, and what the application had chosen is lost.
+    /// A probe is running on this socket, or was killed before it restored the settings. Its TCP_KEEPIDLE of one second
+    /// is not the application's choice, and the application's own settings are lost.
     package var hasProbeMarker: Bool { count == Self.probeMarker }
 }

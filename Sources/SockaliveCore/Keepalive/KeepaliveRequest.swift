@@ -2,9 +2,9 @@
 package struct KeepaliveRequest: Equatable, BitwiseCopyable, Sendable {
     /// The idle time after which the firewall forgets a connection.
     package let firewallTimeout: Seconds
-    /// The values that follow from the firewall's timeout and from what was given explicitly.
+    /// The values that follow from the firewall's timeout and from explicit options.
     package let wanted: Wanted
-    /// Some value was given explicitly: the three values are exact, not an upper bound.
+    /// A value was given explicitly: all three values are exact, not upper bounds.
     package let isExact: Bool
     let explicitCount: Int?
 
@@ -13,16 +13,16 @@ package struct KeepaliveRequest: Equatable, BitwiseCopyable, Sendable {
         package let idle: Int32
         package let interval: Int32
         package let count: Int32
-        /// Milliseconds; nil leaves TCP_USER_TIMEOUT alone.
+        /// Milliseconds; nil does not change TCP_USER_TIMEOUT.
         package let userTimeout: Int32?
     }
 
     package static let defaultFirewallTimeout = Seconds(3600)
-    /// Below 4 s no idle time and two intervals of whole seconds fit.
+    /// Below 4 s, an idle time and two intervals of whole seconds do not fit.
     package static let minFirewallTimeout = Seconds(4)
 
-    /// Derives what is not given: idle = T/6, interval = T/60, and as many probes as fill the
-    /// rest of T, so that keepalive never gives a connection up sooner than the firewall would.
+    /// Derives the missing values: idle = T/6, interval = T/60, and enough probes to fill the rest of T. So keepalive
+    /// never ends a connection sooner than the firewall would.
     ///
     /// - Parameters:
     ///   - idle: seconds before the first probe, 1...32767.
@@ -38,11 +38,11 @@ package struct KeepaliveRequest: Equatable, BitwiseCopyable, Sendable {
         let total = firewallTimeout.count
         let idleTime = (idle ?? total / 6).clamped(to: seconds)
         let between = (interval ?? total / 60).clamped(to: seconds)
-        // An explicit idle time at or beyond T leaves no rest to fill; one lost probe must not end the
-        // connection then, so the number of probes is that of the derived idle time.
+        // An explicit idle time of T or more leaves no rest to fill. One lost probe must not end the connection, so the
+        // number of probes then follows from the derived idle time.
         let rest = total - (idleTime < total ? idleTime : total / 6)
         let derived = (rest + between - 1) / between
-        // The marker of a probe under way is nobody's choice; one more never gives a connection up sooner.
+        // The marker of a running probe is avoided. One probe more never ends a connection sooner.
         let probes = (count ?? (derived == KeepaliveSettings.probeMarker ? derived + 1 : derived))
             .clamped(to: KeepaliveSettings.countRange)
         self.firewallTimeout = firewallTimeout
@@ -61,12 +61,12 @@ extension Int {
 }
 
 extension KeepaliveRequest {
-    /// What satisfies all of them; nil of none.
+    /// One request that satisfies all of them; nil if there is none.
     ///
-    /// The smallest firewall timeout counts; where values were given explicitly, also the smallest idle time and
-    /// interval that any of them leads to. A number of probes and a user timeout only end a connection: there
-    /// the largest counts, so that no rule makes another's connection end sooner. Keepalive that one wants
-    /// off and another on is on.
+    /// It takes the smallest firewall timeout. If values were given explicitly, it also takes the smallest idle time
+    /// and interval that any request leads to. The number of probes and the user timeout only end a connection: it
+    /// takes the largest, so that no rule ends the connection of another rule sooner. If one request wants keepalive
+    /// off and another on, it is on.
     static func strictest(_ requests: [KeepaliveRequest]) -> KeepaliveRequest? {
         let enabling = requests.filter(\.wanted.enabled)
         let counted = enabling.isEmpty ? requests : enabling
