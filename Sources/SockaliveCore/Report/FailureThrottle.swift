@@ -1,11 +1,11 @@
 import Glibc
 import SystemPackage
 
-/// Limits repeated failures: the same one is reported once and then hourly.
+/// Limits repeated failures: the same failure is reported at once and then hourly.
 ///
-/// Times are seconds since boot: nobody sets that clock, and a time that lies ahead is from another boot.
+/// Times are seconds since boot, because nobody can set that clock. A time in the future is from another boot.
 package struct FailureThrottle: Equatable, Sendable {
-    /// A socket of a process, for good: a PID and an inode may come again, not with the same start.
+    /// A unique key for a socket of a process. A PID and an inode may be reused, but not with the same start time.
     struct Candidate: Hashable, Sendable {
         let pid: Int32
         let startTime: UInt64
@@ -31,19 +31,19 @@ package struct FailureThrottle: Equatable, Sendable {
         let time: Int
     }
 
-    /// The run itself, where it fails before it comes to a socket.
+    /// The run itself, for a failure before the first socket.
     private static let run = Candidate(pid: 0, startTime: 0, inode: 0)
 
     private(set) var entries: [Candidate: Entry] = [:]
 
     static let repeatAfter = 3600
-    /// Who failed no more for so long is forgotten.
+    /// A candidate without a failure for this time is removed.
     static let forgetAfter = 2 * repeatAfter
     static let capacity = 32_768
 
     package init() {}
 
-    /// The results that are worth a line now: every change, and every failure that is new or was last told an hour ago.
+    /// The results to report now: every change, and every failure that is new or was last reported an hour ago.
     package mutating func due(_ results: [SocketResult], now: Int = Self.now) -> [SocketResult] {
         entries = entries.filter { (0..<Self.forgetAfter).contains(now - $0.value.time) }
         entries[Self.run] = nil
@@ -76,12 +76,12 @@ package struct FailureThrottle: Equatable, Sendable {
         return true
     }
 
-    /// Once, and then hourly.
+    /// True for the first time, and then hourly.
     package static func isDue(lastReported last: Int?, now: Int) -> Bool {
         last.map { now - $0 >= repeatAfter } ?? true
     }
 
-    /// It was not logged after all, so it stays due.
+    /// The result could not be logged, so it stays due.
     package mutating func forget(_ result: SocketResult) {
         entries[Candidate(result.socket)] = nil
     }
@@ -97,7 +97,7 @@ package struct FailureThrottle: Equatable, Sendable {
     package static var now: Int { bootSeconds }
 }
 
-/// As a file: a line a failure, `time pid start inode code`. What is no such line is passed over.
+/// The file format: one failure a line, `time pid start inode code`. Other lines are ignored.
 extension FailureThrottle {
     package init(_ text: some Sequence<UInt8>) {
         for line in Array(text).split(separator: UInt8(ascii: "\n")).prefix(Self.capacity) {
@@ -119,7 +119,7 @@ extension FailureThrottle {
 extension FailureThrottle {
     private static let maxFileSize = 1 << 22
 
-    /// What the last run left; nothing where there is none, or where somebody else wrote it.
+    /// Reads the file of the last run; empty if there is none, or if the file belongs to another user.
     package init(file path: String) {
         self.init()
         if let bytes = StateFile.read(path, limit: Self.maxFileSize) { self.init(bytes) }

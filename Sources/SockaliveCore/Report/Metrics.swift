@@ -1,4 +1,4 @@
-/// A run in numbers, in Prometheus's text format
+/// The numbers of a run in Prometheus's text format
 /// (https://prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4).
 package struct Metrics: Sendable {
     private let summary: Summary
@@ -40,7 +40,7 @@ package struct Metrics: Sendable {
     }
 }
 
-/// How a run ended, and the exit code that says so (sysexits.h where it has one).
+/// How a run ended, as an exit code (from sysexits.h where it has one).
 package enum RunStatus: Int32, Sendable {
     case done = 0
     case someFailed = 1
@@ -51,7 +51,7 @@ package enum RunStatus: Int32, Sendable {
     case noPermission = 77
 
     /// - Parameters:
-    ///   - require: no candidate at all is a failure.
+    ///   - require: a run without any candidate is a failure.
     ///   - check: a socket that is not protected is a failure.
     ///   - processFailures: of matching processes that could not be looked at.
     package init(

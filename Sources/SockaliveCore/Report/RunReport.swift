@@ -1,10 +1,10 @@
-/// The result of `list`, `inject` and `probe` as the contract's JSON says it. Keys become snake_case in the
-/// encoder; a value that could not be read is null and never left out.
+/// The result of `list`, `inject` and `probe` as JSON (Docs/sockalive-output.schema.json). The encoder turns keys into
+/// snake_case. A value that could not be read is null and never left out.
 package struct RunReport: Encodable, Sendable {
     package let schema = 1
     package let command: String
     package let dryRun: Bool
-    /// Seconds; null where the rules differ.
+    /// Seconds; null if the rules differ.
     @Nullable package var firewallTimeout: Int?
     @Nullable package var wanted: WantedReport?
     package let sockets: [SocketReport]
@@ -55,7 +55,7 @@ package struct Summary: Encodable, Sendable {
     }
 }
 
-/// The values that were asked for. Seconds.
+/// The wanted values. Times are seconds.
 package struct WantedReport: Encodable, Sendable {
     package let enabled: Bool
     package let idle: Int32
@@ -72,7 +72,7 @@ package struct WantedReport: Encodable, Sendable {
     }
 }
 
-/// An optional that is encoded as null where it is nil: the synthesized code would leave it out.
+/// An optional that is encoded as null if it is nil. The synthesized code would leave it out.
 @propertyWrapper
 package struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
     package var wrappedValue: Value?
@@ -91,7 +91,7 @@ package struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
     }
 }
 
-/// One socket as the contract's JSON shows it.
+/// One socket as JSON.
 package struct SocketReport: Encodable, Sendable {
     let pid: Int32
     let process: String
@@ -172,7 +172,7 @@ struct HolderReport: Encodable, Sendable {
     let fd: Int32
 }
 
-/// A v4-mapped address is shown as the IPv4 one that it carries.
+/// An endpoint. A v4-mapped address is shown as IPv4.
 struct EndpointReport: Encodable, Sendable {
     let address: String
     let port: UInt16
@@ -183,7 +183,7 @@ struct EndpointReport: Encodable, Sendable {
     }
 }
 
-/// The options of a socket. Seconds throughout, TCP_USER_TIMEOUT too.
+/// The keepalive options of a socket. All times are seconds, TCP_USER_TIMEOUT too.
 struct KeepaliveReport: Encodable, Sendable {
     let enabled: Bool
     let idle: Int32

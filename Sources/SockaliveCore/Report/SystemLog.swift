@@ -3,16 +3,16 @@ import SystemPackage
 
 /// The system log (syslog(3)): facility daemon, ident sockalive, one datagram a line.
 ///
-/// Not by syslog(3): that is variadic, and it waits for as long as a stuck logger likes.
+/// The C function syslog(3) is not used: it is variadic, and a stuck logger blocks it without limit.
 package final class SystemLog {
-    /// Why lines are lost, if they are.
+    /// Why lines are lost; nil if none is.
     package private(set) var error: Errno?
     private var socket: DatagramSocket?
 
     package init() {}
 
     package func write(_ line: LogLine) {
-        // Who did not answer once is not waited for again.
+        // After a failure the logger is not tried again until forgetError.
         guard error == nil else { return }
         do throws(Errno) {
             try send(Self.datagram(line, at: time(nil)))
@@ -22,7 +22,7 @@ package final class SystemLog {
         }
     }
 
-    /// Writes what is due; what the logger does not take stays due.
+    /// Writes the results that are due. A result that the logger does not accept stays due.
     package func write(_ results: [SocketResult], _ throttle: inout FailureThrottle) {
         for result in throttle.due(results) {
             guard let line = LogLine(result) else { continue }
@@ -46,7 +46,7 @@ package final class SystemLog {
             } catch .wouldBlock {
                 throw .wouldBlock
             } catch {
-                // The logger was restarted since: the same address leads to another socket.
+                // The logger was restarted: the address now leads to another socket.
             }
         }
         let fresh = try DatagramSocket(address: "/dev/log")
@@ -54,7 +54,7 @@ package final class SystemLog {
         socket = fresh
     }
 
-    /// The next line is tried anew: a logger may have been restarted.
+    /// Makes the next line try again: the logger may have been restarted.
     package func forgetError() {
         error = nil
     }
@@ -76,12 +76,12 @@ package final class SystemLog {
     }
 }
 
-/// One change or failure as the system log shows it: `key=value`, of which no process can forge one.
+/// One change or failure for the system log, as `key=value` pairs. No process can forge a pair.
 package struct LogLine: Equatable, Sendable {
     package enum Severity: Sendable {
         case error, warning, info
 
-        /// As syslog(3) numbers it.
+        /// The number that syslog(3) uses.
         var level: Int32 {
             switch self {
             case .error: LOG_ERR
@@ -129,7 +129,7 @@ package struct LogLine: Equatable, Sendable {
         }
     }
 
-    /// A failure that is not a socket's.
+    /// A failure that does not belong to a socket.
     package init(failure message: String) {
         self.init(.error, "failed")
         add("message", message)
@@ -158,7 +158,7 @@ package struct LogLine: Equatable, Sendable {
         }
     }
 
-    /// Escaping has doubled each backslash, so `\"` can only be a quote of the value itself.
+    /// Escaping has doubled each backslash, so `\"` can only be a quote that belongs to the value.
     private static func quoted(_ text: UntrustedText) -> String {
         "\"" + text.escaped.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\\\"") + "\""
     }
@@ -170,6 +170,6 @@ extension KeepaliveSettings {
 }
 
 extension SocketResult {
-    /// It was asked, and its peer did not answer.
+    /// The connection was probed, and its peer did not answer.
     package var isSilent: Bool { probe?.answered == false && failure == nil }
 }

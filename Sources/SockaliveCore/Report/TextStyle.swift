@@ -21,24 +21,24 @@ package struct TextStyle: Sendable {
     /// Erases the rest of the line.
     package static let eraseToEnd = "\u{1B}[K"
 
-    /// Moves the cursor to the same column some lines above.
+    /// Moves the cursor up by some lines, in the same column.
     package static func cursorUp(_ lines: Int) -> String {
         "\u{1B}[\(lines)A"
     }
 }
 
-/// A bar of fixed width that shows a share of a whole.
+/// A bar of fixed width for a share of a whole.
 package enum Gauge {
     package static let width = 10
 
-    /// The bar for each number of filled cells, from none to `width`.
+    /// The bars with 0 to `width` filled cells.
     package static let bars = (0...width).map { filled in
         String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
     }
 }
 
 extension String {
-    /// Filled with blanks to `width` characters.
+    /// The text with spaces appended up to `width` characters.
     package func padded(_ width: Int) -> String {
         self + String(repeating: " ", count: max(0, width - count))
     }
