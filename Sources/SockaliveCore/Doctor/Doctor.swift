@@ -1,7 +1,7 @@
 import SystemPackage
 
-/// Says whether this machine lets sockalive work: it gathers facts, tries what it claims on a child of its
-/// own, and looks at the targets without touching them.
+/// Checks whether sockalive can work on this machine. It collects facts, tries the methods on its own child, and looks
+/// at the targets without changing them.
 package struct Doctor {
     private let procfs: ProcFS
     private let sysfs: ProcFS?
@@ -19,9 +19,9 @@ package struct Doctor {
     }
 
     /// - Parameters:
-    ///   - trialTarget: the child to try on, or why there is none.
+    ///   - trialTarget: the child for the trial, or why there is none.
     ///   - lookedFor: the selection in words.
-    /// - Throws: `Errno` where `/proc` itself cannot be read.
+    /// - Throws: `Errno` if `/proc` cannot be read.
     package func report(
         on selection: Selection, lookedFor: String, trialTarget: Result<any TrialTarget, TrialAbsence>
     ) throws -> DoctorReport {
@@ -82,25 +82,25 @@ package struct Doctor {
     }
 }
 
-/// A target and what was found about it.
+/// A target and the check of it.
 struct ExaminedTarget {
     let facts: TargetFacts
     let judgement: TargetCheck
 }
 
-/// One line of the doctor's answer.
+/// One line of the doctor's report.
 package struct Check: Equatable, Sendable {
     package enum Status: String, Sendable {
         case ok
-        /// Worth knowing; nothing has to be done.
+        /// Useful to know; no action is needed.
         case note
-        /// Stands in the way of the work.
+        /// Prevents the work.
         case problem
     }
 
     package let name: String
     package let status: Status
-    /// One line; what other processes chose stands escaped in it.
+    /// One line. Text from other processes is escaped.
     package let message: String
     package let remedy: String?
 
@@ -119,12 +119,12 @@ package struct Check: Equatable, Sendable {
         Check(name, .note, message, remedy)
     }
 
-    /// A problem never comes without its remedy.
+    /// A problem always has a remedy.
     static func problem(_ name: String, _ message: String, remedy: String) -> Check {
         Check(name, .problem, message, remedy)
     }
 
-    /// A problem where nothing else serves, else a note.
+    /// A problem if nothing else works, else a note.
     static func obstacle(_ name: String, isFatal: Bool, _ message: String, remedy: String) -> Check {
         Check(name, isFatal ? .problem : .note, message, remedy)
     }

@@ -1,4 +1,4 @@
-/// The doctor's whole answer, as JSON says it; a value that is not known is null.
+/// The doctor's whole report as JSON. An unknown value is null.
 package struct DoctorReport: Encodable, Sendable {
     package let schema = 1
     package let command = "doctor"
@@ -10,9 +10,9 @@ package struct DoctorReport: Encodable, Sendable {
     let summary: DoctorSummary
 
     package let machineChecks: [Check]
-    /// What came of the child.
+    /// The checks of the trial on the child.
     package let trialChecks: [Check]
-    /// A line a target.
+    /// One check for each target.
     package let targetChecks: [Check]
 
     enum CodingKeys: CodingKey {
@@ -37,7 +37,7 @@ package struct DoctorReport: Encodable, Sendable {
 
     package var problems: Int { summary.problems }
     package var notes: Int { summary.notes }
-    /// The methods that worked in the trial, the gentlest first.
+    /// The methods that worked in the trial, the least intrusive first.
     package var workingMethods: [String] { trials.filter { $0.worked == true }.map(\.method) }
 }
 
@@ -55,12 +55,12 @@ struct CheckReport: Encodable, Sendable {
     }
 }
 
-/// How a method did on the child.
+/// The result of one method in the trial.
 struct TrialReport: Encodable, Sendable {
     let method: String
-    /// null: not tried, or not to its end.
+    /// null: the method was not tried, or the trial did not finish.
     @Nullable var worked: Bool?
-    /// How long a thread of the child stood still.
+    /// How long a thread of the child was stopped.
     @Nullable var pausedMicroseconds: Int?
 
     init(_ method: Method, _ outcome: TrialOutcome?) {

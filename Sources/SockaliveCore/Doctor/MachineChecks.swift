@@ -1,6 +1,6 @@
 import SystemPackage
 
-/// What the facts of a machine mean for the work. Pure.
+/// Judges the facts of a machine. Pure.
 struct MachineChecks {
     let facts: MachineFacts
     let firewallTimeout: Seconds
@@ -84,8 +84,8 @@ struct MachineChecks {
             remedy: "run as root, or be in the group that the mount option gid= names")
     }
 
-    /// The sysctl alone is never enough: it is the idle time of sockets that asked for keepalive and for no
-    /// time of their own (net/ipv4/tcp.h, keepalive_time_when).
+    /// The sysctl alone is never enough. It only applies to sockets that enable keepalive without an idle time of their
+    /// own (include/net/tcp.h, keepalive_time_when).
     var keepalive: Check {
         guard let defaults = facts.keepalive else {
             return .note("keepalive", "net.ipv4.tcp_keepalive_* cannot be read; sockalive does not need them")
@@ -103,7 +103,7 @@ struct MachineChecks {
     }
 }
 
-/// What this process may do to others.
+/// The rights of this process over other processes.
 extension MachineChecks {
     private var isPrivileged: Bool { facts.capabilities.contains(.sysPtrace) }
 
@@ -133,7 +133,7 @@ extension MachineChecks {
             remedy: facts.hasPidfd ? "nothing to do: pidfd reaches them" : "run as root, on the host itself")
     }
 
-    /// Yama (Documentation/admin-guide/LSM/Yama.rst) stands before pidfd_getfd just as before ptrace.
+    /// Yama (Documentation/admin-guide/LSM/Yama.rst) restricts pidfd_getfd and ptrace alike.
     var yama: Check {
         let setting = "kernel.yama.ptrace_scope"
         switch facts.yama {

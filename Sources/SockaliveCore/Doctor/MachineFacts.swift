@@ -2,8 +2,8 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// What there is to know of a machine, and of this process on it. Gathered in one place, judged in another
-/// (``MachineChecks``), so that every judgement can be tested on any machine.
+/// The facts of a machine, and of this process on it. ``MachineChecks`` judges them, so every judgement can be tested
+/// on any machine.
 struct MachineFacts: Equatable, Sendable {
     enum Architecture: Equatable, Sendable {
         case amd64
@@ -12,7 +12,7 @@ struct MachineFacts: Equatable, Sendable {
 
     var release: UntrustedText
     var architecture: Architecture
-    /// Why a system call does not answer on this very process; nil where it does.
+    /// Why a system call fails on this process itself; nil if it works.
     var pidfdOpenError: Errno?
     var pidfdGetfdError: Errno?
     var processMemoryError: Errno?
@@ -21,14 +21,14 @@ struct MachineFacts: Equatable, Sendable {
     var capabilities: Capabilities
     /// 0 none, 1 strict, 2 filter.
     var seccomp: Int
-    /// kernel.yama.ptrace_scope; nil where this kernel has no Yama.
+    /// kernel.yama.ptrace_scope; nil if this kernel has no Yama.
     var yama: Int?
     var selinux: SELinux
     var appArmor: AppArmor
     var namespaces: NamespaceFacts
-    /// The option of `/proc`; `.off` shows every process to everybody.
+    /// The mount option of `/proc`. With `.off` every user sees every process.
     var hidePID: HidePID
-    /// net.ipv4.tcp_keepalive_*; nil where it could not be read.
+    /// net.ipv4.tcp_keepalive_*; nil if it could not be read.
     var keepalive: KeepaliveDefaults?
 
     var hasPidfd: Bool { pidfdOpenError == nil && pidfdGetfdError == nil }
@@ -40,19 +40,19 @@ struct SELinux: Equatable, Sendable {
     }
 
     var mode: Mode
-    /// The boolean that takes ptrace away from everybody; nil where the policy has none.
+    /// The boolean that denies ptrace to all processes; nil if the policy has none.
     var denyPtrace: Bool?
-    /// This process's own context.
+    /// The context of this process.
     var context: UntrustedText?
 }
 
 struct AppArmor: Equatable, Sendable {
     var isEnabled: Bool
-    /// This process's own profile, `unconfined` or `NAME (MODE)`.
+    /// The profile of this process: `unconfined` or `NAME (MODE)`.
     var profile: UntrustedText?
 }
 
-/// Whether this process lives in the machine's first namespaces; nil where that cannot be told.
+/// Whether this process is in the machine's initial namespaces; nil if it is unknown.
 struct NamespaceFacts: Equatable, Sendable {
     var isFirstPID: Bool?
     var isFirstUser: Bool?
@@ -67,7 +67,7 @@ enum HidePID: String, Sendable {
     case ptraceable
 }
 
-/// Seconds, seconds, probes.
+/// Time and interval in seconds, and the number of probes.
 struct KeepaliveDefaults: Equatable, Sendable {
     var time: Int
     var interval: Int
@@ -75,8 +75,7 @@ struct KeepaliveDefaults: Equatable, Sendable {
 }
 
 extension MachineFacts {
-    /// - Parameters:
-    ///   - sysfs: nil where `/sys` is not there, as in a chroot.
+    /// - Parameter sysfs: nil if there is no `/sys`, as in a chroot.
     static func gathered(procfs: ProcFS, sysfs: ProcFS?) -> MachineFacts {
         let status = try? procfs.status("self")
         return MachineFacts(
@@ -102,7 +101,8 @@ extension MachineFacts {
         return error(pidfd)
     }
 
-    /// What a kernel and its filters allow can only be tried, and on oneself it needs no rights.
+    /// Writes and reads this process's own memory, which needs no rights. Only a trial shows what the kernel and its
+    /// filters allow.
     private static func processMemoryError(_ procfs: ProcFS) -> Errno? {
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 8, alignment: 8)
         defer { bytes.deallocate() }
@@ -138,7 +138,7 @@ extension MachineFacts.Architecture {
 extension SELinux {
     fileprivate init(procfs: ProcFS, sysfs: ProcFS?) {
         let enforce = sysfs?.number("fs/selinux/enforce")
-        // `0 1`: the value in force, and the one that waits for a commit.
+        // The file has two values, as in `0 1`: the current one, and the one that waits for a commit.
         let denyPtrace = sysfs?.text("fs/selinux/booleans/deny_ptrace")?.first.map { $0 == UInt8(ascii: "1") }
         self.init(
             mode: enforce.map { $0 == 0 ? .permissive : .enforcing } ?? .absent, denyPtrace: denyPtrace,
@@ -154,8 +154,8 @@ extension AppArmor {
 }
 
 extension NamespaceFacts {
-    /// The first PID and user namespaces have fixed numbers (include/linux/proc_ns.h), the first network
-    /// namespace since Linux 6.18 (include/uapi/linux/nsfs.h); before that it is that of PID 1 or kthreadd.
+    /// The initial PID and user namespaces have fixed numbers (include/linux/proc_ns.h). So has the initial network
+    /// namespace since Linux 6.18 (include/uapi/linux/nsfs.h); before, it is the one of PID 1 or kthreadd.
     fileprivate init(procfs: ProcFS) {
         func inode(_ path: String, _ kind: StaticString) -> UInt64? {
             (try? procfs.link(path))?.inode(ofKind: kind)
@@ -169,7 +169,7 @@ extension NamespaceFacts {
 }
 
 extension HidePID {
-    /// The last mount on `/proc` is the one that is seen (proc_pid_mountinfo(5)); kernels before 5.8 show numbers.
+    /// The last mount on `/proc` is the visible one (proc_pid_mountinfo(5)). Kernels before 5.8 show numbers.
     init(mountinfo: [UInt8]) {
         self = .off
         for line in mountinfo.split(separator: UInt8(ascii: "\n")) {
@@ -201,7 +201,7 @@ extension KeepaliveDefaults {
 }
 
 extension ProcFS {
-    /// What a security module calls this process (`/proc/PID/attr/current`); nil where none has a name for it.
+    /// This process's label in a security module (`/proc/PID/attr/current`); nil if it has none.
     fileprivate var ownSecurityLabel: UntrustedText? {
         let label = text("self/attr/current")?.prefix { $0 != 0 && $0 != UInt8(ascii: "\n") }
         return label.flatMap { $0.isEmpty ? nil : UntrustedText($0) }

@@ -1,6 +1,6 @@
 import SystemPackage
 
-/// What there is to know of one running target.
+/// The facts of one running target.
 struct TargetFacts: Equatable, Sendable {
     typealias Program = ELFProgram
 
@@ -11,11 +11,11 @@ struct TargetFacts: Equatable, Sendable {
 
     var pid: Int32
     var name: UntrustedText
-    /// nil where it may not be read, as for a kernel thread.
+    /// nil if it may not be read, or for a kernel thread.
     var executable: UntrustedText?
     /// The effective user.
     var uid: UInt32
-    /// nil where the executable may not be read.
+    /// nil if the executable may not be read.
     var program: Program?
     /// One letter for each thread, as in proc_pid_stat(5); the main thread comes first.
     var threadStates: [Character]
@@ -23,14 +23,14 @@ struct TargetFacts: Equatable, Sendable {
     /// 0 none, 1 strict, 2 filter.
     var seccomp: Int
     var isFrozen: Bool
-    /// Why this process may not reach into it; nil if it may.
+    /// Why this process may not access the target; nil if it may.
     var denial: Errno?
-    /// Sockets that match the selection.
+    /// The number of sockets that match the selection.
     var sockets: Int
 }
 
 extension TargetFacts {
-    /// nil if the process is gone by now.
+    /// nil if the process is gone.
     init?(pid: Int32, sockets: Int, procfs: ProcFS, sysfs: ProcFS?) {
         WorkerProgress.enter(.user, pid)
         guard let status = try? procfs.status("\(pid)") else { return nil }
@@ -57,8 +57,8 @@ extension TargetFacts {
         }
     }
 
-    /// Opening `mem` asks the kernel the question that ptrace and pidfd_getfd ask, PTRACE_MODE_ATTACH with
-    /// Yama and the security modules (fs/proc/base.c, proc_mem_open), and the target does not notice.
+    /// Opening `mem` makes the kernel check the same right as ptrace and pidfd_getfd: PTRACE_MODE_ATTACH, with Yama and
+    /// the security modules (fs/proc/base.c, proc_mem_open). The target does not notice it.
     private static func denial(of pid: Int32, _ procfs: ProcFS) -> Errno? {
         do {
             WorkerProgress.enter(.descriptors, pid)
@@ -73,7 +73,7 @@ extension TargetFacts {
         }
     }
 
-    /// cgroup v2 tells it in `cgroup.events`, the freezer of v1 in `freezer.state` (cgroups(7)).
+    /// cgroup v2 has the state in `cgroup.events`, the freezer of v1 in `freezer.state` (cgroups(7)).
     private static func isFrozen(_ cgroup: [UInt8], _ sysfs: ProcFS) -> Bool {
         for line in cgroup.split(separator: UInt8(ascii: "\n")) {
             let fields = line.split(separator: UInt8(ascii: ":"), maxSplits: 2, omittingEmptySubsequences: false)
@@ -81,7 +81,7 @@ extension TargetFacts {
             let path = String(decoding: fields[2], as: UTF8.self)
             if fields[0].elementsEqual("0".utf8) {
                 let folders = ["fs/cgroup", "fs/cgroup/unified"]
-                // One file read once: what a lazy sequence reads, it may read twice, and find two answers.
+                // A loop, because a lazy sequence may read the file twice and get two results.
                 for folder in folders {
                     guard let events = sysfs.text("\(folder)\(path)/cgroup.events") else { continue }
                     if String(decoding: events, as: UTF8.self).contains("frozen 1") { return true }
@@ -103,15 +103,15 @@ extension TargetFacts.Tracer {
     }
 }
 
-/// What the facts of a target mean for the work. Pure.
+/// Judges the facts of a target. Pure.
 struct TargetCheck {
     let facts: TargetFacts
-    /// What `--method auto` takes on this machine.
+    /// The method that `--method auto` uses on this machine.
     let method: Method
     /// The methods whose trial did not fail.
     let working: [Method]
     let canSuspendSeccomp: Bool
-    /// What to do about missing rights.
+    /// The remedy for missing rights.
     let rights: String
 
     var check: Check {
@@ -139,14 +139,14 @@ struct TargetCheck {
 
     private var isStopped: Bool { !hasExited && allThreads(are: "TZX") }
 
-    /// Uninterruptible: no thread of it will stop for a tracer.
+    /// All threads sleep uninterruptibly, so none stops for a tracer.
     private var hangs: Bool { !hasExited && allThreads(are: "DZX") }
 
     private func allThreads(are states: String) -> Bool {
         facts.threadStates.allSatisfy(states.contains)
     }
 
-    // MARK: - What is in the way
+    // MARK: - Obstacles
 
     private var obstacle: Check? {
         if hasExited {
@@ -189,7 +189,7 @@ struct TargetCheck {
         }
     }
 
-    // MARK: - Words
+    // MARK: - Text
 
     private var description: String {
         var words = [facts.program.map { "\($0.bits)-bit" } ?? "of unknown bitness", state]
@@ -198,7 +198,7 @@ struct TargetCheck {
         return words.joined(separator: ", ")
     }
 
-    /// The state in one word, `frozen` before all others.
+    /// The state in words. `frozen` has priority.
     var state: String {
         if facts.isFrozen { return "frozen" }
         if isStopped { return "stopped" }

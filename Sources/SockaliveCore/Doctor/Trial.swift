@@ -1,15 +1,15 @@
 import SystemPackage
 
-/// A process of our own to try everything on: it holds a live TCP connection, and tells what its keepalive is.
+/// A process of our own for the trial. It has a live TCP connection, and reports its keepalive settings.
 package protocol TrialTarget {
     var pid: Int32 { get }
     /// The descriptor of its connection.
     var fd: Int32 { get }
-    /// What getsockopt(2) in that very process answers for it; nil if it does not answer.
+    /// The settings that getsockopt(2) returns in that process; nil if it does not reply.
     func keepalive() -> KeepaliveSettings?
 }
 
-/// Why there is nothing to try on.
+/// Why there is no process for the trial.
 package struct TrialAbsence: Error, Equatable, Sendable {
     package let message: String
     package let remedy: String
@@ -20,23 +20,23 @@ package struct TrialAbsence: Error, Equatable, Sendable {
     }
 }
 
-/// How a trial went.
+/// The result of a trial.
 enum TrialOutcome: Equatable, Sendable {
-    /// Everything was set, and the process itself read it back.
+    /// All values were set, and the process itself read them back.
     case worked(KeepaliveSettings, pausedMicroseconds: Int)
-    /// The process was held, but it inherited the seccomp filter that lies on sockalive, and nobody under a
-    /// filter may suspend one: it says nothing of targets without a filter.
+    /// The process was held, but it inherits sockalive's own seccomp filter, and a process under a filter may not
+    /// suspend one. So the trial tells nothing about targets without a filter.
     case filtered
     case failed(SocketFailure)
 }
 
-/// Does the whole job on the child's connection, by each method, and looks it up by sock_diag.
+/// Injects into the child's connection by each method, and looks it up by sock_diag.
 struct Trial {
     let procfs: ProcFS
     let target: any TrialTarget
     let ownSeccomp: Int
 
-    /// The child's connection, found as every run finds one.
+    /// The child's connection, found in the same way as in every run.
     func connection() throws -> DiscoveredSocket {
         let selection = Selection(
             processes: ProcessSelection(pids: [target.pid]), sockets: SocketSelection(ports: nil))
@@ -49,7 +49,7 @@ struct Trial {
         return socket
     }
 
-    /// Sets values that no socket has by chance, and another set for each method.
+    /// Sets values that no socket has by chance, different ones for each method.
     func inject(into socket: DiscoveredSocket, by method: Method) -> TrialOutcome {
         let offset = method == .pidfd ? 1 : 2
         let request = KeepaliveRequest(
@@ -71,13 +71,13 @@ struct Trial {
         }
     }
 
-    /// Whether sock_diag knows the connection under the same inode.
+    /// Whether sock_diag finds the connection with the same inode.
     func lookup(_ socket: DiscoveredSocket) -> Result<Bool, Errno> {
         let row = socket.row
         return Result { () throws(Errno) in
             var diag = try SockDiagSocket()
             let found = try diag.row(family: row.family, local: row.local, remote: row.remote)
-            // Without the module tcp_diag the kernel answers ENOENT as well.
+            // Without the module tcp_diag the kernel returns ENOENT, too.
             guard let found else { throw .noSuchFileOrDirectory }
             return found.inode == row.inode
         }
@@ -86,7 +86,7 @@ struct Trial {
     private func apply(
         _ operation: KeepaliveOperation, to socket: DiscoveredSocket, _ holder: SocketHolder, _ method: Method
     ) throws -> Int {
-        // Our own child: its number is not given away before it is waited for.
+        // The child's PID cannot be reused before this process has waited for it.
         guard let handle = ProcessHandle(pid: holder.pid, procfs: procfs) else { throw Errno.noSuchProcess }
         let access = DirectSocketAccess(procfs: procfs, method: method, handles: [holder.pid: handle])
         return try access.apply(operation, to: socket.identity, through: holder).pausedMicroseconds
@@ -97,21 +97,21 @@ struct Trial {
         remedy: "this must not happen: report it with the kernel's version, and use the other method")
 }
 
-/// What came of the trials.
+/// The results of the trials.
 struct TrialResults: Equatable, Sendable {
     /// nil: not tried.
     var pidfd: TrialOutcome?
     var ptrace: TrialOutcome?
-    /// Whether sock_diag answered with the same socket; nil: not tried.
+    /// Whether sock_diag returned the same socket; nil: not tried.
     var lookup: Result<Bool, Errno>?
-    /// Why nothing was tried.
+    /// Why nothing was tried; nil if it was.
     var absence: TrialAbsence?
 
     func outcome(_ method: Method) -> TrialOutcome? {
         method == .pidfd ? pidfd : ptrace
     }
 
-    /// The methods that can be counted on, the gentlest first.
+    /// The methods that can be expected to work, the least intrusive first.
     var methods: [Method] {
         [.pidfd, .ptrace].filter { method in
             switch outcome(method) {
@@ -122,11 +122,11 @@ struct TrialResults: Equatable, Sendable {
     }
 }
 
-/// What the outcome of the trials means. Pure.
+/// Judges the results of the trials. Pure.
 struct TrialChecks {
     let results: TrialResults
     let ownSeccomp: Int
-    /// What `--method auto` takes: where that fails, nothing works without being told.
+    /// The method that `--method auto` uses. If it fails, the user must choose another one.
     let auto: Method
 
     var all: [Check] {
@@ -167,7 +167,7 @@ struct TrialChecks {
         return failure.remedy ?? "run it on the host itself, as root"
     }
 
-    /// Without it, finding sockets is slower, and nothing else.
+    /// Without sock_diag, finding sockets is only slower.
     private var lookup: Check? {
         switch results.lookup {
         case nil: return nil

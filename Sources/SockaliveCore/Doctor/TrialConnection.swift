@@ -1,17 +1,17 @@
 import Glibc
 import SystemPackage
 
-/// A live TCP connection from this process to itself, over the loopback.
+/// A live TCP connection from this process to itself, over the loopback interface.
 package final class TrialConnection {
     /// The end that connected.
     package let fd: Int32
     private let otherEnd: Int32
 
-    /// - Throws: `Errno`; `addressNotAvailable` or `networkUnreachable` where the loopback is down.
+    /// - Throws: `Errno`; `addressNotAvailable` or `networkUnreachable` if the loopback interface is down.
     package init() throws(Errno) {
         let listener = try Self.socket()
         defer { close(listener) }
-        // Port 0: whichever is free.
+        // Port 0: the kernel chooses a free port.
         guard let anyPort = SocketAddress(ipv4: "127.0.0.1", port: 0) else { throw .invalidArgument }
         let address = try Self.listen(listener, at: anyPort)
         let client = try Self.socket()
@@ -31,7 +31,7 @@ package final class TrialConnection {
         close(otherEnd)
     }
 
-    /// What getsockopt(2) answers here; nil if it does not.
+    /// The settings that getsockopt(2) returns here; nil if it fails.
     package var keepalive: KeepaliveSettings? {
         guard let enabled = value(.keepalive), let idle = value(.idle), let interval = value(.interval),
             let count = value(.count), let userTimeout = value(.userTimeout)
@@ -52,7 +52,7 @@ package final class TrialConnection {
 
     /// Makes a listener.
     ///
-    /// - Returns: where it listens.
+    /// - Returns: its address.
     private static func listen(_ listener: Int32, at address: SocketAddress) throws(Errno) -> SocketAddress {
         try address.apply(to: listener, bind)
         guard Glibc.listen(listener, 1) == 0 else { throw Errno(rawValue: errno) }
