@@ -2,19 +2,19 @@ import Glibc
 import SystemPackage
 
 extension HeldThread {
-    /// One system call with the recovery frames in place: what it returned.
+    /// Makes one system call with the recovery frames in place, and returns its result.
     ///
-    /// - Throws: why it did not come to its end.
+    /// - Throws: if the call did not complete.
     func call(_ call: RemoteSyscall) throws(Errno) -> SyscallResult {
-        // Where a filter is suspended, all that it would look at stands in registers. Kernels that suspend filters
-        // have the direct calls: both came with Linux 4.3.
+        // With a suspended filter, all arguments that it would check must be in registers. A kernel that can suspend
+        // filters has the direct socket calls: both came with Linux 4.3.
         let array = isFilterSuspended ? nil : scratch.address(of: ScratchArea.words)
         return try self.call(call, stack: scratch.address(of: ScratchArea.close), array: array)
     }
 
     /// - Parameters:
     ///   - stack: the stack pointer during the call.
-    ///   - array: where its first arguments lie as 32-bit numbers, for the kind that wants them so.
+    ///   - array: the address of the 32-bit arguments, for socketcall(2).
     func call(_ call: RemoteSyscall, stack: UInt64, array: UInt64?) throws(Errno) -> SyscallResult {
         guard !isTampered else { throw .canceled }
         let registers = registers(for: call, stack: stack, array: array)
@@ -34,16 +34,16 @@ extension HeldThread {
         try tracee.run(.toSystemCall, to: .systemCall)
     }
 
-    /// The thread stands at the entry of a system call. Is it the one that was asked for? Its code and its stack lie
-    /// in memory that others write. The number and the arguments are in registers by now, which nobody else reaches.
+    /// Checks at the entry of a system call that it is the requested one. Other threads can write to the thread's code
+    /// and stack. The number and the arguments are in registers now, which no other thread can change.
     private func confirmEntry(of wanted: Registers) throws(Errno) {
         if try isConfirmed(wanted) { return }
         try tracee.skipCall()
         try endForTampering()
     }
 
-    /// The registers alone do not tell which table the kernel takes the number from: `int $0x80` and `syscall` are both
-    /// two bytes long, and a 64-bit thread may use either.
+    /// Registers do not tell which table the kernel uses: `int $0x80` and `syscall` are both two bytes long, and a
+    /// 64-bit thread may use either.
     private func isConfirmed(_ wanted: Registers) throws(Errno) -> Bool {
         let is32Bit = target.gadgets.is32Bit
         guard try tracee.registers().isEntry(of: wanted, is32Bit: is32Bit) else { return false }
@@ -53,19 +53,19 @@ extension HeldThread {
         } catch .invalidArgument {
             return false
         }
-        // Before Linux 5.3 the other table matters only where a filter would have looked at the call.
+        // Before Linux 5.3 the table is checked only if a suspended filter would have checked the call.
         guard isFilterSuspended else { return true }
         return entry.isShown(by: target.procfs.text("\(target.holder.pid)/task/\(tracee.tid)/syscall") ?? [])
     }
 
-    /// Frozen, perhaps: back to a stop from which it can be let go.
+    /// After a timeout (the thread may be frozen), brings the thread to a stop from which it can be detached.
     func recover(from error: Errno) throws(Errno) -> Never {
         if error == .timedOut { try tracee.interrupt() }
         throw error
     }
 }
 
-/// getsockopt(2) or setsockopt(2) on the descriptor that is held.
+/// getsockopt(2) or setsockopt(2) on the held thread's descriptor.
 struct OptionCall {
     let isSet: Bool
     let level: Int32
@@ -74,16 +74,16 @@ struct OptionCall {
 
 extension HeldThread {
     /// - Parameters:
-    ///   - value: in for setsockopt, out for getsockopt; ``ScratchArea/valueSize`` bytes at most.
-    ///   - length: of the value; out: how much of it the target's kernel filled.
-    /// - Returns: what the call returned.
+    ///   - value: input of setsockopt, output of getsockopt; ``ScratchArea/valueSize`` bytes at most.
+    ///   - length: the value's length. After getsockopt, the number of bytes that the target's kernel wrote.
+    /// - Returns: the result of the call.
     func make(
         _ option: OptionCall, _ value: UnsafeMutableRawBufferPointer, length: inout UInt32
     ) throws(Errno) -> SyscallResult {
         let call = remoteSyscall(option, value: ScratchArea.value, length: ScratchArea.length, size: length)
         let slot = scratch.bytes(from: 0, count: ScratchArea.slotSize)
         let valueBytes = UnsafeMutableRawBufferPointer(rebasing: slot[ScratchArea.value...].prefix(value.count))
-        // What the caller's memory holds by chance is not for the target to see.
+        // The target must not see old content of the caller's memory.
         valueBytes.initializeMemory(as: UInt8.self, repeating: 0)
         if option.isSet { valueBytes.copyMemory(from: UnsafeRawBufferPointer(value)) }
         slot.storeBytes(of: length, toByteOffset: ScratchArea.length, as: UInt32.self)
@@ -99,7 +99,7 @@ extension HeldThread {
 
     /// - Parameters:
     ///   - value: the part of the scratch area for the value.
-    ///   - length: the part for its length, which getsockopt(2) wants in memory.
+    ///   - length: the part for its length, which getsockopt(2) needs in memory.
     func remoteSyscall(_ option: OptionCall, value: Int, length: Int, size: UInt32) -> RemoteSyscall {
         RemoteSyscall(
             option.isSet ? .setsockopt : .getsockopt, on: descriptor, UInt64(option.level), UInt64(option.name),
@@ -107,13 +107,14 @@ extension HeldThread {
     }
 }
 
-// Several calls with one stop: each returns into the frame that makes the next; at the end the thread sends itself a
-// signal that stops it. Killed meanwhile, it runs along the chain into the recovery frames. Call by call
-// the whole hold takes two to five times as long (Docs/Injection.md, "Measured").
+// A chain makes several calls with one stop. Each call returns into the frame that makes the next one. At the end the
+// thread sends itself a signal, which stops it. If this process is killed meanwhile, the thread runs along the chain
+// into the recovery frames. Without a chain the thread is held two to five times as long (Docs/Injection.md,
+// "Measured").
 extension HeldThread {
-    /// A setsockopt for each option that is to be set, and a getsockopt behind it.
+    /// Makes a setsockopt for each option to set, and a getsockopt after it.
     ///
-    /// - Returns: for each option what was read; nil where it has to be made alone, which says why it fails.
+    /// - Returns: the value read for each option; nil if the option must be retried alone, which gives its error.
     func chain(_ options: [OptionExchange]) throws(Errno) -> [Int32?] {
         guard mayChain, !options.isEmpty, options.count <= ScratchArea.maxSteps, let signal = harmlessSignal else {
             return [Int32?](repeating: nil, count: options.count)
@@ -131,7 +132,7 @@ extension HeldThread {
 
     private struct ChainedCall {
         let call: RemoteSyscall
-        /// Where its first arguments lie as 32-bit numbers.
+        /// The address of the 32-bit arguments.
         let words: UInt64
     }
 
@@ -177,8 +178,8 @@ extension HeldThread {
         }
     }
 
-    /// A signal that the target neither blocks nor handles and whose default is to be ignored: it stops a traced
-    /// thread (sig_ignored), and does nothing to one whose tracer is gone.
+    /// A signal that the target neither blocks nor handles, and whose default action is to ignore it. It stops a traced
+    /// thread (sig_ignored), and has no effect if the tracer is gone.
     private var harmlessSignal: Int32? {
         let taken = target.status.handledSignals | mask
         return [SIGURG, SIGWINCH, SIGCHLD].first { taken >> UInt64($0 - 1) & 1 == 0 }

@@ -1,52 +1,51 @@
 import Glibc
 import SystemPackage
 
-/// One thread of a process, held still and ready for remote calls on its descriptor. The other threads run on.
+/// One thread of a process, stopped and ready for remote calls on its descriptor. The other threads keep running.
 ///
 ///     attach    seize, interrupt, inspect; install the recovery frames; choose the descriptor
-///     call      runs the target's own system call instruction, its stack pointer at the recovery frames
-///     detach    back to the kind of stop that attach made; restore everything; PTRACE_DETACH
+///     call      run the target's own system call instruction with the stack pointer at the recovery frames
+///     detach    return to the kind of stop that attach made; restore everything; PTRACE_DETACH
 ///
-/// Letting go ends where holding began, inside the kernel's signal handling (get_signal), with the registers as they
-/// were found there, an interrupted call's -ERESTART code included. So the kernel itself takes that call up again, or
-/// delivers a signal that came meanwhile and answers EINTR where that is due. Nobody else can decide it without a
+/// Detach happens where attach happened: inside the kernel's signal handling (get_signal), with the registers found
+/// there, the -ERESTART code of an interrupted call included. So the kernel itself restarts that call, or delivers a
+/// signal that came meanwhile and returns EINTR if the call requires it. Only the kernel can decide this without a
 /// race.
 ///
-/// Whoever owns the target is an enemy: between any two requests its other threads, and processes that share its
-/// memory, rewrite stacks, code, mappings and descriptors. The held thread itself stands still, so its registers,
-/// credentials, filter and program stay what they are until it is resumed. What follows from that stands in
-/// Docs/Injection.md, line by line.
+/// The owner of the target may be hostile. Between any two requests, its other threads, and processes that share its
+/// memory, may change stacks, code, mappings and descriptors. The held thread itself is stopped, so its registers,
+/// credentials, filter and program do not change until it is resumed. Docs/Injection.md lists the consequences.
 ///
-/// It belongs to the thread of this process that held it, and lets go at the latest when it goes away.
+/// It belongs to the thread of this process that attached. Deinit detaches.
 final class HeldThread {
     let target: RemoteTarget
     let tracee: Tracee
-    /// Of the program that runs in the thread, opened while it stands still.
+    /// The memory of the program in the thread, opened while the thread is stopped.
     private var openMemory: TargetMemory?
-    /// The registers as detach puts them back.
+    /// The registers that detach restores.
     private(set) var found = Registers()
     /// The thread's blocked signals.
     private(set) var mask: UInt64 = 0
     let scratch = ScratchArea()
-    /// The target's XSAVE area lies in the scratch area; nil: it could not be read.
+    /// The target's XSAVE area in the scratch area; nil if it could not be read.
     private var xsave: XSaveArea?
-    /// From now on the thread's registers, mask or memory may differ from what was found.
+    /// The thread's registers, mask or memory may differ from the state found.
     private var isChanged = false
-    /// The thread may run along several calls without being looked at.
+    /// The thread may run several calls without a check between them.
     private(set) var mayChain = false
     /// A chain has run.
     var hasChained = false
-    /// The target recovers by itself should this process be killed.
+    /// If this process is killed, the target recovers without it.
     private(set) var isCrashSafe = false
-    /// A filter is suspended: the thread may make calls that it is not allowed to make.
+    /// A filter is suspended: the thread can make calls that the filter forbids.
     private(set) var isFilterSuspended = false
-    /// The number to call on: the target's own, or a duplicate that no other thread knows.
+    /// The descriptor for the calls: the target's own, or a duplicate that no other thread knows.
     private(set) var descriptor: Int32
-    /// The step that failed.
+    /// The current step, which is the reason if it fails.
     private(set) var reason = RemoteSocket.Reason.seize
     private var isSeized = false
 
-    /// Longer than any thread takes to reach its next stop, unless it sleeps uninterruptibly.
+    /// Longer than any thread needs to reach its next stop, except in uninterruptible sleep.
     private static let timeout = Duration.seconds(1)
 
     init(_ target: RemoteTarget) {
@@ -59,7 +58,7 @@ final class HeldThread {
         _ = try? detach()
     }
 
-    /// - Throws: ``RemoteSocket/AttachError``; then nothing is held.
+    /// - Throws: ``RemoteSocket/AttachError``. Then nothing is held.
     func attach() throws(RemoteSocket.AttachError) {
         _ = XSaveArea.featureEnds
         do {
@@ -67,13 +66,13 @@ final class HeldThread {
             reason = .call
         } catch {
             let attachError = attachError(for: error)
-            // Why it could not be held is what the caller asks; that it could not be put back either, what follows.
+            // Report why attach failed. A failure of this detach is only its consequence.
             _ = try? detach()
             throw attachError
         }
     }
 
-    /// What an error of a request means by now.
+    /// The error to report for a failed request, by the present state of the thread.
     func attachError(for error: Errno) -> RemoteSocket.AttachError {
         switch tracee.state {
         case .replaced: RemoteSocket.AttachError(reason: .replaced, errno: .noSuchProcess)
@@ -86,7 +85,8 @@ final class HeldThread {
     }
 
     private func prepare() throws(Errno) {
-        // Killed from here on, before the recovery frames: the kernel detaches, and the thread runs on as it was.
+        // If this process dies before the recovery frames are installed, the kernel detaches and the thread runs on
+        // unchanged.
         reason = .seize
         try seize()
         reason = .stop
@@ -102,16 +102,16 @@ final class HeldThread {
             try tracee.seize()
             isSeized = true
         } catch .notPermitted {
-            // What has just died is refused like this, too.
+            // A thread that has just died gives EPERM, too.
             guard try target.isSocket(target.holder.fd) else { throw .noSuchProcess }
             throw .notPermitted
         }
     }
 
-    /// What must be known of the stopped thread before anything is changed.
+    /// Checks everything that must be known of the stopped thread before it is changed.
     ///
-    /// `/proc` is asked by number. The thread's registers, read afterwards by ptrace(2), show that the thread which
-    /// stopped stands there still, so the number was its own all the time.
+    /// `/proc` looks the thread up by number. Afterwards ptrace(2) reads the registers: that proves that the stopped
+    /// thread still exists, so the number was its own the whole time.
     private func inspect() throws(Errno) {
         reason = .seccomp
         let isSuspended = try suspendsSeccomp()
@@ -124,7 +124,7 @@ final class HeldThread {
         reason = .seccomp
         guard isSuspended || (status.seccomp == 0 && !target.mayBeFilteredMeanwhile) else { throw .notPermitted }
         isFilterSuspended = isSuspended && status.seccomp != 0
-        // Without a filter that is suspended, and with no right that its owner has not, it may run as it likes.
+        // A thread without a suspended filter, and without a right that its owner lacks, may run unguarded.
         tracee.isGuarded = isFilterSuspended || !isCovered
         guard found.isSupported(is32Bit: target.gadgets.is32Bit), try !tracee.dispatchesSystemCalls() else {
             reason = .unsupported
@@ -137,7 +137,7 @@ final class HeldThread {
         mask = try tracee.signalMask()
     }
 
-    /// Asked for in any case: a filter may have come since the first look.
+    /// Always requested: a filter may have been added since the first check.
     private func suspendsSeccomp() throws(Errno) -> Bool {
         do {
             try tracee.suspendSeccomp()
@@ -149,13 +149,13 @@ final class HeldThread {
         }
     }
 
-    /// Do the bytes that were found still stand there?
+    /// Whether the gadget's bytes are still in place.
     private func isIntact(_ gadget: SyscallGadgets.Gadget?) throws(Errno) -> Bool {
         guard let gadget else { return true }
         return try bytes(at: gadget.address, count: gadget.bytes.count) == gadget.bytes
     }
 
-    /// Of the target's memory; nil where it is not readable.
+    /// Bytes of the target's memory; nil if they are not readable.
     func bytes(at address: UInt64, count: Int) throws(Errno) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: count)
         return try isReadable(address, into: &bytes) ? bytes : nil
@@ -173,14 +173,14 @@ final class HeldThread {
     }
 
     func memory() throws(Errno) -> TargetMemory {
-        // Once its program is another one, or it is gone, nothing of it is read or written any more.
+        // After an execve, or after the end of the target, its memory is not accessed any more.
         guard let openMemory, tracee.state == .same else { throw .noSuchProcess }
         return openMemory
     }
 
-    /// Into the thread's memory. Word by word through ptrace(2) where the file may only be read: some 0.5 ms more.
+    /// Writes to the thread's memory. If the file is read-only, ptrace(2) writes word by word, which takes 0.5 ms more.
     ///
-    /// - Throws: `badAddress` where it is not mapped.
+    /// - Throws: `badAddress` if the memory is not mapped.
     func write(_ bytes: UnsafeRawBufferPointer, to address: UInt64) throws(Errno) {
         let memory = try memory()
         if memory.isWritable { return try memory.write(bytes, to: address) }
@@ -193,10 +193,10 @@ final class HeldThread {
         }
     }
 
-    /// Which number to call on. Alone, a held thread keeps its descriptors. Among others it does not: they may close
-    /// the number, or open another file under it, between the look and the call. So there the socket gets a second
-    /// number, which nobody knows, and that one is looked at. It was chosen before, so that the recovery frames can
-    /// close it from the moment on when it is open.
+    /// Chooses the descriptor number for the calls. A held thread without siblings keeps its descriptors. Other threads
+    /// may close the number, or open another file under it, between check and call. Then the socket is duplicated to a
+    /// number that no other thread knows, and the duplicate is checked. The number is chosen in advance, so the
+    /// recovery frames can close the duplicate from the moment it is open.
     private func chooseDescriptor() throws(Errno) {
         if !target.hasOneThread { try duplicateDescriptor() }
         guard try target.isSocket(descriptor) else { throw .staleNFSFileHandle }
@@ -214,7 +214,7 @@ final class HeldThread {
         if descriptor != target.spareDescriptor { try closeAtTheEnd(descriptor) }
     }
 
-    /// A call that was not ours came in its place: it was not made, and nothing more is called.
+    /// Another call came in place of ours. It was not made, and no more calls are made.
     func endForTampering() throws(Errno) -> Never {
         reason = .tampered
         throw .canceled
@@ -222,10 +222,12 @@ final class HeldThread {
 
     var isTampered: Bool { reason == .tampered }
 
-    /// Back to what was found, and let go. A thread that never stopped is let go when the one that seized it ends.
+    /// Restores the state found, and detaches. A thread that never stopped is detached when the thread that seized it
+    /// ends.
     ///
-    /// - Returns: for how long it stood still.
-    /// - Throws: where it could not all be put back. The recovery frames, or the kernel's own restart, remain.
+    /// - Returns: how long the thread was stopped.
+    /// - Throws: if not everything could be restored. Then the recovery frames, or the kernel's own restart, do the
+    ///   rest.
     @discardableResult
     func detach() throws(Errno) -> Duration {
         guard isSeized else { return .zero }
@@ -234,19 +236,20 @@ final class HeldThread {
         if tracee.state == .same {
             do throws(Errno) { try putBack() } catch { failure = error }
         }
-        // The mask outlives execve(2): the new program must not find every signal blocked. Nothing else is set in it.
+        // The mask survives execve(2), and the new program must not start with every signal blocked. Nothing else is
+        // set.
         if tracee.state == .replaced && isChanged {
             do throws(Errno) { try tracee.setSignalMask(mask) } catch { failure = error }
         }
         let pauseDuration = tracee.pauseDuration
-        // Not stopped, or gone: then the end of the thread that seized it detaches it.
+        // This fails if the thread is not stopped, or gone. Then the end of the thread that seized it detaches.
         do throws(Errno) { try tracee.detach() } catch { failure = failure ?? error }
         if let failure { throw failure }
         return pauseDuration
     }
 
-    /// Each step is tried, whatever became of the one before: a thread that stands still is never let go with the
-    /// registers of a remote call.
+    /// Tries each step, even if an earlier one failed: a stopped thread must not be detached with the registers of a
+    /// remote call.
     private func putBack() throws(Errno) {
         var failure: Errno?
         if descriptor != target.holder.fd && !isTampered {
@@ -257,15 +260,15 @@ final class HeldThread {
     }
 }
 
-// What the target holds while it is held (ScratchArea), so that it needs nobody to go on: should this process be killed
-// at any instant, the kernel lets the target run, the call returns, its `ret` lands in rt_sigreturn, and the kernel
-// itself loads what the thread had. That holds in system-call and event stops, and in the stop of an ignored signal;
-// not in the one that a single step would make: a tracer's death there delivers the SIGTRAP.
+// The recovery frames (ScratchArea). They let the target continue without this process, if that is killed at any time:
+// the kernel lets the target run, the call returns, its `ret` leads to rt_sigreturn, and the kernel restores the
+// thread's own state. This is true in system-call stops, event stops, and the stop of an ignored signal. It is not true
+// in a single-step stop: there the tracer's death delivers the SIGTRAP.
 extension HeldThread {
     static let allSignals = UInt64.max
 
-    /// Writes the recovery frames into the scratch area, and points the thread at them. Until the last step the thread
-    /// would run on as found.
+    /// Writes the recovery frames into the scratch area, and sets the thread's registers to them. Until the last step
+    /// the thread would run on as found.
     private func installRecoveryFrames() throws(Errno) {
         let interrupted = try prepareRestart()
         try readXSaveArea()
@@ -279,13 +282,13 @@ extension HeldThread {
         frame(interrupted.manualRestart, mask: mask, at: ScratchArea.restore)
         frame(closing(-1), mask: Self.allSignals, at: ScratchArea.close)
         try write(UnsafeRawBufferPointer(scratch.bytes(from: 0, count: scratch.size)), to: scratch.address(of: 0))
-        // Killed before this, the thread runs on as it was; after it, along the frames.
+        // If this process dies before this line, the thread runs on as found; after it, along the frames.
         try tracee.set(closing(-1))
-        // A blocked signal stays pending, in its queue and its order, until the mask is put back.
+        // A blocked signal stays pending, in its queue and order, until the mask is restored.
         try tracee.setSignalMask(Self.allSignals)
     }
 
-    /// Leaves in `found` what the kernel is to take up again.
+    /// Sets `found` to the registers with which the kernel restarts the call.
     private func prepareRestart() throws(Errno) -> InterruptedSyscall {
         var code: [UInt8] = []
         if found.isInCall {
@@ -298,8 +301,8 @@ extension HeldThread {
         return interrupted
     }
 
-    /// Seven bytes, or the last two of them: at the start of a mapping there are no more. Each place is read once:
-    /// what can be read now may not be readable a moment later.
+    /// The seven bytes before an address, or the last two of them at the start of a mapping. Each place is read only
+    /// once, because it may become unreadable a moment later.
     private func codeBefore(_ address: UInt64) throws(Errno) -> [UInt8] {
         for count in [7, 2] {
             if let bytes = try bytes(at: address &- UInt64(count), count: count) { return bytes }
@@ -307,11 +310,11 @@ extension HeldThread {
         return []
     }
 
-    /// A thread interrupted in a restartable sequence (rseq(2)) goes on at the sequence's abort address. The kernel
-    /// sees to that on the way back to the thread's code; on the way to ours it would see that the sequence is left,
-    /// and forget it (rseq_ip_fixup).
+    /// A thread that is interrupted in a restartable sequence (rseq(2)) continues at the sequence's abort address. The
+    /// kernel sets this on its way back to the thread's code. On its way to a gadget it would notice that the thread
+    /// has left the sequence, and would clear it (rseq_ip_fixup).
     private func restartableSequence() throws(Errno) -> RestartableSequence? {
-        // struct rseq: the section's address after two words; struct rseq_cs: version and flags, then three words.
+        // struct rseq: two words before the section's address. struct rseq_cs: version and flags, then three words.
         guard let area = try tracee.restartableSequenceArea(),
             let address = try memory().value(at: area &+ 8, like: UInt64(0)), address != 0,
             let words = try memory().value(at: address, like: (UInt64(0), UInt64(0), UInt64(0), UInt64(0)))
@@ -319,14 +322,14 @@ extension HeldThread {
         return RestartableSequence(start: words.1, size: words.2, abort: words.3)
     }
 
-    /// Where the target can return through a frame.
+    /// Reads the XSAVE area if the target can return through a frame.
     private func readXSaveArea() throws(Errno) {
         if target.gadgets.isComplete && !target.status.hasShadowStack {
             let bytes = scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity)
             do {
                 xsave = try XSaveArea(of: tracee, is32Bit: target.gadgets.is32Bit, into: bytes)
             } catch {
-                // This processor or kernel has no such area, or a larger one: the plain way serves.
+                // This processor or kernel has no XSAVE area, or a larger one: continue without frames.
                 if tracee.state != .same { throw error }
             }
         }
@@ -340,13 +343,13 @@ extension HeldThread {
         try write(UnsafeRawBufferPointer(bytes), to: scratch.address(of: ScratchArea.close))
     }
 
-    /// The registers of a call of close that returns into the frame that restores.
+    /// The registers of a close call that returns into the restore frame.
     private func closing(_ descriptor: Int32) -> Registers {
         registers(
             for: RemoteSyscall(.close, on: descriptor), stack: scratch.address(of: ScratchArea.restore), array: nil)
     }
 
-    /// A frame in our copy of the scratch area.
+    /// Writes a frame into our copy of the scratch area.
     func frame(_ registers: Registers, mask: UInt64, at part: Int) {
         let frame = SignalFrame(
             registers: registers, mask: mask,
@@ -361,26 +364,27 @@ extension HeldThread {
         return registers
     }
 
-    /// Back to what was found. Where a step fails, the recovery frames or the kernel's own restart remain.
+    /// Restores the state found. If a step fails, the recovery frames or the kernel's own restart do the rest.
     private func restoreThread() throws(Errno) {
         var failure: Errno?
         func attempt(_ step: () throws(Errno) -> Void) {
             do throws(Errno) { try step() } catch { failure = failure ?? error }
         }
         attempt(unmapScratchArea)
-        // Linux 6.18 leads a thread there as well that is let go at the exit of a call (__ptrace_unlink wakes it as if
-        // by a signal), but not one at an entry; no manual promises either.
+        // Linux 6.18 also leads a thread to get_signal that is detached at the exit of a call (__ptrace_unlink wakes it
+        // as if by a signal), but not one at an entry. No manual guarantees either.
         if !tracee.isInSignalHandling { attempt(tracee.interrupt) }
         attempt(restoreVectorRegisters)
         attempt { () throws(Errno) in try tracee.setSignalMask(mask) }
-        // Until here the recovery frames serve; from here on the kernel itself takes the interrupted call up again.
+        // Up to here the recovery frames restore the thread. From here on the kernel itself restarts the interrupted
+        // call.
         attempt { () throws(Errno) in try tracee.set(found) }
         attempt(restoreMemory)
         if let failure { throw failure }
     }
 
     private func restoreVectorRegisters() throws(Errno) {
-        // rt_sigreturn has loaded them already; the kernel's own way is the surer one.
+        // Only a chain changes them. rt_sigreturn has restored them; ptrace does it again, which is more reliable.
         guard hasChained else { return }
         try xsave?.restore(to: tracee, from: scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity))
     }
@@ -390,7 +394,7 @@ extension HeldThread {
         do {
             try write(UnsafeRawBufferPointer(rebasing: scratch.saved[..<scratch.size]), to: address)
         } catch .badAddress {
-            // The target has taken its stack away meanwhile: nobody's bytes are missing.
+            // The target has unmapped its stack meanwhile, so there is nothing to restore.
         }
     }
 }

@@ -1,39 +1,38 @@
 import Glibc
 import SystemPackage
 
-/// A socket reached inside the process that owns it: one thread of that process is held still by
-/// ptrace(2), and getsockopt and setsockopt are called by it. Release is certain: at the latest when
-/// the value goes away.
+/// A socket inside the process that owns it. ptrace(2) holds one thread of that process, and the thread itself calls
+/// getsockopt and setsockopt. The thread is detached at the latest when the value is destroyed.
 struct RemoteSocket: ~Copyable, SocketOptions {
     /// The step that failed.
     ///
-    /// The numbers are those of ``WorkerReply``.
+    /// ``WorkerReply`` carries the raw values.
     enum Reason: Int64 {
-        /// This architecture, or this kind of target (x32, an odd code segment).
+        /// This architecture, or this kind of target (x32, an unusual code segment).
         case unsupported
-        /// No thread to hold: ESRCH gone or zombie, EBUSY in state D.
+        /// No thread can be held: ESRCH, gone or a zombie; EBUSY, in state D.
         case chooseThread
-        /// PTRACE_SEIZE was refused: permission, or traced already.
+        /// PTRACE_SEIZE failed: no permission, or already traced.
         case seize
         /// The thread did not stop in time.
         case stop
-        /// Registers, instructions or scratch memory were not to be had.
+        /// Registers, instructions or scratch memory are not available.
         case prepare
-        /// A seccomp filter that could not be suspended.
+        /// A seccomp filter cannot be suspended.
         case seccomp
-        /// ESTALE: the descriptor is no longer that socket; nothing was called on it.
+        /// ESTALE: the descriptor is not that socket any more. No call was made on it.
         case descriptor
-        /// The remote call did not come to its end.
+        /// The remote call did not complete.
         case call
-        /// Another thread, or a process that shares the memory, led the held thread elsewhere. Nothing was called.
+        /// Another thread, or a process that shares the memory, diverted the held thread. No call was made.
         case tampered
-        /// The thread runs another program by now (execve(2)). Nothing was written into that.
+        /// The thread now runs another program (execve(2)). Nothing was written into that.
         case replaced
         /// The target exited while it was held.
         case gone
     }
 
-    /// Why a process could not be held, or a remote call not made.
+    /// Why a process could not be held, or a remote call did not complete.
     struct AttachError: Error, Equatable {
         let reason: Reason
         let errno: Errno
@@ -41,25 +40,25 @@ struct RemoteSocket: ~Copyable, SocketOptions {
 
     private let thread: HeldThread
 
-    /// - Throws: ``AttachError``; its reason is `descriptor` where another file stands under the number by now.
+    /// - Throws: ``AttachError``. Its reason is `descriptor` if another file has the number by now.
     init(_ target: RemoteTarget) throws(AttachError) {
         thread = HeldThread(target)
         try thread.attach()
     }
 
-    /// The target recovers by itself should this process be killed while it holds it.
+    /// If this process is killed while it holds the target, the target recovers without it.
     var isCrashSafe: Bool { thread.isCrashSafe }
 
-    /// Lets the thread go on; answers for how long it stood still, in microseconds.
+    /// Lets the thread continue. Returns how long it was stopped, in microseconds.
     ///
-    /// - Throws: ``AttachError`` where what was found could not be put back; the target goes on by itself.
+    /// - Throws: ``AttachError`` if the state found could not be restored. The target continues by itself.
     consuming func release() throws(AttachError) -> Int {
         try ending { () throws(Errno) in try thread.detach() }.wholeMicroseconds
     }
 
-    /// The link in `/proc` tells the inode alone.
+    /// Compares the cookie: the link in `/proc` has only the inode.
     ///
-    /// - Throws: `staleNFSFileHandle` where it is another socket with the same inode.
+    /// - Throws: `staleNFSFileHandle` if it is another socket with the same inode.
     mutating func confirm(_ identity: SocketIdentity) throws {
         guard let expected = identity.cookie else { return }
         var cookie: UInt64 = 0
@@ -98,8 +97,8 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         }
     }
 
-    /// - Returns: how many bytes of the value count.
-    /// - Throws: the call's own `Errno`, or ``AttachError`` where it did not come to its end.
+    /// - Returns: how many bytes of the value are valid.
+    /// - Throws: the call's own `Errno`, or ``AttachError`` if the call did not complete.
     private func make(_ option: OptionCall, _ value: UnsafeMutableRawBufferPointer) throws -> Int {
         var length = UInt32(value.count)
         _ = try ending { () throws(Errno) in try thread.make(option, value, length: &length) }.get()

@@ -1,55 +1,55 @@
 import Glibc
 import SystemPackage
 
-/// Memory of the target that a held thread needs while it is held: what is put there, and what lay there.
+/// Memory of the target that is used while a thread is held: our content, and the content found.
 ///
-/// The stack grows downwards: read the layout from the bottom. The `ret` of a call falls into `close`, the one of
-/// that into `restore`.
+/// The stack grows downwards, so read the layout from the bottom. The `ret` of a call leads into `close`, and the `ret`
+/// of that into `restore`.
 final class ScratchArea {
-    /// What a single call reads and writes, at the very start: its words, a length, a value.
+    /// The data of a single call, at the very start: its words, a length, a value.
     static let words = 0
     static let length = words + wordsSize
     static let value = length + 4
     static let valueSize = 256
     static let slotSize = value + valueSize
 
-    /// What a setsockopt and the getsockopt behind it do, for one of several options.
+    /// The data of a setsockopt and the getsockopt after it, for one of several options.
     static func step(_ index: Int) -> Int { slotSize + index * Step.size }
     static let maxSteps = 5
 
-    /// Where things lie in a step.
+    /// Offsets in a step.
     enum Step {
         static let wordsOfSet = 0
         static let wordsOfGet = wordsOfSet + wordsSize
         static let given = wordsOfGet + wordsSize
         static let length = given + 4
         static let value = length + 4
-        /// One more than an integer needs: a length of 4 shows that the reading succeeded.
+        /// Larger than an integer: a length of 4 afterwards proves that the getsockopt succeeded.
         static let valueSize = 8
         static let size = value + valueSize
     }
 
-    /// Frames that each make the next of several calls.
+    /// Frames of a chain. Each makes the next call.
     static func chain(_ index: Int) -> Int { step(maxSteps) + index * SignalFrame.room }
     static let maxCalls = 2 * maxSteps
 
     /// The frame that runs close(duplicate).
     static let close = chain(maxCalls)
-    /// The frame that loads what was found.
+    /// The frame that restores the registers found.
     static let restore = close + SignalFrame.room
     static let xsave = (restore + SignalFrame.room + 63) & ~63
     private static let capacity = xsave + XSaveArea.capacity
     private static let wordsSize = RemoteSyscall.wordCount * MemoryLayout<UInt32>.size
 
-    /// What is put there.
+    /// Our content.
     let ours: UnsafeMutableRawBufferPointer
-    /// What lay there.
+    /// The content found.
     let saved: UnsafeMutableRawBufferPointer
-    /// How much of it is used.
+    /// The used size.
     var size = ScratchArea.xsave
-    /// Where it lies in the target; nil: nowhere yet.
+    /// The address in the target; nil: no place chosen yet.
     var address: UInt64?
-    /// Of the mapping that was made for it; nil: it lies on a stack.
+    /// The size of our own mapping; nil: the area is on a stack.
     var mappedSize: UInt64?
 
     init() {
@@ -63,10 +63,10 @@ final class ScratchArea {
         saved.deallocate()
     }
 
-    /// Where a part of it lies in the target.
+    /// The address of a part in the target.
     func address(of part: Int) -> UInt64 { (address ?? 0) &+ UInt64(part) }
 
-    /// A part of what is put there.
+    /// A part of our content.
     func bytes(from start: Int, count: Int) -> UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(rebasing: ours[start..<(start + count)])
     }
@@ -81,7 +81,7 @@ final class ScratchArea {
         ours.storeBytes(of: UInt32(Step.valueSize), toByteOffset: step + Step.length, as: UInt32.self)
     }
 
-    /// What a step has read; nil where one of its calls failed, or the value that was set did not stay.
+    /// The value that a step has read; nil if one of its calls failed, or if the set value did not stay.
     func outcome(ofStep step: Int, wanted: Int32?) -> Int32? {
         let value = ours.load(fromByteOffset: step + Step.value, as: Int32.self)
         let length = ours.load(fromByteOffset: step + Step.length, as: UInt32.self)
@@ -89,19 +89,19 @@ final class ScratchArea {
     }
 }
 
-// Where the scratch area may lie: memory below a stack pointer is free only if it is stack.
+// The place of the scratch area. Memory below a stack pointer is free only if it belongs to a stack.
 extension HeldThread {
     func placeScratchArea() throws(Errno) {
         if let address = target.stackAddress(below: found, size: scratch.size), try reserve(address) { return }
         if let address = target.unusedStackAddress(besides: found, size: scratch.size), try reserve(address) {
-            // Where it never got so deep, the kernel's zeros still lie.
+            // Zeros prove that the stack was never this deep.
             if scratch.saved[..<scratch.size].allSatisfy({ $0 == 0 }) { return }
             scratch.address = nil
         }
         try mapScratchArea()
     }
 
-    /// Notes what lies there. False where it is not readable.
+    /// Chooses `address` and saves its content; false if the memory is not readable.
     private func reserve(_ address: UInt64) throws(Errno) -> Bool {
         do {
             try memory().read(address, into: UnsafeMutableRawBufferPointer(rebasing: scratch.saved[..<scratch.size]))
@@ -112,8 +112,8 @@ extension HeldThread {
         return true
     }
 
-    /// A mapping made by a call that needs no memory. Killed during that call, or during the one that takes the
-    /// mapping away, the target is lost: this does not count as crash-safe.
+    /// Makes a mapping by a call that needs no memory. If this process is killed during that call, or during the
+    /// munmap, the target is lost. So this does not count as crash-safe.
     private func mapScratchArea() throws(Errno) {
         let size = (UInt64(scratch.size) + 4095) & ~4095
         try tracee.setSignalMask(Self.allSignals)
@@ -129,8 +129,8 @@ extension HeldThread {
         _ = try callWithoutRecovery(RemoteSyscall(.munmap, address, size))
     }
 
-    /// Nothing brings the thread back from such a call but this process. It waits for the memory lock, which other
-    /// threads may hold for long: it is given more time than a call that comes back by itself.
+    /// Only this process can bring the thread back from such a call. The call waits for the memory lock, which other
+    /// threads may hold for long, so its timeout is longer than that of other calls.
     private func callWithoutRecovery(_ call: RemoteSyscall) throws(Errno) -> SyscallResult {
         let usual = tracee.timeout
         tracee.timeout = Self.memoryTimeout
@@ -142,11 +142,12 @@ extension HeldThread {
 }
 
 extension RemoteTarget {
-    /// glibc and musl put the thread's own block at the very end of the stack that they allocate.
+    /// glibc and musl put the thread's control block at the very end of the stack that they allocate.
     private static let maxThreadBlock: UInt64 = 8192
     private static let alignment: UInt64 = 64
 
-    /// Below the thread's own stack pointer, if the memory there is certainly its own and large enough. Pure.
+    /// A place below the thread's own stack pointer, if that memory certainly belongs to the stack and is large enough.
+    /// Pure.
     func stackAddress(below registers: Registers, size: Int) -> UInt64? {
         let is32Bit = gadgets.is32Bit
         let top = registers.freeStack(is32Bit: is32Bit)
@@ -159,8 +160,8 @@ extension RemoteTarget {
         return (top - UInt64(size)) & ~(Self.alignment - 1)
     }
 
-    /// In the lowest part of the main thread's stack, where that is the thread held and stands elsewhere, on a
-    /// coroutine's stack: the kernel gives every program 128 KB to begin with. Pure.
+    /// A place in the lowest part of the main thread's stack, if the main thread is held and currently uses another
+    /// stack, such as a coroutine's. The kernel gives every program an initial stack of 128 KB. Pure.
     func unusedStackAddress(besides registers: Registers, size: Int) -> UInt64? {
         guard tid == holder.pid, let stack = stacks.first(where: \.isMain)?.span,
             !(stack.lowerBound...stack.upperBound).contains(registers.stackPointer),

@@ -2,10 +2,9 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// What can be known of a target without stopping it: its threads, its code, its stacks.
+/// What is known of a target without stopping it: its threads, its code, its stacks.
 ///
-/// All of it is read from text and memory that the target controls in part; whatever matters is checked again
-/// while the thread is held.
+/// The target partly controls this text and memory. Everything that matters is checked again while the thread is held.
 struct TargetInspector {
     let procfs: ProcFS
     let holder: SocketHolder
@@ -13,17 +12,17 @@ struct TargetInspector {
     let rights: OwnRights
 
     private static let chunkSize = 256 << 10
-    /// Longer than any instruction sequence looked for.
+    /// Longer than any instruction sequence in the search.
     private static let chunkOverlap = 16
     private static let maxCodeSize = 256 << 20
-    /// 65,530 mappings (vm.max_map_count) of usual length are 10 MB, and of the greatest length 270 MB.
+    /// 65,530 mappings (vm.max_map_count) of usual length are 10 MB; of the greatest length, 270 MB.
     private static let maxMapsSize = 32 << 20
 
-    /// - Parameter known: the code of this process, where it was found before.
+    /// - Parameter known: the gadgets of this process, if an earlier call found them.
     /// - Throws: ``RemoteSocket/AttachError``.
     func target(known: SyscallGadgets?) throws(RemoteSocket.AttachError) -> RemoteTarget {
         let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
-        // Any thread first, for its view of the memory: the main thread may be a zombie, which has none.
+        // Any thread serves to read the memory map. The main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
         let map = try preparing {
             try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.maxMapsSize) { MemoryMap($0) }
@@ -33,7 +32,7 @@ struct TargetInspector {
         let status = try preparing { try procfs.status("\(thread)") }
         let isFiltered = status.seccomp != 0
         if rights.leavesFiltersToParent, isFiltered || procfs.threadCount(of: holder.pid) != 1 {
-            // Known before anybody is stopped; looked at again while the thread stands.
+            // Fail before any thread is stopped. The filter is checked again while the thread is held.
             throw RemoteSocket.AttachError(reason: .seccomp, errno: .notPermitted)
         }
         let gadgets = if let known { known } else { try findGadgets(thread: thread, map) }
@@ -73,7 +72,7 @@ struct TargetInspector {
         }
         let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
         var budget = Self.maxCodeSize
-        // From the top: the vDSO, the loader and libc lie there, and are smaller than the program.
+        // Start at the top: vDSO, loader and libc are there, and they are smaller than the program.
         for span in map.code.reversed() where !gadgets.isComplete {
             try preparing { try search(span, of: memory, &gadgets, &budget) }
         }
@@ -94,7 +93,7 @@ struct TargetInspector {
                 do {
                     got = try memory.readSome(start, into: UnsafeMutableRawBufferPointer(rebasing: chunk[..<size]))
                 } catch Errno.badAddress {
-                    return  // unmapped since
+                    return  // unmapped meanwhile
                 }
                 gadgets.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
                 guard size == chunk.count else { return }
@@ -104,7 +103,7 @@ struct TargetInspector {
         }
     }
 
-    /// A free number at the end of the descriptor table that the kernel has allocated already.
+    /// A free number near the end of the descriptor table that the kernel has allocated already.
     private func spareDescriptor(_ thread: String, _ tableSize: Int) -> Int32 {
         let limit = procfs.text("\(thread)/limits").flatMap(Self.descriptorLimit) ?? tableSize
         let size = min(tableSize, limit, Int(Int32.max))
@@ -116,7 +115,7 @@ struct TargetInspector {
         return Int32(free ?? size)
     }
 
-    /// `Max open files  soft  hard  files` (proc_pid_limits(5)); nil where there is no limit.
+    /// `Max open files  soft  hard  files` (proc_pid_limits(5)); nil if there is no limit.
     static func descriptorLimit(_ limits: [UInt8]) -> Int? {
         let line = limits.split(separator: UInt8(ascii: "\n")).first { $0.starts(with: "Max open files ".utf8) }
         return line?.dropFirst("Max open files ".utf8.count).split(separator: UInt8(ascii: " ")).first?.decimal()

@@ -1,6 +1,6 @@
 import SystemPackage
 
-/// Chooses which thread of a process is held still.
+/// Chooses the thread of a process to hold.
 struct ThreadChoice {
     let procfs: ProcFS
     let pid: Int32
@@ -8,28 +8,28 @@ struct ThreadChoice {
     let inode: UInt64
 
     private static let maxThreads = 4096
-    /// More than any signal frame without AMX takes.
+    /// Larger than any signal frame without AMX.
     private static let minStackRoom: UInt64 = 16384
 
-    /// How willingly a thread is held.
+    /// How suitable a thread is.
     private enum Rank: Int, Comparable {
         case never
-        /// Traced already: the seize will say so.
+        /// Already traced. The seize reports it.
         case traced
         case asleep, running
-        /// It has a stack of its own even while it stands on another.
+        /// It has its own stack, even if it currently uses another one.
         case main
-        /// It stops soonest, and it is known that there is room on its stack.
+        /// It stops fastest, and its stack has enough room.
         case asleepWithRoom
 
         static func < (one: Self, other: Self) -> Bool { one.rawValue < other.rawValue }
     }
 
-    /// Of the threads whose own descriptor table holds the socket, the best one.
+    /// The most suitable thread whose own descriptor table contains the socket.
     ///
-    /// - Parameter map: nil where any thread will do.
-    /// - Throws: `noSuchProcess`; `resourceBusy` where all are in state D; `staleNFSFileHandle` where none holds it;
-    ///   `permissionDenied` where that may not be read.
+    /// - Parameter map: nil if any thread is suitable.
+    /// - Throws: `noSuchProcess`; `resourceBusy` if all are in state D; `staleNFSFileHandle` if none has the socket;
+    ///   `permissionDenied` if this may not be read.
     func best(_ map: MemoryMap?) throws -> Int32 {
         let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads)
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
@@ -52,9 +52,9 @@ struct ThreadChoice {
         return best.tid
     }
 
-    /// False where the thread has another file under the number, or none.
+    /// False if the number is another file in the thread's table, or is not open.
     ///
-    /// - Throws: `Errno` where that may not be read.
+    /// - Throws: `Errno` if this may not be read.
     private func holdsSocket(_ tid: Int32) throws -> Bool {
         do {
             return try procfs.link("\(pid)/task/\(tid)/fd/\(fd)").inode(ofKind: "socket") == inode
@@ -63,7 +63,7 @@ struct ThreadChoice {
         }
     }
 
-    /// D does not stop, Z and X are dead.
+    /// A thread in state D does not stop; in Z and X it is dead.
     private func rank(_ tid: Int32, _ state: Character?, _ map: MemoryMap?) -> Rank {
         let isAsleep = state == "S" || state == "T"
         if isAsleep, let map, hasRoom(tid, map) { return .asleepWithRoom }
@@ -80,7 +80,7 @@ struct ThreadChoice {
         return pointer - stack.span.lowerBound >= Self.minStackRoom
     }
 
-    /// Of a thread that is not running: the last but one number of its `syscall` (proc_pid_syscall(5)).
+    /// The stack pointer of a thread that does not run: the last but one number of its `syscall` (proc_pid_syscall(5)).
     private func stackPointer(of tid: Int32) -> UInt64? {
         let words = procfs.text("\(pid)/task/\(tid)/syscall")?.split(separator: UInt8(ascii: " ")) ?? []
         guard words.count >= 2 else { return nil }
@@ -88,7 +88,7 @@ struct ThreadChoice {
     }
 }
 
-/// A process that was looked at, ready to be held.
+/// An inspected process, ready to be held.
 struct RemoteTarget {
     let procfs: ProcFS
     let holder: SocketHolder
@@ -98,12 +98,12 @@ struct RemoteTarget {
     let status: ProcessStatus
     let stacks: [MemoryMap.Stack]
     let spareDescriptor: Int32
-    /// What this process may do that the target's owner perhaps may not.
+    /// The rights of this process, which the target's owner may lack.
     let rights: OwnRights
 
-    /// Whether a descriptor of the thread to hold is the socket.
+    /// Whether a descriptor of the thread is the socket; false if it is not open.
     ///
-    /// - Throws: `Errno` where that may not be read; false where there is no such descriptor.
+    /// - Throws: `Errno` if this may not be read.
     func isSocket(_ descriptor: Int32) throws(Errno) -> Bool {
         do {
             return try procfs.link("\(holder.pid)/task/\(tid)/fd/\(descriptor)").inode(ofKind: "socket") == inode
@@ -122,11 +122,11 @@ struct RemoteTarget {
         }
     }
 
-    /// Another thread may put a filter on all of them while this one is held (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC), and
-    /// it would meet a call that the program never makes. Whoever may suspend it has to be asked instead, if there is
-    /// somebody.
+    /// Another thread may add a filter to all threads while this one is held (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
+    /// The filter would see a call that the program never makes. If the parent may suspend it, the parent must do the
+    /// call.
     var mayBeFilteredMeanwhile: Bool { rights.leavesFiltersToParent && !hasOneThread }
 
-    /// Nobody touches the process's descriptors while that one is held.
+    /// If there is one thread, no other thread changes the descriptors while it is held.
     var hasOneThread: Bool { procfs.threadCount(of: holder.pid) == 1 }
 }

@@ -4,61 +4,61 @@ import SystemPackage
 
 /// One thread of another process under ptrace(2): its stops and registers.
 ///
-/// It belongs to the thread of this process that seized it. The target is an enemy until shown otherwise: its other
-/// threads, and processes that share its memory, change what they like between any two requests. So:
+/// It belongs to the thread of this process that seized it. The target may be hostile: its other threads, and processes
+/// that share its memory, may change everything between two requests. Therefore:
 ///
-/// - ESRCH from any request ends everything: the thread is gone, or is another one. No request is made after it.
-/// - An execve(2) is reported by the kernel before the new program runs (PTRACE_O_TRACEEXEC). From then on only the
-///   signal mask can be set, which the new program has inherited, and the thread can be detached.
-/// - Only a thread whose stop was seen is asked for anything but an interruption. One that was resumed and has not
-///   stopped again may run anywhere, and may stand in a stop of its own choice.
-/// - While it is guarded, no system call is made that was not asked for: it is resumed so that each call stops it, and
-///   each stop at a call's entry is looked at.
+/// - ESRCH from any request ends everything: the thread is gone, or is another one. No request follows.
+/// - The kernel reports an execve(2) before the new program runs (PTRACE_O_TRACEEXEC). After it, only two things are
+///   allowed: set the signal mask, which the new program has inherited, and detach.
+/// - A thread gets requests other than an interrupt only after its stop was seen. A thread that was resumed and has not
+///   stopped again may run anywhere, or may be in a stop that the target chose.
+/// - A guarded thread makes only requested system calls: it is resumed so that each call stops it, and each stop at the
+///   entry of a call is checked.
 final class Tracee {
-    /// Where a thread stands still.
+    /// The kind of a stop.
     enum Stop: Equatable {
-        /// PTRACE_EVENT_STOP: an interruption, or a group stop that goes on.
+        /// PTRACE_EVENT_STOP: an interrupt, or a group stop that continues.
         case event
         /// PTRACE_EVENT_EXEC: another program is about to run.
         case exec
-        /// At the entry of a system call, or at its exit.
+        /// The entry or the exit of a system call.
         case systemCall
         /// A signal is about to be delivered.
         case signal(Int32)
     }
 
-    /// How a stopped thread runs on.
+    /// Where a resumed thread stops next.
     enum Resumption {
         case toAnyStop, toSystemCall
     }
 
-    /// What has become of the thread.
+    /// What happened to the thread.
     enum State {
-        /// The one that was seized, in the program that it ran.
+        /// It still runs the program that was seized.
         case same
         /// It runs another program.
         case replaced
         case gone
     }
 
-    /// Its number. A thread that calls execve(2) takes the number of its process (fs/exec.c, de_thread).
+    /// The thread's number. A thread that calls execve(2) gets the number of its process (fs/exec.c, de_thread).
     private(set) var tid: Int32
     private(set) var state = State.same
-    /// A call that was not asked for is turned into none. Before anything is changed in the thread all calls are its own.
+    /// Whether unrequested calls are skipped. Before the thread is changed, all calls are its own.
     var isGuarded = false
-    /// Its present stop was seen, and it was not resumed since.
+    /// The present stop was seen, and the thread was not resumed since.
     private var isStopped = false
-    /// The present stop is one of get_signal's, in the kernel's signal handling.
+    /// The present stop was made by get_signal, in the kernel's signal handling.
     private(set) var isInSignalHandling = false
 
     private let process: Int32
-    /// How long any single wait may take: a thread in state D never stops.
+    /// The longest single wait. A thread in state D never stops.
     var timeout: Duration
     private var hasStopped = false
-    /// Before its first stop.
+    /// The last time before the first stop at which the thread ran.
     private var lastSeenRunning = SuspendingClock.now
 
-    /// A stop comes within some microseconds, if it comes at once.
+    /// An immediate stop comes within some microseconds.
     private static let spinning = Duration.microseconds(200)
     private static let pause: useconds_t = 100
 
@@ -68,26 +68,26 @@ final class Tracee {
         self.timeout = timeout
     }
 
-    /// For how long it has stood still, give or take the time of one look.
+    /// How long the thread has been stopped, give or take one poll.
     var pauseDuration: Duration { hasStopped ? SuspendingClock.now - lastSeenRunning : .zero }
 
-    // MARK: requests
+    // MARK: - Requests
 
-    /// PTRACE_SEIZE: no SIGSTOP is left behind, and a thread that was stopped stays so. System call stops are told
-    /// apart from a SIGTRAP, and an execve(2) is reported.
+    /// PTRACE_SEIZE: it leaves no SIGSTOP behind, and a stopped thread stays stopped. The options distinguish system
+    /// call stops from a SIGTRAP, and report an execve(2).
     func seize() throws(Errno) {
         WorkerProgress.enter(next: .seize)
         try request(.seize, data: Options.always)
     }
 
-    /// No filter sees a remote call, not even one that another thread puts on the whole process meanwhile.
+    /// Hides remote calls from every filter, also from one that another thread adds to the whole process meanwhile.
     ///
-    /// PTRACE_O_SUSPEND_SECCOMP (Linux 4.3): needs CAP_SYS_ADMIN, and to be without a filter oneself.
+    /// PTRACE_O_SUSPEND_SECCOMP (Linux 4.3) needs CAP_SYS_ADMIN, and a caller without a filter.
     func suspendSeccomp() throws(Errno) {
         try request(.setOptions, data: Options.always | Options.seccompSuspended)
     }
 
-    /// One that has never stopped is let go when the thread that seized it ends (exit_ptrace).
+    /// Fails for a thread that never stopped. The kernel detaches it when the thread that seized it ends (exit_ptrace).
     func detach() throws(Errno) {
         try request(.detach)
     }
@@ -124,7 +124,7 @@ final class Tracee {
         /// Linux 6.4.
         static let getSyscallUserDispatch = Request(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG)
 
-        /// It touches nothing that belongs to the program.
+        /// The request does not touch anything of the program.
         var isForAnyProgram: Bool { self == .setSignalMask || self == .detach }
         var isForRunning: Bool { self == .seize || self == .interrupt }
     }
@@ -152,7 +152,7 @@ final class Tracee {
     }
 }
 
-// MARK: - stops
+// MARK: - Stops
 
 extension Tracee {
     func resume(_ how: Resumption, deliver signal: Int32 = 0) throws(Errno) {
@@ -161,21 +161,21 @@ extension Tracee {
         isStopped = false
     }
 
-    /// From running, or from a stop, to an event stop.
+    /// Brings the thread to an event stop, from running or from another stop.
     func interrupt() throws(Errno) {
         try request(.interrupt)
         if isStopped { try resume(.toAnyStop) }
         try run(.toAnyStop, to: .event)
     }
 
-    /// Runs the thread to the stop wanted. Any other is handed back: a signal is delivered, a group stop stays in
-    /// effect (detaching puts the thread back into that).
+    /// Runs the thread to the wanted stop. Other stops are passed on: a signal is delivered, and a group stop stays in
+    /// effect, because detaching returns the thread to it.
     ///
-    /// - Throws: `noSuchProcess` where the thread has ended, or runs another program; `timedOut`.
+    /// - Throws: `noSuchProcess` if the thread has ended or runs another program; `timedOut`.
     func run(_ how: Resumption, to wanted: Stop) throws(Errno) {
         while true {
             let stop = try awaitStop()
-            // An event stop and a signal's are made by get_signal: release may end there.
+            // get_signal makes event stops and signal stops. The thread may be detached there.
             isInSignalHandling = stop != .systemCall && stop != .exec
             if stop == .exec {
                 state = .replaced
@@ -185,8 +185,8 @@ extension Tracee {
                 hasStopped = true
                 return
             }
-            // Any trap takes a pending interruption away (kernel/signal.c, ptrace_stop): it is asked for again while the
-            // thread stands, or it would run on freely.
+            // Any trap clears a pending interrupt (kernel/signal.c, ptrace_stop). Request it again while the thread is
+            // stopped; otherwise the thread would run freely.
             if wanted == .event { try request(.interrupt) }
             switch stop {
             case .signal(let number): try resume(how, deliver: number)
@@ -198,18 +198,18 @@ extension Tracee {
         }
     }
 
-    /// At the entry of a system call: it is not made (a number of -1 skips it: kernel/entry/common.c,
-    /// syscall_trace_enter; seccomp(2), SECCOMP_RET_TRACE). At
-    /// an exit it changes nothing but that the kernel takes the result for no interrupted call's.
+    /// At the entry of a system call, skips the call: the kernel does not make a call of number -1
+    /// (kernel/entry/common.c, syscall_trace_enter; seccomp(2), SECCOMP_RET_TRACE). At an exit the only effect is that
+    /// the kernel does not restart the call.
     func skipCall() throws(Errno) {
         var registers = try registers()
         registers.skipCall()
         try set(registers)
     }
 
-    /// Measured on a virtual machine with 2 CPUs, for a resume and the stop after it: yielding 5.7 us, blocking in
-    /// waitid 6.9 us (and that has no timeout), spinning 9.2 us. To run on the thread's CPU changes nothing: the
-    /// kernel wakes it on the idle one.
+    /// Polls for the next stop. Measured on a virtual machine with 2 CPUs, for a resume and the stop after it: yielding
+    /// 5.7 us, blocking in waitid (which has no timeout) 6.9 us, spinning 9.2 us. Running on the thread's CPU makes no
+    /// difference: the kernel wakes the thread on the idle CPU.
     private func awaitStop() throws(Errno) -> Stop {
         guard state == .same else { throw .noSuchProcess }
         let start = SuspendingClock.now
@@ -230,8 +230,8 @@ extension Tracee {
         throw .timedOut
     }
 
-    /// Nobody has the thread's number any more. Either it has ended, or it is in execve(2) and has the process's: then
-    /// that one is ours to wait for.
+    /// No thread has this number any more. Either the thread has ended, or it is in execve(2) and has the process's
+    /// number. In the second case, wait for that number.
     private func followExec() throws(Errno) {
         guard tid != process, sockalive_stop_status(process) >= 0 else {
             state = .gone
@@ -242,7 +242,7 @@ extension Tracee {
 }
 
 extension Tracee.Stop {
-    /// What waitid(2) answers: a signal; with 0x80 a system call stop (PTRACE_O_TRACESYSGOOD); above it an event.
+    /// `status` from waitid(2): a signal; a system call stop has 0x80 (PTRACE_O_TRACESYSGOOD); an event is in the bits above 0xff.
     fileprivate init(_ status: Int32) {
         switch status >> 8 {
         case PTRACE_EVENT_STOP: self = .event
@@ -252,10 +252,10 @@ extension Tracee.Stop {
     }
 }
 
-// MARK: - registers
+// MARK: - Registers
 
 extension Tracee {
-    /// The 64-bit layout even of a 32-bit thread (arch_ptrace, PTRACE_GETREGS).
+    /// The layout is the 64-bit one even for a 32-bit thread (arch_ptrace, PTRACE_GETREGS).
     func registers() throws(Errno) -> Registers {
         var registers = Registers()
         try request(.getRegisters, address: 0, &registers.user)
@@ -267,9 +267,9 @@ extension Tracee {
         try request(.setRegisters, address: 0, &user)
     }
 
-    /// PTRACE_POKEDATA: a word of the memory that the thread has, which stands still.
+    /// PTRACE_POKEDATA: writes one word of the stopped thread's memory.
     ///
-    /// - Throws: `badAddress` where it is not mapped (EIO, EFAULT).
+    /// - Throws: `badAddress` if it is not mapped (EIO, EFAULT).
     func poke(_ word: UInt64, at address: UInt64) throws(Errno) {
         do {
             try request(.poke, address: UInt(address), data: UInt(word))
@@ -278,7 +278,7 @@ extension Tracee {
         }
     }
 
-    /// A register set by its note type (linux/elf.h), as much as the bytes hold. Answers how much there was.
+    /// Reads a register set by its note type (linux/elf.h), as much as fits. Returns its size.
     func registerSet(_ type: UInt, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         var vector = iovec(iov_base: bytes.baseAddress, iov_len: bytes.count)
         try request(.getRegisterSet, address: type, &vector)
@@ -290,7 +290,7 @@ extension Tracee {
         try request(.setRegisterSet, address: type, &vector)
     }
 
-    /// Signals that the thread blocks: bit n - 1 is signal n.
+    /// The signals that the thread blocks: bit n - 1 is signal n.
     func signalMask() throws(Errno) -> UInt64 {
         var mask: UInt64 = 0
         try request(.getSignalMask, address: UInt(MemoryLayout<UInt64>.size), &mask)
@@ -302,9 +302,9 @@ extension Tracee {
         try request(.setSignalMask, address: UInt(MemoryLayout<UInt64>.size), &mask)
     }
 
-    /// The system call at whose entry the thread stands, as the kernel takes it; nil where the kernel is too old to tell.
+    /// The system call at whose entry the thread is stopped, as the kernel sees it; nil if the kernel is too old.
     ///
-    /// - Throws: `invalidArgument` where it stands elsewhere.
+    /// - Throws: `invalidArgument` if the stop is not at an entry.
     func entry() throws(Errno) -> SyscallEntry? {
         var info = sockalive_syscall_entry()
         do {
@@ -316,10 +316,10 @@ extension Tracee {
         return SyscallEntry(info)
     }
 
-    /// Whether the thread has its own system calls turned into SIGSYS (prctl(2), PR_SET_SYSCALL_USER_DISPATCH), as
-    /// emulators do: a remote call would kill it. False where the kernel is too old to tell.
+    /// Whether the thread turns its own system calls into SIGSYS (prctl(2), PR_SET_SYSCALL_USER_DISPATCH), as emulators
+    /// do. A remote call would kill it. False if the kernel is too old to tell.
     func dispatchesSystemCalls() throws(Errno) -> Bool {
-        // Mode, selector, offset, length (struct ptrace_sud_config).
+        // struct ptrace_sud_config: mode, selector, offset, length.
         var configuration: (mode: UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
         let size = UInt(MemoryLayout.size(ofValue: configuration))
         do {
@@ -332,10 +332,10 @@ extension Tracee {
         return configuration.mode != 0
     }
 
-    /// Where the thread has registered its restartable sequences (struct rseq); nil: nowhere, or the kernel is too
-    /// old to tell (EIO, EINVAL: no such request).
+    /// The address of the thread's struct rseq; nil if none is registered, or if the kernel is too old to tell (EIO,
+    /// EINVAL: no such request).
     func restartableSequenceArea() throws(Errno) -> UInt64? {
-        // Address; size and signature; flags and padding (struct ptrace_rseq_configuration).
+        // struct ptrace_rseq_configuration: address; size and signature; flags and padding.
         var configuration: (address: UInt64, UInt64, UInt64) = (0, 0, 0)
         let size = UInt(MemoryLayout.size(ofValue: configuration))
         do {

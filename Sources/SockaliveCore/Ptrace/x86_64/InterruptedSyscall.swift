@@ -1,38 +1,38 @@
 import CSockalive
 import Glibc
 
-/// How a thread that was stopped, perhaps in a system call, goes on as if it had not been. Pure.
+/// How a stopped thread continues as if it had not been stopped, perhaps in a system call. Pure.
 struct InterruptedSyscall {
-    /// Registers with which the kernel's signal handling takes the call up again.
+    /// Registers with which the kernel's signal handling restarts the call.
     private(set) var kernelRestart: Registers
-    /// Registers with which the thread simply makes it again.
+    /// Registers with which the thread itself repeats the call.
     private(set) var manualRestart: Registers
 
-    /// By hand the call cannot be made again: nobody knows which it was.
+    /// The thread itself cannot repeat the call, because its number is unknown.
     private(set) var isNumberUnknown = false
 
     private let instruction: Instruction?
-    /// The call's number; nil: not known.
+    /// The call's number; nil if it is unknown.
     private let number: UInt64?
 
     /// - Parameters:
-    ///   - found: as a stop inside the kernel's signal handling shows them.
-    ///   - code: the bytes before the program counter, seven or the last two of them.
+    ///   - found: the registers in a stop inside the kernel's signal handling.
+    ///   - code: the seven bytes before the program counter, or the last two of them.
     init(found: Registers, code: [UInt8]) {
         kernelRestart = found
         manualRestart = found
         instruction = Instruction(Array(code.suffix(2)))
         number = instruction?.number(found.user.orig_rax, code)
-        // -1: as rt_sigreturn leaves it; not in a call.
+        // -1 means "not in a call". rt_sigreturn sets the same.
         manualRestart.user.orig_rax = .max
         guard found.isInCall else { return }
-        // "Start again unless a handler runs; then EINTR": what the call would have said of a real signal.
+        // ERESTARTNOHAND: restart, unless a handler runs; then EINTR. A real signal would have the same effect.
         if (result == -EINTR && isRepeatable) || (usesRestartBlock && canRestartFromStart) {
             kernelRestart.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
             kernelRestart.user.orig_rax = number ?? found.user.orig_rax
         }
         switch result {
-        // rt_sigreturn drops the restart block: that sleep begins anew, late but right.
+        // rt_sigreturn drops the restart block, so the sleep begins anew: it ends late, but correctly.
         case Restart.system, Restart.noInterruption, Restart.noHandler, Restart.block:
             manualRestart.user.rax = number ?? found.user.orig_rax
             manualRestart.user.rip &-= 2
@@ -41,12 +41,12 @@ struct InterruptedSyscall {
         }
     }
 
-    /// The interrupted call goes on from the thread's restart block, which rt_sigreturn would drop.
+    /// The interrupted call continues from the thread's restart block, which rt_sigreturn would drop.
     var usesRestartBlock: Bool { kernelRestart.isInCall && result == Restart.block }
 
     private var result: Int32 { Int32(truncatingIfNeeded: kernelRestart.user.rax) }
 
-    /// Results that the kernel keeps to itself while a call is interrupted (include/linux/errno.h).
+    /// Results inside the kernel for interrupted calls (include/linux/errno.h). Programs never see them.
     private enum Restart {
         static let system: Int32 = -512
         static let noInterruption: Int32 = -513
@@ -54,8 +54,8 @@ struct InterruptedSyscall {
         static let block: Int32 = -516
     }
 
-    /// By which a call was made. sysenter counts as the second: the vDSO has `int $0x80` where an interrupted call
-    /// is to be made again.
+    /// The instruction that made the call. sysenter counts as the second one: the vDSO has `int $0x80` at the restart
+    /// address.
     private enum Instruction {
         case bits64, bits32
 
@@ -67,8 +67,8 @@ struct InterruptedSyscall {
             }
         }
 
-        /// A sleep that was stopped before is in restart_syscall(2), which goes on from the restart block alone. Which
-        /// call began it, the code in front may tell: `mov $number,%eax`, as the C libraries have it.
+        /// A sleep that was stopped before is in restart_syscall(2), which continues from the restart block alone. The
+        /// code before it may tell which call began it: the C libraries use `mov $number,%eax`.
         func number(_ found: UInt64, _ code: [UInt8]) -> UInt64? {
             let restart = self == .bits64 ? Syscall64.restartSyscall.rawValue : Syscall32.restartSyscall.rawValue
             guard found == restart else { return found }
@@ -77,9 +77,9 @@ struct InterruptedSyscall {
         }
     }
 
-    /// Calls that answer EINTR merely because they were stopped, and have then done nothing yet, so that they can be
-    /// made again: signal(7), "Interruption of system calls ... by stop signals", and sockets with a timeout
-    /// (sock_intr_errno). Not close, which has closed.
+    /// Calls that return EINTR only because they were stopped. They have done nothing yet, so they can be repeated:
+    /// signal(7), "Interruption of system calls ... by stop signals", and sockets with a timeout (sock_intr_errno).
+    /// close is excluded, because it has closed the descriptor.
     private var isRepeatable: Bool {
         let number = kernelRestart.user.orig_rax
         return switch instruction {
@@ -102,7 +102,7 @@ struct InterruptedSyscall {
         .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter,
     ]
 
-    /// Calls with a restart block that come to the same when made again: no timeout, or one that names the hour.
+    /// Calls with a restart block that have the same effect if repeated: no timeout, or an absolute one.
     private var canRestartFromStart: Bool {
         let user = kernelRestart.user
         guard let instruction, let number else { return false }
@@ -122,7 +122,7 @@ struct InterruptedSyscall {
         }
     }
 
-    /// FUTEX_WAIT_BITSET, whatever its flags.
+    /// FUTEX_WAIT_BITSET with any flags.
     private static func isBitsetWait(_ operation: UInt64) -> Bool {
         Int32(truncatingIfNeeded: operation) & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME) == FUTEX_WAIT_BITSET
     }

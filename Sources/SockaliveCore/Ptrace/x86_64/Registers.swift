@@ -3,68 +3,68 @@ import Glibc
 
 /// The general registers of a stopped thread on x86-64, in 64-bit and in 32-bit mode. Pure.
 ///
-/// The target chooses their values: all arithmetic on them wraps.
+/// The target chooses the values, so all arithmetic on them wraps.
 ///
-/// This folder is what another architecture has to bring: the registers and their requests, the signal frame, the
-/// extended registers (``XSaveArea``), the gadgets, the rules by which an interrupted call goes on, and the calls'
+/// A port to another architecture replaces this folder: the registers and their requests, the signal frame, the
+/// extended registers (``XSaveArea``), the gadgets, the restart of an interrupted call, and the call numbers.
 /// numbers.
 struct Registers {
     var user = sockalive_registers()
 
-    /// The requests of ptrace(2) that read and write them.
+    /// The ptrace(2) requests for these registers.
     static let getRequest = PTRACE_GETREGS
     static let setRequest = PTRACE_SETREGS
 
-    /// `__USER_CS` and `__USER32_CS`; another code segment (an LDT's) is a mode of its own.
+    /// `__USER_CS` and `__USER32_CS`. Another code segment (of an LDT) is not supported.
     private static let codeSegments: (bits64: UInt64, bits32: UInt64) = (0x33, 0x23)
     private static let x32Call: UInt64 = 0x4000_0000
-    /// System V ABI: the 128 bytes below rsp belong to the function that runs; not in i386.
+    /// System V ABI: the 128 bytes below rsp belong to the current function. i386 has no red zone.
     private static let redZone: UInt64 = 128
-    /// A single step would turn a call into a SIGTRAP.
+    /// Cleared, because a single step would cause a SIGTRAP instead of the call.
     private static let trapFlag: UInt64 = 0x100
     private static let directionFlag: UInt64 = 0x400
 
-    /// A mode in which remote calls can be made.
+    /// Whether remote calls are possible in this mode.
     func isSupported(is32Bit: Bool) -> Bool {
         guard user.cs == (is32Bit ? Self.codeSegments.bits32 : Self.codeSegments.bits64) else { return false }
         return !isInCall || user.orig_rax & Self.x32Call == 0
     }
 
-    /// The thread was stopped in a system call: its number is not negative.
+    /// Whether the thread was stopped in a system call: then the number is not negative.
     var isInCall: Bool { Int32(truncatingIfNeeded: user.orig_rax) >= 0 }
 
     var stackPointer: UInt64 { user.rsp }
     var instructionPointer: UInt64 { user.rip }
 
-    /// At the entry of a system call: the kernel makes none.
+    /// At the entry of a system call, makes the kernel skip it.
     mutating func skipCall() { user.orig_rax = .max }
 
-    /// The thread's own block; 0: none.
+    /// The address of the thread's control block; 0: none.
     func threadPointer(is32Bit: Bool) -> UInt64 { is32Bit ? user.gs_base : user.fs_base }
 
-    /// The highest address below the stack pointer at which the thread itself keeps nothing, aligned to 64.
+    /// The highest address below the stack pointer at which the thread itself stores nothing, aligned to 64.
     func freeStack(is32Bit: Bool) -> UInt64 {
         (user.rsp &- (is32Bit ? 0 : Self.redZone)) & ~63
     }
 
-    /// Where the kernel would have aborted a restartable sequence there the thread goes on.
+    /// If the thread is in the sequence, it continues at the sequence's abort address, as the kernel would do.
     mutating func abort(_ sequence: RestartableSequence) {
         if user.rip &- sequence.start < sequence.size { user.rip = sequence.abort }
     }
 
-    /// Those of one system call at the instruction itself.
+    /// Sets the registers for one system call, with the program counter at the instruction.
     ///
-    /// - Parameter array: where the arguments of socketcall(2) lie; nil makes a socket call by its own number.
+    /// - Parameter array: the address of the arguments of socketcall(2). nil uses the socket call's own number.
     mutating func prepare(_ call: RemoteSyscall, at instruction: UInt64, is32Bit: Bool, stack: UInt64, array: UInt64?) {
         if is32Bit { load32(call, array: array) } else { load64(call) }
         user.rip = instruction
         user.rsp = stack
-        // Or the kernel takes rax for an interrupted call's result and backs rip up.
+        // Otherwise the kernel takes rax as the result of an interrupted call and moves rip back.
         user.orig_rax = .max
         user.eflags &= ~(Self.trapFlag | Self.directionFlag)
     }
 
-    /// The system call that these registers make, as the kernel takes it.
+    /// The system call that these registers make, as the kernel sees it.
     func entry(is32Bit: Bool) -> SyscallEntry {
         let arguments =
             is32Bit
@@ -75,9 +75,10 @@ struct Registers {
             stackPointer: user.rsp)
     }
 
-    /// Does ptrace(2) show, at the entry of a system call, the very call that `wanted` was prepared for? Its number,
-    /// all six arguments, where it was made and on which stack. The two instructions are two bytes long. The kernel
-    /// puts -ENOSYS into rax there (arch/x86/entry/entry_64.S), which tells an entry from the exit of a like call.
+    /// Whether ptrace(2) shows, at the entry of a system call, exactly the call that `wanted` describes: its number,
+    /// all six arguments, its address and stack pointer. Both call instructions are two bytes long. At an entry the
+    /// kernel sets rax to -ENOSYS (arch/x86/entry/entry_64.S). This distinguishes an entry from the exit of an equal
+    /// call.
     func isEntry(of wanted: Registers, is32Bit: Bool) -> Bool {
         func call(_ user: sockalive_registers, _ number: UInt64, at place: UInt64) -> [UInt64] {
             is32Bit
@@ -90,8 +91,8 @@ struct Registers {
                 == call(wanted.user, wanted.user.rax, at: wanted.user.rip &+ 2)
     }
 
-    /// rbx is what the i386 table would take for the first argument. It never is the first argument: `int $0x80` in
-    /// place of `syscall` makes another call of the same number, and shows another argument.
+    /// The i386 table would take rbx as the first argument, so rbx gets a different value. If the target puts `int
+    /// $0x80` in place of `syscall`, another call of the same number results, and it shows another argument.
     private mutating func load64(_ call: RemoteSyscall) {
         user.rbx = ~call[0]
         user.rax = call.kind.number64
@@ -111,13 +112,13 @@ struct Registers {
         (user.rdx, user.rsi, user.rdi, user.rbp) = (word(2), word(3), word(4), word(5))
     }
 
-    /// What a system call returned that has just ended; in 32-bit mode eax alone counts, and it may be an address.
+    /// The result of a system call that has just ended. In 32-bit mode only eax counts, and it may be an address.
     func result(is32Bit: Bool) -> SyscallResult {
         is32Bit ? SyscallResult(UInt32(truncatingIfNeeded: user.rax)) : SyscallResult(user.rax)
     }
 }
 
-/// A system call at its entry: which table its number is taken from, and with which arguments. Pure.
+/// A system call at its entry: table, number and arguments. Pure.
 struct SyscallEntry: Equatable {
     let is32Bit: Bool
     let number: UInt64
@@ -127,7 +128,7 @@ struct SyscallEntry: Equatable {
 }
 
 extension SyscallEntry {
-    /// nil for an architecture that is neither.
+    /// nil for any other architecture.
     init?(_ info: sockalive_syscall_entry) {
         guard info.arch == SOCKALIVE_ARCH_X86_64.rawValue || info.arch == SOCKALIVE_ARCH_I386.rawValue else {
             return nil
@@ -139,9 +140,9 @@ extension SyscallEntry {
             stackPointer: info.stack_pointer)
     }
 
-    /// What `/proc/PID/task/TID/syscall` shows of a call that a thread is stopped at (proc_pid_syscall(5)): number,
-    /// six arguments, stack pointer, instruction pointer. Of which table it does not say, but the arguments are those
-    /// of the table that the kernel takes.
+    /// Whether `/proc/PID/task/TID/syscall` shows this call for a stopped thread (proc_pid_syscall(5)): number, six
+    /// arguments, stack pointer, instruction pointer. The file does not show the table, but its arguments are read by
+    /// the rules of that table.
     func isShown(by text: [UInt8]) -> Bool {
         let words = text.split { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
         guard words.count == 9, words[0].decimal() == number else { return false }
@@ -155,26 +156,26 @@ struct RestartableSequence {
     let start, size, abort: UInt64
 }
 
-/// A signal frame from which rt_sigreturn loads registers, signal mask and XSAVE area (asm/ucontext.h,
-/// arch/x86/include/asm/sigframe.h), with the address of an rt_sigreturn sequence in front. Pure.
+/// A signal frame from which rt_sigreturn restores registers, signal mask and XSAVE area (asm/ucontext.h,
+/// arch/x86/include/asm/sigframe.h), with the address of an rt_sigreturn gadget before it. Pure.
 ///
-/// A call whose stack pointer is the frame's address falls into it when its `ret` is reached.
+/// A call whose stack pointer is the frame's address returns into it by its `ret`.
 struct SignalFrame {
-    /// Of a frame with what stands before it, rounded up.
+    /// The size of a frame and the address before it, rounded up.
     static let room = 320
 
     let registers: Registers
-    /// Blocked signals: bit n - 1 is signal n.
+    /// The blocked signals: bit n - 1 is signal n.
     let mask: UInt64
-    /// Where the XSAVE area lies in the target.
+    /// The address of the XSAVE area in the target.
     let xsave: UInt64
 
-    /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS; the last two are not known to i386.
+    /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS. i386 has only the first.
     private static let flags: (bits64: UInt64, bits32: UInt32) = (7, 1)
-    /// do_sigaltstack refuses it, and rt_sigreturn takes no notice: the alternate stack stays what it is.
+    /// do_sigaltstack rejects this mode and rt_sigreturn ignores the error, so the alternate stack stays unchanged.
     private static let noSuchMode: UInt8 = 4
 
-    /// - Parameter bytes: ``room`` of them.
+    /// - Parameter bytes: ``room`` bytes.
     func write(to bytes: UnsafeMutableRawBufferPointer, for gadgets: SyscallGadgets) {
         let back = gadgets.sigreturn?.address ?? 0
         bytes.initializeMemory(as: UInt8.self, repeating: 0)
@@ -186,7 +187,7 @@ struct SignalFrame {
         }
     }
 
-    /// rt_sigreturn takes the frame to begin one word below the stack pointer: there stands the way back.
+    /// rt_sigreturn expects the frame one word below the stack pointer. That word is the return address.
     func words64(_ back: UInt64) -> [UInt64] {
         let user = registers.user
         let segments = user.cs & 0xffff | (user.ss & 0xffff) << 48

@@ -2,12 +2,12 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// A system call to be made inside another process, with up to six arguments. Pure.
+/// A system call to make inside another process, with up to six arguments. Pure.
 struct RemoteSyscall {
     enum Kind {
         case getsockopt, setsockopt, fcntl, close, mmap, munmap, tkill
 
-        /// Its number on x86-64.
+        /// The number on x86-64.
         var number64: UInt64 {
             let call: Syscall64 =
                 switch self {
@@ -22,7 +22,8 @@ struct RemoteSyscall {
             return call.rawValue
         }
 
-        /// Its number on i386 from Linux 4.3 on: the arguments of socketcall(2) lie in memory, where others reach them.
+        /// The number on i386 since Linux 4.3. The arguments of socketcall(2) are in memory, which other threads can
+        /// change.
         var directNumber32: UInt64 {
             switch self {
             case .getsockopt: Syscall32.getsockopt.rawValue
@@ -31,7 +32,7 @@ struct RemoteSyscall {
             }
         }
 
-        /// Its number on i386, and for the socket calls that of socketcall(2) with their own (linux/net.h): kernels
+        /// The number on i386. For the socket calls it is that of socketcall(2) and a sub-number (linux/net.h): kernels
         /// before 4.3 have no other.
         var number32: (number: UInt64, sub: UInt64?) {
             let (call, sub): (Syscall32, Int32?) =
@@ -48,7 +49,7 @@ struct RemoteSyscall {
         }
     }
 
-    /// How many 32-bit numbers socketcall(2) takes from memory.
+    /// How many 32-bit words socketcall(2) reads from memory.
     static let wordCount = 5
 
     let kind: Kind
@@ -64,14 +65,14 @@ struct RemoteSyscall {
         self.arguments = [UInt64(bitPattern: Int64(descriptor))] + arguments
     }
 
-    /// An argument; 0 where it has not so many.
+    /// An argument; 0 if there is none at the index.
     subscript(index: Int) -> UInt64 { index < arguments.count ? arguments[index] : 0 }
 
-    /// For socketcall(2).
+    /// The arguments for socketcall(2).
     var words: [UInt32] { (0..<Self.wordCount).map { UInt32(truncatingIfNeeded: self[$0]) } }
 }
 
-/// What a system call returned.
+/// The result of a system call.
 enum SyscallResult: Equatable {
     case value(UInt64)
     case error(Errno)
@@ -90,38 +91,38 @@ enum SyscallResult: Equatable {
     }
 }
 
-/// Instructions in a target's own code that a remote call borrows.
+/// Instructions in a target's own code that a remote call uses.
 struct SyscallGadgets: Equatable {
-    /// Where they stand, and which bytes: they are looked at again while the target is held.
+    /// Address and bytes of an instruction sequence. The bytes are checked again while the target is held.
     struct Gadget: Equatable {
         let address: UInt64
         let bytes: [UInt8]
     }
 
     let is32Bit: Bool
-    /// The system call instruction; nil: not found.
+    /// The system call instruction; nil if not found.
     private(set) var call: Gadget?
-    /// The call's gadget goes on to a `ret`.
+    /// `call` continues to a `ret`.
     private(set) var returns = false
-    /// Words that the way to the `ret` takes off the stack.
+    /// Words that the code before the `ret` pops off the stack.
     private(set) var skipped: UInt32 = 0
-    /// Loads the number of rt_sigreturn and calls it; nil: not found.
+    /// Loads the number of rt_sigreturn and calls it; nil if not found.
     private(set) var sigreturn: Gadget?
 
     init(is32Bit: Bool) {
         self.is32Bit = is32Bit
     }
 
-    /// nil for a program that no call can be made in.
+    /// nil for a program in which no remote call is possible.
     init?(program: ELFProgram) {
         guard program == .amd64 || program == .i386 else { return nil }
         self.init(is32Bit: program == .i386)
     }
 
-    /// Nothing better can be found.
+    /// Further search cannot improve it.
     var isComplete: Bool { returns && sigreturn != nil }
 
-    /// Looks for more of it in bytes that stand at `address` in the target.
+    /// Searches `bytes` of the target at `address` for missing gadgets.
     mutating func search(_ bytes: UnsafeRawBufferPointer, at address: UInt64) {
         let (instruction, ways, loads) = is32Bit ? Patterns.bits32 : Patterns.bits64
         var start = 0
@@ -140,7 +141,7 @@ struct SyscallGadgets: Equatable {
         }
     }
 
-    /// The call instruction; what leads from it to a `ret`; what loads rt_sigreturn's number before it.
+    /// The call instruction; the bytes from it to a `ret`; the bytes before it that load rt_sigreturn's number.
     private enum Patterns {
         typealias Kind = ([UInt8], [(rest: [UInt8], skipped: UInt32)], [[UInt8]])
 
@@ -164,7 +165,7 @@ struct SyscallGadgets: Equatable {
 }
 
 extension UnsafeRawBufferPointer {
-    /// Where two bytes stand next.
+    /// The index of the next pair of bytes.
     fileprivate func firstIndex(of pair: [UInt8], from start: Int) -> Int? {
         var start = start
         while start < count, let found = memchr(baseAddress! + start, Int32(pair[0]), count - start) {

@@ -1,4 +1,4 @@
-/// The system calls of x86-64 that sockalive makes or meets (arch/x86/entry/syscalls/syscall_64.tbl).
+/// The system calls of x86-64 that sockalive makes or may find (arch/x86/entry/syscalls/syscall_64.tbl).
 enum Syscall64: UInt64 {
     case read = 0
     case write = 1
@@ -36,7 +36,7 @@ enum Syscall64: UInt64 {
     case epollPwait2 = 441
 }
 
-/// The same of i386 (arch/x86/entry/syscalls/syscall_32.tbl). No C header has both tables.
+/// The same for i386 (arch/x86/entry/syscalls/syscall_32.tbl). No C header has both tables.
 enum Syscall32: UInt64 {
     case restartSyscall = 0
     case read = 3

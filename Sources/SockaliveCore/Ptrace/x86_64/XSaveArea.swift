@@ -2,40 +2,40 @@ import CSockalive
 import Glibc
 import SystemPackage
 
-/// The floating-point and vector registers of a stopped thread, in the shape that rt_sigreturn takes
-/// (asm/sigcontext.h; arch/x86/kernel/fpu/signal.c).
+/// The floating-point and vector registers of a stopped thread, in the format of rt_sigreturn (asm/sigcontext.h;
+/// arch/x86/kernel/fpu/signal.c).
 ///
-/// They are kept in memory of ``capacity`` bytes, aligned to 64: the XSAVE area, and in front of it room for the
+/// They are in a buffer of ``capacity`` bytes, aligned to 64. It contains the XSAVE area, and before it room for the
 /// old 387 layout of a 32-bit frame.
 struct XSaveArea {
-    /// Of the bytes, what a frame points to.
+    /// The part of the buffer to which a frame points.
     let span: Range<Int>
-    /// Of the XSAVE area, what ptrace gave, and takes back.
+    /// Size of the XSAVE area as PTRACE_GETREGSET returned it; PTRACE_SETREGSET takes the same.
     private let whole: Int
 
     static let capacity = 16384
 
     private static let area = 128
-    private static let oldLayout = 112  // struct _fpstate_32 puts it in front
+    private static let oldLayout = 112  // struct _fpstate_32 has it before the FXSAVE area
     private static let oldRegisters = 108
-    private static let legacySize = 512  // FXSAVE area, in front of the XSAVE header
+    private static let legacySize = 512  // FXSAVE area, before the XSAVE header
     private static let headerSize = 64
     private static let softwareBytes = 464  // struct _fpx_sw_bytes, the FXSAVE area's last 48 bytes
     private static let magic: (first: UInt32, second: UInt32) = (FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2)
-    /// AMX tile data: there is room for it only after arch_prctl(2) allowed it.
+    /// AMX tile data. A frame has room for it only after arch_prctl(2) has permitted it.
     private static let dynamicFeatures: UInt64 = 1 << 18
     private static let registerSets: (xsave: UInt, old: UInt) = (UInt(NT_X86_XSTATE), UInt(NT_PRFPREG))
 
-    /// Where each feature's part of an XSAVE area ends: the processor's, the same for every target. CPUID takes some
-    /// 10 us where a hypervisor answers it: this is asked once, and while nobody is held.
+    /// The end of each feature's part of an XSAVE area. It depends on the processor only. CPUID takes about 10 us under
+    /// a hypervisor, so it is called once, and while no thread is held.
     static let featureEnds: [Int] = (0..<63).map { $0 < 2 ? 0 : Int(sockalive_xsave_end($0)) }
 
-    /// Reads them, and completes what rt_sigreturn looks for.
+    /// Reads the registers, and adds the fields that rt_sigreturn checks.
     ///
-    /// - Throws: `Errno`; EOVERFLOW where the area is larger than what ptrace gave.
+    /// - Throws: `Errno`; EOVERFLOW if the area is larger than the result of ptrace.
     init(of tracee: Tracee, is32Bit: Bool, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
         let area = UnsafeMutableRawBufferPointer(rebasing: bytes[Self.area...])
-        // Without room for the second magic word; the size has to be a multiple of 8 (ptrace_regset).
+        // Leaves room for the second magic word. The size must be a multiple of 8 (ptrace_regset).
         let withoutMagic = UnsafeMutableRawBufferPointer(rebasing: area.dropLast(8))
         whole = try tracee.registerSet(Self.registerSets.xsave, into: withoutMagic)
         let granted = area.loadUnaligned(fromByteOffset: Self.softwareBytes, as: UInt64.self)  // XCR0
@@ -49,21 +49,22 @@ struct XSaveArea {
         if is32Bit { try Self.readOldLayout(of: tracee, bytes) }
     }
 
-    /// Puts them back as they were read.
+    /// Writes the registers back as they were read.
     func restore(to tracee: Tracee, from bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
         let area = UnsafeMutableRawBufferPointer(rebasing: bytes[Self.area..<(Self.area + whole)])
         try tracee.setRegisterSet(Self.registerSets.xsave, from: area)
     }
 
-    /// The XSAVE area's size with these features, in the standard format.
+    /// The size of an XSAVE area with these features, in the standard format.
     private static func xsaveSize(_ features: UInt64) -> Int {
         featureEnds.indices.reduce(legacySize + headerSize) { end, feature in
             features >> UInt64(feature) & 1 == 1 ? max(end, featureEnds[feature]) : end
         }
     }
 
-    /// struct _fpx_sw_bytes. A size beyond what the thread was granted, or a missing second magic word, and all but
-    /// the FXSAVE part is dropped: the upper halves of the vector registers (check_xstate_in_sigframe).
+    /// Writes struct _fpx_sw_bytes. If the size exceeds the thread's permission, or the second magic word is missing,
+    /// the kernel restores only the FXSAVE part, and the upper halves of the vector registers are lost
+    /// (check_xstate_in_sigframe).
     private static func writeSoftwareBytes(
         _ area: UnsafeMutableRawBufferPointer, features: UInt64, size: Int, extendedSize: Int
     ) {
@@ -75,7 +76,7 @@ struct XSaveArea {
         area.storeBytes(of: magic.second, toByteOffset: size, as: UInt32.self)
     }
 
-    /// A 32-bit frame's x87 registers come from the old layout, with status and magic (0: FXSAVE follows) behind.
+    /// A 32-bit frame has its x87 registers in the old layout, followed by status and magic (0: FXSAVE follows).
     private static func readOldLayout(of tracee: Tracee, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
         let start = area - oldLayout
         let old = UnsafeMutableRawBufferPointer(rebasing: bytes[start..<(start + oldRegisters)])
