@@ -2,7 +2,7 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// The host of the agent: two sessions that stay idle until the parent process asks for a message.
+/// The host of the agent. Its two sessions are idle until the parent process requests a message.
 package enum DemoAgent {
     package static let commandName = "demo-agent"
 
@@ -21,7 +21,7 @@ package enum DemoAgent {
         }
     }
 
-    /// Sets the comm that `sockalive` looks for (proc(5): a process may write its own).
+    /// Sets the comm that `sockalive` searches for (proc(5): a process may write its own).
     private static func setComm() throws {
         do {
             try KernelFile.write("beremote", to: "/proc/self/comm")
@@ -30,7 +30,7 @@ package enum DemoAgent {
         }
     }
 
-    /// Sends one message on each connection, then waits for all the echoes together.
+    /// Sends one message on each connection, then waits for all echoes together.
     private static func exchangeMessages(on connections: [Int32]) -> [Echo] {
         let message = Array("are you there?\n".utf8)
         let start = ContinuousClock.now
@@ -57,7 +57,7 @@ package enum DemoAgent {
     }
 }
 
-/// The result of one message of the agent. The agent reports it to its parent process as one line.
+/// The result of one message. The agent reports it to its parent process as one line.
 enum Echo: Equatable {
     case answered(milliseconds: Double)
     case silent
@@ -65,7 +65,7 @@ enum Echo: Equatable {
 
     var isAnswered: Bool { milliseconds != nil }
 
-    /// Time until the answer.
+    /// The time from the message to its echo.
     var milliseconds: Double? {
         if case .answered(let milliseconds) = self { milliseconds } else { nil }
     }

@@ -2,7 +2,7 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// One of the two hosts: a process in a network namespace of its own.
+/// One of the two hosts: a process in its own network namespace.
 struct Host {
     private let addresses: [String]
     private let gateway: String

@@ -2,23 +2,23 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// The demo's own mount, PID and network namespaces. The kernel ends everything inside together with the first process
-/// there, which is PID 1 of its namespace (pid_namespaces(7)).
+/// The demo's own mount, PID and network namespaces. The first process inside is PID 1 of its namespace. When it ends,
+/// the kernel ends all other processes inside (pid_namespaces(7)).
 package enum DemoNamespaces {
     private static let stopSignals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
 
     /// The command of the first process inside.
     package static let commandName = "demo-stage"
 
-    /// The end of the first process's socket pair with this one. It becomes readable if this process has ended.
+    /// The first process's end of a socket pair with this process. It becomes readable when this process ends.
     private static let parentDescriptor: Int32 = 3
 
     /// Runs ``commandName`` inside with `arguments`, and returns its exit code.
     ///
-    /// A stop signal ends everything inside first, then this process.
+    /// On a stop signal, all processes inside end first, then this process.
     package static func run(_ arguments: [String]) throws -> Int32 {
         try enter()
-        // The children inherit the blocked signals, so that only this process handles a Ctrl-C.
+        // The children inherit the blocked signals, so only this process handles a Ctrl-C.
         let awaited = block(stopSignals + [SIGCHLD])
         let (ours, theirs) = try Channel.pair()
         let first = try ChildProcess.spawnSelf(
@@ -40,7 +40,7 @@ package enum DemoNamespaces {
     private static func enter() throws {
         let namespaces: Namespaces = [.mount, .pid, .network]
         do {
-            // Root without CAP_SYS_ADMIN, as in a container, needs a user namespace like any other user.
+            // Root without CAP_SYS_ADMIN, as in a container, needs a user namespace, as other users do.
             if geteuid() == 0, (try? namespaces.enter()) != nil { return }
             let (user, group) = (geteuid(), getegid())
             try namespaces.union(.user).enter()
@@ -53,7 +53,7 @@ package enum DemoNamespaces {
         }
     }
 
-    /// One line with the error, and a remedy according to this machine's settings.
+    /// One line with the error and a remedy that fits this machine's settings.
     private static func failure(for error: any Error) -> DemoFailure {
         guard geteuid() != 0 else {
             return DemoFailure(
@@ -66,7 +66,7 @@ package enum DemoNamespaces {
                 + (remedy.map { ", or allow them: \($0)" } ?? ""), .noPermission)
     }
 
-    /// The settings that refuse user namespaces: of Debian before 11, of Ubuntu since 23.10, and the kernel's own limit.
+    /// Settings that disable user namespaces: of Debian before 11, of Ubuntu since 23.10, and the kernel's own limit.
     private static let switches = [
         (name: "kernel.unprivileged_userns_clone", refusing: "0", allowing: "1"),
         (name: "kernel.apparmor_restrict_unprivileged_userns", refusing: "1", allowing: "0"),
@@ -104,7 +104,7 @@ package enum DemoNamespaces {
         }
     }
 
-    /// Ends this process by the signal itself, so that a shell sees the reason.
+    /// Ends this process by the same signal, so that a shell sees the reason.
     private static func endProcess(by signal: Int32) -> Never {
         var set = sigset_t()
         sigemptyset(&set)
@@ -118,7 +118,7 @@ package enum DemoNamespaces {
 
     /// Prepares the first process inside, before it starts anything.
     package static func setUp() throws {
-        // Outside, the mounts would hide the machine's own /proc.
+        // Outside the namespaces, the mounts would hide the machine's own /proc.
         guard getpid() == 1 else { throw DemoFailure("\(commandName) is a part of `sockalive demo`") }
         try followParent()
         try mountOwnProc()
@@ -134,7 +134,7 @@ package enum DemoNamespaces {
         if waitReadable(parentDescriptor, until: Deadline(seconds: 0)) { throw ParentGone() }
     }
 
-    /// Mounts the /proc of this PID namespace: it shows the demo's own processes only.
+    /// Mounts the /proc of this PID namespace. It shows only the demo's own processes.
     private static func mountOwnProc() throws {
         let flags = UInt(MS_NOSUID | MS_NODEV | MS_NOEXEC)
         guard mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) == 0,
@@ -148,7 +148,7 @@ package enum DemoNamespaces {
     }
 }
 
-/// A file of /proc, which the kernel reads or writes as a whole.
+/// A file of /proc that is read or written as a whole.
 enum KernelFile {
     static func read(_ path: String) -> String? {
         guard let file = try? FileDescriptor.open(path, .readOnly) else { return nil }

@@ -2,7 +2,7 @@ import Glibc
 import SockaliveCore
 import SystemPackage
 
-/// The demo's network: the hosts of agent and server, each in a network namespace of its own, linked to the firewall.
+/// The demo's network: agent and server each have a host in its own network namespace, linked to the firewall.
 struct DemoNetwork {
     let firewall: Firewall
     private let agent: Channel
@@ -17,7 +17,7 @@ struct DemoNetwork {
         return DemoNetwork(firewall: firewall, agent: agent, server: server)
     }
 
-    /// Has the agent send one message on each session, and returns the results.
+    /// Makes the agent send one message on each session, and returns the results.
     func exchangeMessages() throws -> [DemoSession: Echo] {
         try agent.send("exchange\n")
         var echoes: [DemoSession: Echo] = [:]
@@ -38,7 +38,7 @@ struct DemoNetwork {
         }
     }
 
-    /// Starts a host and links it to the firewall; returns when it is up.
+    /// Starts a host and links it to the firewall. Returns when the host is ready.
     private static func startHost(
         _ role: String, _ command: String, gateway: String, _ ip: Tool
     ) throws -> Channel {
@@ -67,11 +67,11 @@ struct DemoNetwork {
     }
 }
 
-/// One of the two sessions of the demo's agent.
+/// One of the two sessions of the agent.
 enum DemoSession: String, CaseIterable {
     case injected, untouched
 
-    /// Both are in TEST-NET-1, which RFC 5737 reserves for documentation.
+    /// Both addresses are in TEST-NET-1, which RFC 5737 reserves for documentation.
     var address: String {
         switch self {
         case .injected: "192.0.2.1"
@@ -82,7 +82,7 @@ enum DemoSession: String, CaseIterable {
 
 /// Addresses and times.
 enum DemoSettings {
-    /// The agent is in TEST-NET-2 (RFC 5737). The firewall has the last address of either network.
+    /// The agent is in TEST-NET-2 (RFC 5737). The firewall has the last address of both networks.
     static let agentAddress = "198.51.100.1"
     static let firewallOnAgentSide = "198.51.100.254"
     static let firewallOnServerSide = "192.0.2.254"
@@ -96,14 +96,14 @@ enum DemoSettings {
     static let echoTimeout = 3
 }
 
-/// A program of the system: `ip` and `nft` make the network.
+/// A program of the system. The demo needs `ip` and `nft`.
 package struct Tool {
     let path: String
 
     static func ip() throws -> Tool { try all()[0] }
     static func nft() throws -> Tool { try all()[1] }
 
-    /// Finds the programs. The error for missing ones names their Debian packages.
+    /// Finds the programs. The error for missing programs names their Debian packages.
     @discardableResult
     package static func all() throws -> [Tool] {
         let wanted = [(name: "ip", package: "iproute2"), (name: "nft", package: "nftables")]
@@ -118,8 +118,8 @@ package struct Tool {
         return found.compactMap { $0 }.map(Tool.init)
     }
 
-    /// Searches PATH, and for each `…/bin` in it the `…/sbin` beside it: Debian's PATH for ordinary
-    /// users has no /usr/sbin, and nft is there.
+    /// Searches PATH, and for each `…/bin` in it also `…/sbin`. On Debian, nft is in /usr/sbin, which an ordinary
+    /// user's PATH does not have.
     private static func search(_ name: String) -> String? {
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
         for folder in path.split(separator: ":") {
@@ -131,7 +131,7 @@ package struct Tool {
         return nil
     }
 
-    /// Runs the program with `input` on its standard input, and returns its output. A failure has its first line.
+    /// Runs the program with `input` on its standard input, and returns its output. The error contains its first line.
     @discardableResult
     func run(_ arguments: [String], input: String = "") throws -> String {
         let (ours, theirs) = try Channel.pair()

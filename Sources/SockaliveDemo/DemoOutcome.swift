@@ -11,7 +11,7 @@ package struct DemoOutcome {
     let method: MethodChoice
     let results: [Result]
 
-    /// The session that had keepalive injected answered, the other did not.
+    /// The session with injected keepalive answered, and the other one did not.
     package var isAsExpected: Bool {
         results.allSatisfy { $0.echo.isAnswered == ($0.track.session == .injected) }
     }

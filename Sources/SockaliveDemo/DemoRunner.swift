@@ -1,12 +1,12 @@
 import Glibc
 import SockaliveCore
 
-/// The demo from its first line to its verdict.
+/// Runs the demo from its first line to its verdict.
 package struct DemoRunner {
     private let method: MethodChoice?
     private let screen: Screen?
 
-    /// - Parameter screen: nil prints nothing.
+    /// - Parameter screen: the output; nil prints nothing.
     package init(method: MethodChoice?, screen: Screen?) {
         self.method = method
         self.screen = screen
@@ -67,7 +67,7 @@ package struct DemoRunner {
     }
 }
 
-/// Standard output: a terminal with its width and colors, or a file or pipe that gets plain lines.
+/// Standard output: a terminal with a width and colors, or a file or pipe for plain lines.
 package struct Screen {
     let isTerminal: Bool
     let columns: Int
@@ -81,9 +81,9 @@ package struct Screen {
         style = TextStyle(isColored: usesColor)
     }
 
-    /// Standard output as it is now.
+    /// Standard output in its present state.
     ///
-    /// - Parameter output: writes to it; false if it is closed or full.
+    /// - Parameter output: prints a text; false if the output is closed or full.
     package init(style: TextStyle, output: @escaping (String) -> Bool) {
         let isTerminal = isatty(STDOUT_FILENO) == 1 && getenv("TERM").map { String(cString: $0) } != "dumb"
         var size = winsize()
@@ -105,14 +105,14 @@ package struct Screen {
 }
 
 extension Double {
-    /// With one digit after the point.
+    /// The value with one digit after the point.
     var tenths: String {
         let tenths = Int((self * 10).rounded())
         return "\(tenths / 10).\(abs(tenths % 10))"
     }
 }
 
-/// The demo could not be run: one line for people, and the exit code.
+/// Why the demo could not run: one line for the user, and the exit code.
 package struct DemoFailure: Error {
     /// The error and its remedy.
     package let line: String
@@ -123,7 +123,7 @@ package struct DemoFailure: Error {
         self.status = status
     }
 
-    /// - Returns: nil for an error of another kind.
+    /// - Returns: nil for an error of another type.
     package init?(_ error: any Error) {
         switch error {
         case let failure as DemoFailure: self = failure
@@ -133,5 +133,5 @@ package struct DemoFailure: Error {
     }
 }
 
-/// The parent process has ended: there is nothing to report to.
+/// The parent process has ended, so nobody reads a report.
 package struct ParentGone: Error {}

@@ -4,19 +4,19 @@ struct Firewall {
 
     /// The firewall's state of one session.
     struct View: Equatable {
-        /// Packets of the agent that it passed and that it dropped.
+        /// Packets of the agent that the firewall passed, and that it dropped.
         var passed = 0
         var dropped = 0
-        /// Whether the connection is tracked; nil where the kernel does not show its table.
+        /// Whether the connection is tracked; nil if the kernel does not show its table.
         var remembered: Bool?
     }
 
-    /// Only a SYN opens a connection, and what no open connection covers is dropped: the packets
-    /// of a forgotten connection, too, which conntrack would else take for a new one (its "loose" pickup).
+    /// Only a SYN opens a connection. Packets outside an open connection are dropped, also those of a forgotten
+    /// connection, which conntrack would otherwise accept as a new one (its "loose" pickup).
     ///
-    /// The timeout is set by nft (0.9.1) and not by net.netfilter.nf_conntrack_tcp_timeout_established,
-    /// which kernel commit b884fa461776 hid from user namespaces for a while (4.20 and later). A bare
-    /// number, because older nft knows no units here.
+    /// nft sets the timeout (0.9.1). net.netfilter.nf_conntrack_tcp_timeout_established is not used, because kernel
+    /// commit b884fa461776 hid it from user namespaces for some versions (4.20 and later). The number has no unit,
+    /// because older nft knows no units here.
     private static var rules: String {
         let sessions = DemoSession.allCases
         return """
@@ -41,7 +41,7 @@ struct Firewall {
     }
 
     func install() throws {
-        // As an argument: older nft opens "-" as /dev/stdin, which a socket cannot be.
+        // The rules are an argument, because older nft opens "-" as /dev/stdin, which does not work for a socket.
         do {
             try nft.run([Self.rules])
         } catch {
@@ -76,7 +76,7 @@ struct Firewall {
         return counters
     }
 
-    /// A row names the original direction first: `ipv4 2 tcp 6 4 ESTABLISHED src=… dst=… sport=… dport=… src=…`.
+    /// A row starts with the original direction: `ipv4 2 tcp 6 4 ESTABLISHED src=… dst=… sport=… dport=… src=…`.
     static func isTracked(_ session: DemoSession, in table: String) -> Bool {
         table.split(separator: "\n").contains { row in
             let fields = row.split(separator: " ")
@@ -84,7 +84,7 @@ struct Firewall {
         }
     }
 
-    /// The tracking table of this network namespace, nil on a kernel without CONFIG_NF_CONNTRACK_PROCFS.
+    /// The tracking table of this network namespace; nil on a kernel without CONFIG_NF_CONNTRACK_PROCFS.
     private static func trackingTable() -> String? {
         KernelFile.read("/proc/net/nf_conntrack")
     }

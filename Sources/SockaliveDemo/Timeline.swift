@@ -1,8 +1,8 @@
 import Glibc
 import SockaliveCore
 
-/// Watches both sessions while they are idle. A terminal shows a growing line for each session, any other output one line
-/// a second.
+/// Shows both sessions while they are idle. A terminal gets a growing line for each session; another output gets one
+/// line a second.
 struct Timeline {
     private let screen: Screen?
     private let firewall: Firewall
@@ -10,7 +10,9 @@ struct Timeline {
     private let style: TimelineStyle
     private var tracks: [Track]
 
-    /// `start` is the time of the last packet of the message exchange; nil as the screen prints nothing.
+    /// - Parameters:
+    ///   - screen: the output; nil prints nothing.
+    ///   - start: the time of the last packet of the message exchange.
     init(screen: Screen?, firewall: Firewall, since start: ContinuousClock.Instant) throws {
         self.screen = screen
         self.firewall = firewall
@@ -22,7 +24,7 @@ struct Timeline {
         }
     }
 
-    /// Returns the tracks at the end of the idle time.
+    /// Waits until the idle time ends, and returns the tracks.
     mutating func run() throws -> [Track] {
         var second = 0
         try show(style.isLive ? style.header + tracks.map(style.row) : [])
@@ -46,9 +48,9 @@ struct Timeline {
     }
 }
 
-/// The history of one idle session, as the firewall saw it.
+/// The history of one idle session, as the firewall sees it.
 struct Track {
-    /// One piece of time on the line.
+    /// One cell of the line, for a piece of time.
     enum Cell: Equatable {
         case held, probe, death, dead
     }
@@ -56,8 +58,8 @@ struct Track {
     let session: DemoSession
     private(set) var cells: [Cell] = []
     private(set) var probes = 0
-    /// Seconds from the last packet of the message exchange to the last probe, to now, and to the removal from the
-    /// firewall's table.
+    /// Seconds since the last packet of the message exchange: up to the last probe, up to now, and up to the removal
+    /// from the firewall's table.
     private(set) var lastPacket = 0.0
     private(set) var now = 0.0
     private(set) var forgotten: Double?
@@ -96,17 +98,17 @@ struct Track {
     }
 }
 
-/// The layout of the timeline. At 100 columns a row is:
+/// The layout of the timeline. With 100 columns a row is:
 ///
 ///     192.0.2.1  injected    ━━━━╋━━━╋━━━━╋━━━              3       ████░░░░░░ 2.0s of 5s
 struct TimelineStyle {
     private let screen: Screen?
-    /// Cells for the whole idle time.
+    /// The number of cells for the whole idle time.
     let cells: Int
     /// Whether rows are redrawn in place.
     let isLive: Bool
 
-    /// Columns beside the bar: both names before it; a gap, probes, gauge and words after it; the last one stays free.
+    /// Columns beside the bar. Before it: address and name. After it: a gap, probes, gauge, text, and one free column.
     private static let besides = 24 + 3 + 8 + Gauge.width + 1 + 10 + 1
     private static let minCells = DemoSettings.idle
 
