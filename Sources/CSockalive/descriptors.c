@@ -1,4 +1,4 @@
-/* Descriptors: system calls that glibc 2.35 and older does not wrap (pidfd), and a sock_diag socket. */
+/* Descriptors: system calls without a wrapper in glibc 2.35 and older (pidfd), and a sock_diag socket. */
 #include "CSockalive.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The numbers are the same on every architecture; a C library older than the call does not know them. */
+/* The numbers are the same on every architecture. A C library that is older than the call does not define them. */
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -90,7 +90,7 @@ int sockalive_close_by_exit(int fd)
 
 int sockalive_diag_socket(void)
 {
-    /* Connected to port 0: nobody but the kernel can answer. */
+    /* A socket that is connected to port 0 gets replies only from the kernel. */
     struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 

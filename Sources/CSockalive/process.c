@@ -16,7 +16,7 @@
 int sockalive_processors(void)
 {
     cpu_set_t allowed;
-    /* EINVAL: the machine has more than this set holds. */
+    /* EINVAL: the machine has more processors than the set. */
     return sched_getaffinity(0, sizeof allowed, &allowed) < 0 ? CPU_SETSIZE : CPU_COUNT(&allowed);
 }
 
@@ -33,7 +33,7 @@ int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *
     pthread_attr_setaffinity_np(&elsewhere, sizeof others, &others);
     int error = pthread_create(thread, &elsewhere, run, argument);
     pthread_attr_destroy(&elsewhere);
-    /* Refused where there is no other processor, or by a sandbox: then it starts where the kernel likes. */
+    /* It fails without another processor, or in a sandbox. Then the kernel chooses the processor. */
     if (error)
         return -pthread_create(thread, NULL, run, argument);
     pthread_setaffinity_np(*thread, sizeof allowed, &allowed);
@@ -61,7 +61,7 @@ pid_t sockalive_fork(void)
     return child < 0 ? -errno : child;
 }
 
-/* Ambient and inheritable ones go with the permitted ones (capabilities(7)). */
+/* The ambient capabilities end together with the permitted ones (capabilities(7)). */
 static int drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -81,13 +81,16 @@ int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count)
     uid_t ruid, euid, suid;
     gid_t rgid, egid, sgid;
 
-    /* Groups first: that takes CAP_SETGID, which goes with the user. Who is that user already keeps the groups. */
+    /*
+     * Groups first: setgroups needs CAP_SETGID, which the change of the user drops. A process that already is that user
+     * keeps its groups.
+     */
     bool is_same = geteuid() == uid && getegid() == gid;
     if (setgroups(count, groups) < 0 && !(is_same && errno == EPERM))
         return -errno;
     /*
-     * A change of the user makes the process what fs.suid_dumpable says (kernel/cred.c, commit_creds): where that is 1,
-     * its new user might trace it. The permitted capabilities keep that user out until it is undumpable.
+     * A change of the user sets the dumpable flag to fs.suid_dumpable (kernel/cred.c, commit_creds). If that is 1, the
+     * new user might trace this process. The permitted capabilities prevent this until the process is undumpable.
      */
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0 ||
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

@@ -1,6 +1,5 @@
 /*
- * Stop requests. A handler in Swift would have to be async-signal-safe, which the
- * language cannot promise; here it is one store.
+ * Stop requests. A signal handler must be async-signal-safe, which Swift cannot guarantee. In C it is one store.
  */
 #include "CSockalive.h"
 
@@ -28,7 +27,7 @@ static void remember_hangup(int signal_number)
 int sockalive_install_stop_handlers(void)
 {
     static const int stop[] = {SIGINT, SIGTERM, SIGHUP};
-    /* No SA_RESTART: a sleep between two rounds is to end at once. */
+    /* No SA_RESTART: a signal must end a sleep between two rounds at once. */
     struct sigaction action = {.sa_handler = remember};
 
     sigset_t stops;
@@ -40,7 +39,7 @@ int sockalive_install_stop_handlers(void)
             return -errno;
         sigaddset(&stops, stop[i]);
     }
-    /* Whoever started this program may have blocked them, and a mask outlives execve(2). */
+    /* The parent may have blocked these signals, and a mask survives execve(2). */
     sigprocmask(SIG_UNBLOCK, &stops, NULL);
     action.sa_handler = SIG_IGN;
     return sigaction(SIGPIPE, &action, NULL) < 0 ? -errno : 0;
@@ -98,7 +97,7 @@ void sockalive_take_hangup(void)
     hung_up = 0;
 }
 
-/* What a terminal stops its foreground or background processes by. */
+/* The signals by which a terminal stops its foreground or background processes. */
 static const int job_control[] = {SIGTSTP, SIGTTIN, SIGTTOU};
 
 uint64_t sockalive_hold_job_control(void)
@@ -127,7 +126,7 @@ void sockalive_let_job_control_stop(uint64_t mask)
     pthread_sigmask(SIG_UNBLOCK, &stops, NULL);
 }
 
-/* A signal between the look and the sleep would be lost: it is blocked there, and ppoll(2) lets it in. */
+/* The signals are blocked between check and sleep, so none is lost there. ppoll(2) unblocks them atomically. */
 void sockalive_sleep(int64_t nanoseconds)
 {
     struct timespec time = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};

@@ -1,11 +1,12 @@
 /*
- * What has to be done before Swift's runtime starts: a constructor.
+ * A constructor that runs before Swift's runtime starts.
  *
- * In a static program the runtime looks for its own path in /proc before main(), and aborts where there is none
- * (stdlib/public/runtime/Paths.cpp). SWIFT_ROOT answers it. Nothing of this program lies under that path.
+ * In a static program the runtime looks for its own path in /proc before main(), and aborts if there is no /proc
+ * (stdlib/public/runtime/Paths.cpp). SWIFT_ROOT gives it a path. Nothing of this program is under that path.
  *
- * The runtime also finds the command line in front of the environment as the kernel laid it. So the environment is not
- * copied, as setenv(3) would: its last entry gives way, and is put back in main(). Without an entry nothing is done.
+ * The runtime finds the command line before the environment, at the place where the kernel put both. setenv(3) would
+ * copy the environment, so it is not used. Instead the last entry is replaced, and main() restores it. If the
+ * environment is empty, nothing is done.
  */
 #include "CSockalive.h"
 
@@ -15,7 +16,7 @@
 static char answer[] = "SWIFT_ROOT=/";
 static char **place, *kept;
 
-/* Before the runtime's own constructors, which have no priority. */
+/* This priority comes before the runtime's own constructors, which have none. */
 __attribute__((constructor(101))) static void answer_for_runtime(void)
 {
     for (char **entry = environ; entry && *entry; entry++)

@@ -1,5 +1,5 @@
-/* One thread of another process: requests, stops, and what only the processor knows. */
-/* First: linux/ptrace.h makes macros of the names that it declares. */
+/* One thread of another process: requests and stops; and facts that only the processor knows. */
+/* This header must be first: linux/ptrace.h makes macros of the names that it declares. */
 #include <sys/ptrace.h>
 
 #include "CSockalive.h"
@@ -32,7 +32,7 @@ int sockalive_stop_status(pid_t tid)
         return 0;
     if (stop.si_code == CLD_TRAPPED || stop.si_code == CLD_STOPPED)
         return stop.si_status;
-    /* Reap it, or its parent is not told. */
+    /* Reap the thread; otherwise its parent is not notified. */
     waitid(P_PID, (id_t)tid, &stop, what);
     return -ESRCH;
 }

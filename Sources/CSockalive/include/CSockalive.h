@@ -1,12 +1,10 @@
 /*
- * The whole C face of sockalive.
+ * The whole C interface of sockalive.
  *
- * Something stands here only if Swift cannot say it: a system call without a
- * glibc wrapper, a GNU extension, a macro or a variadic function that the importer
- * skips, a signal handler, a processor's own instruction.
+ * It contains only what Swift cannot express: a system call without a glibc wrapper, a GNU extension, a macro or
+ * variadic function that the importer skips, a signal handler, an instruction of the processor.
  *
- * Every function answers a non-negative number, or -errno. None of them prints,
- * allocates global state or touches errno's value for the caller.
+ * Every function returns a non-negative number, or -errno. None prints. errno is not part of the interface.
  */
 #ifndef CSOCKALIVE_H
 #define CSOCKALIVE_H
@@ -24,16 +22,16 @@
 /* pidfd_open(2), Linux 5.3. A close-on-exec descriptor, or -errno. */
 int sockalive_pidfd_open(pid_t pid);
 
-/* The same for one thread, whose descriptor table may be its own (PIDFD_THREAD, Linux 6.9; before, -EINVAL). */
+/* The same for one thread, whose descriptor table may be its own (PIDFD_THREAD, Linux 6.9; before that, -EINVAL). */
 int sockalive_pidfd_open_thread(pid_t tid);
 
 /* pidfd_getfd(2), Linux 5.6. A close-on-exec duplicate of the target's fd, or -errno. */
 int sockalive_pidfd_getfd(int pidfd, int fd);
 
-/* kcmp(2): 1 if both threads use one descriptor table, 0 if not, or -errno (ENOSYS: built without CONFIG_KCMP). */
+/* kcmp(2): 1 if both threads use one descriptor table, 0 if not, or -errno (ENOSYS: no CONFIG_KCMP). */
 int sockalive_shares_descriptors(pid_t thread, pid_t other);
 
-/* getdents64(2): the next entries of an open folder, for as many threads as share it. Their size, 0, or -errno. */
+/* getdents64(2): the next entries of an open folder. Several threads may share the folder. Their size, 0, or -errno. */
 ssize_t sockalive_getdents(int folder, void *entries, size_t size);
 
 /* close(2) for every descriptor from 3 on except one. */
@@ -46,49 +44,49 @@ void sockalive_close_all_but(int kept);
 int sockalive_close_by_exit(int fd);
 
 /*
- * A NETLINK_SOCK_DIAG socket of this thread's network namespace, in which it stays, whoever uses it
- * (netlink(7)). A close-on-exec descriptor, or -errno.
+ * A NETLINK_SOCK_DIAG socket of this thread's network namespace. It stays in that namespace, no matter which thread
+ * uses it (netlink(7)). A close-on-exec descriptor, or -errno.
  */
 int sockalive_diag_socket(void);
 
 /* ---- errno.c: the name of an error number --------------------------------- */
 
-/* strerrorname_np(3), as "EPERM"; NULL for an unknown number, and if the C library is older than glibc 2.32. */
+/* strerrorname_np(3), as "EPERM". NULL for an unknown number, or if the C library is older than glibc 2.32. */
 const char *sockalive_errno_name(int error);
 
 /* ---- process.c: this process and its threads ------------------------------ */
 
-/* sched_getaffinity(2): how many processors the caller may use. */
+/* sched_getaffinity(2): the number of processors that the caller may use. */
 int sockalive_processors(void);
 
 /*
- * pthread_create(3) on another processor than the caller's; from there the thread may go wherever the caller may.
- * Left to itself, the kernel may queue it behind the caller, until that has used up its time slice (3 ms;
+ * pthread_create(3) on another processor than the caller's. Afterwards the thread may run on all of the caller's
+ * processors. Without this the kernel may queue it behind the caller, until the caller's time slice has ended (3 ms;
  * kernel/sched/fair.c, sysctl_sched_base_slice) or the queues are balanced. 0, or -errno.
  */
 int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument);
 
-/* setns(2): this thread moves into the network namespace that a descriptor refers to. 0, or -errno (EPERM). */
+/* setns(2): this thread enters the network namespace of a descriptor. 0, or -errno (EPERM). */
 int sockalive_enter_network(int netns);
 
-/* unshare(2), by its CLONE_NEW* bits: 0, or -errno. */
+/* unshare(2) with CLONE_NEW* flags. 0, or -errno. */
 int sockalive_unshare(int namespaces);
 
 /* The kernel kills this process when the thread that started it ends. 0, or -errno. */
 int sockalive_die_with_parent(void);
 
-/* fork(2), which Swift does not offer: the child has the calling thread alone. The child's PID, 0 in it, or -errno. */
+/* fork(2), which Swift does not offer. The child has only the calling thread. The child's PID, 0 in it, or -errno. */
 pid_t sockalive_fork(void);
 
 /*
- * This process becomes one of that user, that group and those groups for good: real, effective and saved, without any
- * capability; nobody else of that user may trace it or read its memory. 0, or -errno, after which it must end.
+ * Changes this process to the user, group and groups for good (real, effective and saved), without any capability. No
+ * other process of that user may trace it or read its memory. 0, or -errno; after an error the process must end.
  */
 int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
 
 /* ---- signals.c: stop requests and job control ----------------------------- */
 
-/* Installs handlers that only remember the signal; SIGPIPE is ignored. */
+/* Installs handlers that only store the signal. SIGPIPE is ignored. */
 int sockalive_install_stop_handlers(void);
 
 /* The first stop signal received, or 0. */
@@ -103,51 +101,51 @@ void sockalive_exit_after(unsigned seconds, const char *message, size_t length);
 /* From now on SIGHUP is no stop request, but ends a sleep. 0, or -errno. */
 int sockalive_wake_on_hangup(void);
 
-/* Whether SIGHUP came since it was last taken. */
+/* Whether SIGHUP came since sockalive_take_hangup. */
 bool sockalive_is_hung_up(void);
 void sockalive_take_hangup(void);
 
 /*
- * SIGTSTP, SIGTTIN and SIGTTOU wait: nobody stops this process from its terminal. Which of them the calling thread
- * blocked already, for sockalive_let_job_control_stop.
+ * Blocks SIGTSTP, SIGTTIN and SIGTTOU, so a terminal cannot stop this process. Returns the mask of those that the
+ * calling thread blocked before, for sockalive_let_job_control_stop.
  */
 uint64_t sockalive_hold_job_control(void);
 void sockalive_let_job_control_stop(uint64_t mask);
 
-/* Sleeps for so long, or until one of the three signals comes or has come. */
+/* Sleeps for this time, or until SIGINT, SIGTERM or SIGHUP comes or has come. */
 void sockalive_sleep(int64_t nanoseconds);
 
 /* ---- startup.c: before main() --------------------------------------------- */
 
-/* Takes back what Swift's runtime was told before main(): the first call of main(). */
+/* Restores the environment that the constructor changed. This is the first call of main(). */
 void sockalive_end_startup(void);
 
 /* ---- tracing.c: one thread of another process ----------------------------- */
 
-/* The general registers as PTRACE_GETREGS gives them on x86-64, of a 32-bit thread too (struct user_regs_struct). */
+/* The general registers of PTRACE_GETREGS on x86-64, also for a 32-bit thread (struct user_regs_struct). */
 struct sockalive_registers {
     uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags, rsp,
         ss, fs_base, gs_base, ds, es, fs, gs;
 };
 
-/* What PTRACE_GET_SYSCALL_INFO tells at the entry of a system call (struct ptrace_syscall_info). */
+/* The result of PTRACE_GET_SYSCALL_INFO at the entry of a system call (struct ptrace_syscall_info). */
 struct sockalive_syscall_entry {
     uint8_t op, padding[3];
     uint32_t arch;
     uint64_t instruction_pointer, stack_pointer, number, arguments[6];
 };
 
-/* ptrace(2), which is variadic, for requests of whose answer only success counts. 0, or -errno. */
+/* ptrace(2), which is variadic, for requests without a result. 0, or -errno. */
 int sockalive_ptrace(int request, pid_t tid, uintptr_t address, uintptr_t data);
 
 /*
- * waitid(2) for a thread that is traced: its status as in si_status, 0 if it has not stopped, -ESRCH if it
- * has ended. WNOWAIT leaves the stop's signal with the kernel: were it consumed and then this process
- * killed, a signal about to be delivered would be lost (ptrace_stop returns exit_code).
+ * waitid(2) for a traced thread: its status as in si_status, 0 if it has not stopped, -ESRCH if it has ended. WNOWAIT
+ * leaves the signal of the stop in the kernel. If the signal were consumed and this process then killed, a signal
+ * before its delivery would be lost (ptrace_stop returns exit_code).
  */
 int sockalive_stop_status(pid_t tid);
 
-/* CPUID leaf 0xd: where a feature's part of an XSAVE area ends, in bytes; 0: this processor has no such feature. */
+/* CPUID leaf 0xd: the end of a feature's part of an XSAVE area, in bytes. 0: the processor lacks the feature. */
 uint32_t sockalive_xsave_end(unsigned feature);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * The kernel's constants by their names, from its own headers (uapi), for Swift to import. Below: macros that the
- * importer skips, and names that are younger than the headers of some machine on which this is built.
+ * The kernel's constants by name, imported into Swift from the kernel's own headers (uapi). Below are macros that the
+ * importer skips, and names that are newer than the headers of some build machines.
  */
 #ifndef CSOCKALIVE_KERNEL_H
 #define CSOCKALIVE_KERNEL_H
@@ -15,7 +15,7 @@
 #include <linux/sched.h>
 #include <linux/sock_diag.h>
 
-/* AUDIT_ARCH_X86_64 is an expression that the importer skips. */
+/* The importer skips AUDIT_ARCH_X86_64, because it is an expression. */
 enum sockalive_audit_arch {
     SOCKALIVE_ARCH_X86_64 = AUDIT_ARCH_X86_64,
     SOCKALIVE_ARCH_I386 = AUDIT_ARCH_I386,
@@ -26,7 +26,7 @@ enum sockalive_audit_arch {
 #define PTRACE_GET_SYSCALL_INFO 0x420e
 #define PTRACE_SYSCALL_INFO_ENTRY 1
 #endif
-/* IPPROTO_MPTCP, Linux 5.6. It is no macro in linux/in.h, which cannot be included beside netinet/in.h. */
+/* IPPROTO_MPTCP, Linux 5.6. linux/in.h has it as an enum, and cannot be included together with netinet/in.h. */
 enum { SOCKALIVE_IPPROTO_MPTCP = 262 };
 /* Linux 5.13. */
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
