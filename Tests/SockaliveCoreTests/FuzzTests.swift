@@ -2,8 +2,8 @@ import Testing
 
 @testable import SockaliveCore
 
-/// A million broken inputs for the readers of foreign bytes: none of them traps, hangs or reads too far.
-/// The same seed breaks the same way; a run that ends in a signal names its parser in the log.
+/// A million broken inputs for the parsers of foreign bytes: no parser traps, hangs or reads beyond the end. The same
+/// seed gives the same inputs. If a signal ends the run, the log has the parser's name.
 @Suite struct FuzzTests {
     enum Parser: String, CaseIterable {
         case socketTable, stat, status, links, netlink, map, thread, code, directory
@@ -63,8 +63,8 @@ import Testing
         }
     }
 
-    /// What is left of a table or a dump that breaks off anywhere is some of its sockets, whole.
-    @Test func `no wrong socket comes out of a cut`() {
+    /// A table or dump that is cut off anywhere gives some of its sockets, each of them complete.
+    @Test func `input that is cut off gives no wrong socket`() {
         var random = SeededGenerator(seed: 5633)
         for _ in 0..<2_000 {
             let inodes = (0..<(1 + random.below(8))).map { _ in UInt64(1 + random.below(1_000_000)) }
@@ -92,7 +92,7 @@ import Testing
         + " 02:00000064 00000000     0        0 7002 1 0000000000000000 20 4 30 10 -1\n"
 
     private static let established = bytes(diagEstablished)
-    /// Entries `4711` and `tty`, as getdents64 answers them.
+    /// The entries `4711` and `tty`, as getdents64 returns them.
     private static let directory = bytes(
         """
         01000000 00000000 02000000 00000000 1800 04 34373131 00

@@ -18,7 +18,7 @@ extension ProcessTests {
             victim.selection.joined(separator: " ") + " \(options)\n"
         }
 
-        @Test func `each rule treats its own, in one run`() throws {
+        @Test func `each rule sets its own sockets, in one run`() throws {
             let (one, two) = (try Victim(), try Victim())
             let path = try file("# two agents\n\(rule(one))\(rule(two, "--firewall-timeout 30m # the other"))")
             let report = try Report.of(["inject", "--config", path])
@@ -36,7 +36,7 @@ extension ProcessTests {
             #expect(check.status == 0)
         }
 
-        @Test func `no rule reaches across to another's port`() throws {
+        @Test func `no rule applies to the port of another`() throws {
             let (one, two) = (try Victim(), try Victim())
             let path = try file("--pid \(one.pid) --port \(two.port)\n--pid \(two.pid) --port \(one.port)\n")
             let report = try Report.of(["inject", "--config", path])
@@ -44,7 +44,7 @@ extension ProcessTests {
             #expect(try one.keepalive() + two.keepalive() == [.untouched, .untouched])
         }
 
-        @Test(arguments: methods) func `a socket that several rules mean gets the strictest`(method: String) throws {
+        @Test(arguments: methods) func `a socket of several rules gets the strictest`(method: String) throws {
             let victim = try Victim()
             let path = try file(
                 rule(victim, "--method \(method)") + rule(victim, "--firewall-timeout 10m")
@@ -55,7 +55,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.init(enabled: true, idle: 20, interval: 10, count: 58)])
         }
 
-        @Test func `a rule by executable wants that very file`() throws {
+        @Test func `a rule with an executable matches exactly that file`() throws {
             let (one, two) = (try Victim(), try Victim())
             let path = try file(
                 "--exe \(one.executable) --port \(one.port) --port \(two.port)\n--pid 1 --port \(one.port)\n")
@@ -69,7 +69,7 @@ extension ProcessTests {
             ("--quiet", "--quiet"), ("--config x", "--config"), ("--method gdb", "gdb"), ("--idle 0", "0"),
             ("--process \u{1b}[31m/", "\\x1b[31m/"), ("--version", "--version"), ("--process a -h", "-h"),
         ])
-        func `a bad line names file, line and word, and nothing is touched`(line: String, word: String) throws {
+        func `a bad line gives file, line and word, and changes nothing`(line: String, word: String) throws {
             let victim = try Victim()
             let path = try file("# first\n\(rule(victim))\(line)\n")
             for command in [["list"], ["inject", "--no-lock"], ["probe", "--no-lock"], ["watch", "--no-lock"]] {
@@ -83,7 +83,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.untouched])
         }
 
-        @Test func `what is no file of rules is refused`() throws {
+        @Test func `a file without valid rules is rejected`() throws {
             let empty = try file("# nothing\n")
             for path in [empty, folder.path("none"), folder.path(""), "/dev/zero"] {
                 let program = try Program.sockalive(["list", "--config", path])
@@ -96,7 +96,7 @@ extension ProcessTests {
             #expect(try Program.sockalive(["list", "--config", sources]).errors.contains("line 3: --source"))
         }
 
-        @Test func `the file says where sockets are looked up, also for a watch`() throws {
+        @Test func `the file decides the socket source, also for a watch`() throws {
             let victim = try Victim()
             let withoutDiag = Conditions.denying("socket=ENOSYS")
             for (source, status) in [("diag", Int32(69)), ("procfs", 0)] {
@@ -109,7 +109,7 @@ extension ProcessTests {
             #expect(watch.status == 69 && watch.errors.contains("tcp_diag"))
         }
 
-        @Test func `where no rule finds anything, what each looked for is said, and no more`() throws {
+        @Test func `if no rule finds a socket, only the selection of each is printed`() throws {
             let victim = try Victim()
             let path = try file("--pid \(victim.pid) --port 1\n--exe /nonexistent --port \(victim.port)\n")
             let program = try Program.sockalive(["list", "--config", path])
@@ -122,7 +122,7 @@ extension ProcessTests {
             ["--port", "5633"], ["--firewall-timeout", "60m"], ["--listeners"], ["--method", "auto"],
             ["--source", "auto"], ["--off"], ["--any-process"],
         ])
-        func `rules stand in the file or on the command line`(options: [String]) throws {
+        func `rules are in the file or on the command line, not in both`(options: [String]) throws {
             let path = try file("--pid 1\n")
             let program = try Program.sockalive(["list", "--config", path] + options)
             #expect(program.status == 64 && program.errors.contains("--config"))

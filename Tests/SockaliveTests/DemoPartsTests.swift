@@ -4,7 +4,7 @@ import Testing
 @testable import SockaliveDemo
 
 @Suite struct `The demo's firewall` {
-    @Test func `counters are read from nft's listing`() {
+    @Test func `counters are parsed from nft's listing`() {
         let listing = """
             table ip demo {
             \tcounter passed_injected {
@@ -21,7 +21,7 @@ import Testing
         #expect(Firewall.counters(in: "counter cut { packets").isEmpty)
     }
 
-    @Test func `a session is tracked while an established row leads to it`() {
+    @Test func `a session is tracked while it has an established row`() {
         let rows = """
             ipv4     2 tcp      6 4 ESTABLISHED src=198.51.100.1 dst=192.0.2.1 sport=40748 dport=5633 \
             src=192.0.2.1 dst=198.51.100.1 sport=5633 dport=40748 [ASSURED] mark=0 zone=0 use=2
@@ -37,7 +37,7 @@ import Testing
 @Suite struct `The demo's timeline` {
     private let terminal = Screen(isTerminal: true, usesColor: false, columns: 100)
 
-    @Test func `a session that nothing passes is forgotten once and stays so`() {
+    @Test func `a session without packets is forgotten once and stays forgotten`() {
         var track = Track(session: .untouched, cells: 36, view: .init(passed: 4))
         track.advance(to: 4.9, .init(passed: 4, remembered: true))
         #expect(track.forgotten == nil)
@@ -87,18 +87,18 @@ import Testing
         #expect(!TimelineStyle(screen: Screen(isTerminal: false, usesColor: false, columns: 200)).isLive)
     }
 
-    @Test func `colors are left out where none are wanted`() {
+    @Test func `without colors there are no escape sequences`() {
         #expect(terminal.paint("x", .red) == "x")
         #expect(Screen(isTerminal: true, usesColor: true, columns: 80).paint("x", .red) == "\u{1B}[31mx\u{1B}[0m")
     }
 }
 
 @Test(arguments: [Echo.answered(milliseconds: 0.25), .silent, .broken("Connection reset by peer")])
-func `an echo survives its way to the stage`(echo: Echo) {
+func `an echo is the same after its way as text`(echo: Echo) {
     #expect(Echo(word: echo.word) == echo)
 }
 
 @Test(arguments: ["", "answered", "answered soon", "silent 1", "other"])
-func `what is no echo is not read as one`(word: String) {
+func `other words give no echo`(word: String) {
     #expect(Echo(word: word) == nil)
 }

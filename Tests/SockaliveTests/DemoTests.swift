@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// `sockalive demo`, run as a user would run it.
+/// `sockalive demo`, as a user would run it.
 @Suite(.serialized, .enabled(if: DemoRun.hasTools, "ip or nft is missing"))
 struct `The demo` {
     @Test(.enabled(if: DemoRun.works(), "namespaces are refused to this user"))
@@ -18,7 +18,7 @@ struct `The demo` {
     }
 
     @Test(.enabled(if: DemoRun.works(as: DemoRun.nobody), "nobody cannot make user namespaces, or not read the build"))
-    func `needs no root, and answers in JSON`() throws {
+    func `needs no root, and prints JSON`() throws {
         let run = try DemoRun(DemoRun.nobody, ["--json", "--method", "ptrace"])
         let end = run.waitUntilEnd()
         #expect(end.status == 0, "\(end.output)\(end.errors)")
@@ -34,7 +34,7 @@ struct `The demo` {
     }
 
     @Test(.enabled(if: DemoRun.works(), "namespaces are refused to this user"), arguments: [SIGINT, SIGTERM, SIGKILL])
-    func `leaves nothing when it is stopped half-way`(signal: Int32) throws {
+    func `leaves nothing if it is stopped half-way`(signal: Int32) throws {
         let run = try DemoRun()
         #expect(run.reads(until: "Both stay idle"))
         #expect(run.leftProcesses().count >= 4, "demo, stage, server and agent")
@@ -59,7 +59,7 @@ struct `The demo` {
         defer { try? FileManager.default.removeItem(at: folder) }
         let nft = folder.appendingPathComponent("nft")
         let script = "#!/bin/sh\necho 'Error: Operation not supported'\nexit 1\n"
-        // By a process of its own: were the file open in a child starting now, it could not run (ETXTBSY).
+        // A child process writes the file. If it were open in another child, it could not be executed (ETXTBSY).
         let write = ["sh", "-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"", nft.path, script]
         #expect(try Program.run(write).status == 0)
         let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
@@ -71,7 +71,7 @@ struct `The demo` {
 
     @Test(.enabled(if: geteuid() == 0, "only root can make a place that refuses user namespaces"))
     func `names the remedy where user namespaces are refused`() throws {
-        // A user namespace may forbid those inside to make more of them, and leave the machine as it is.
+        // A user namespace may forbid new ones inside, and the machine stays unchanged.
         let script = """
             outside=$(readlink /proc/$$/ns/user)
             unshare --user sleep 30 >/dev/null 2>&1 & while [ "$(readlink /proc/$!/ns/user)" = "$outside" ]; do :; done
@@ -87,7 +87,7 @@ struct `The demo` {
         #expect(end.errors.contains("sysctl -w user.max_user_namespaces="))
     }
 
-    @Test func `its inner parts do nothing outside`() throws {
+    @Test func `its internal commands do nothing outside`() throws {
         let end = try DemoRun(command: "demo-stage").waitUntilEnd()
         #expect(end.status == 1)
         #expect(end.errors.contains("part of `sockalive demo`"))
@@ -98,7 +98,7 @@ struct `The demo` {
     }
 }
 
-/// One run of the demo, with a mark in its environment by which everything that it started can be found.
+/// One run of the demo. A mark in its environment identifies all processes that it started.
 private final class DemoRun {
     struct End {
         let status: Int32
@@ -122,7 +122,7 @@ private final class DemoRun {
 
     var pid: Int32 { process.processIdentifier }
 
-    /// `wrapper` is a command that the program is handed to.
+    /// - Parameter wrapper: a command that runs the program.
     init(
         _ wrapper: [String] = [], _ options: [String] = [], command: String = "demo",
         environment: [String: String] = [:]
@@ -136,7 +136,7 @@ private final class DemoRun {
         try process.run()
     }
 
-    /// Whether the output came as far as `text`.
+    /// Whether `text` appears in the output.
     func reads(until text: String) -> Bool {
         while heard.range(of: Data(text.utf8)) == nil {
             let more = output.fileHandleForReading.availableData
@@ -146,7 +146,7 @@ private final class DemoRun {
         return true
     }
 
-    /// The status is the exit code, or the number of the signal that ended it.
+    /// Waits for the end: the exit code, or the signal that ended the process.
     func waitUntilEnd() -> End {
         heard += output.fileHandleForReading.readDataToEndOfFile()
         let errors = errors.fileHandleForReading.readDataToEndOfFile()
@@ -156,7 +156,7 @@ private final class DemoRun {
             errors: String(decoding: errors, as: UTF8.self), seconds: Date().timeIntervalSince(start))
     }
 
-    /// The processes that still carry the mark when `timeout` seconds are over.
+    /// The processes that still have the mark after `timeout` seconds.
     func leftProcesses(timeout: Double = 0) -> [String] {
         let deadline = Date() + timeout
         while true {
@@ -171,7 +171,7 @@ private final class DemoRun {
         FileManager.default.contents(atPath: "/proc/\(pid)/environ") ?? Data()
     }
 
-    /// Whether namespaces can be had at all: asked with unshare(1), not with the program under test.
+    /// Whether namespaces can be made: unshare(1) tests it, not the program under test.
     static func works(as wrapper: [String] = []) -> Bool {
         let user = wrapper.isEmpty && geteuid() == 0 ? [] : ["--user", "--map-root-user"]
         return succeeds(wrapper + ["test", "-x", program])

@@ -4,10 +4,10 @@ import Testing
 
 extension ProcessTests {
     @Suite struct Examining {
-        /// Sees no process at all.
+        /// Matches no process.
         private let nobody = ["--process", "no-such-process"]
 
-        @Test func `what is claimed was tried on a child, and the target was only looked at`() throws {
+        @Test func `every method is tried on a child, and the target is not changed`() throws {
             let victim = try Victim { $0.sessions = 2 }
             let before = try ProcessTrace(of: victim.pid)
             let answer = try DoctorAnswer.of(victim.selection)
@@ -25,14 +25,14 @@ extension ProcessTests {
             #expect(try victim.echoes())
         }
 
-        @Test func `without a target it says so, and is content`() throws {
+        @Test func `without a target it says so, and there is no problem`() throws {
             let answer = try DoctorAnswer.of(nobody)
             #expect(answer.targets.isEmpty)
             #expect(try answer.check("targets").status == "note")
             #expect(try answer.check("targets").message.contains("no-such-process"))
         }
 
-        @Test func `the sysctl is weighed against the firewall that is named`() throws {
+        @Test func `the sysctl is compared with the given firewall timeout`() throws {
             let short = try DoctorAnswer.of(nobody + ["--firewall-timeout", "4s"])
             #expect(short.firewallTimeout == 4)
             #expect(try short.check("keepalive").status == "note")
@@ -40,7 +40,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
-        func `a stranger learns that another's process is out of reach, and what to do`() throws {
+        func `another user gets a problem and a remedy for a process without access`() throws {
             let victim = try Victim()
             let answer = try DoctorAnswer.of(victim.selection, launcher: Conditions.asNobody, status: 1)
             #expect(try answer.target.status == "problem")
@@ -64,7 +64,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `on an older kernel ptrace is what would be used`() throws {
+        func `on an older kernel the method is ptrace`() throws {
             let victim = try Victim()
             let answer = try DoctorAnswer.of(victim.selection, launcher: Conditions.withoutPidfd)
             #expect(try answer.check("pidfd").status == "note")
@@ -76,7 +76,7 @@ extension ProcessTests {
             #expect(try answer.target.status == "ok")
         }
 
-        @Test func `where nothing works, every way is a problem, and the filter is blamed`() throws {
+        @Test func `if nothing works, every method is a problem, and the filter is named`() throws {
             let victim = try Victim()
             let launcher = Conditions.denying("pidfd_getfd=EPERM", "ptrace=EPERM")
             let answer = try DoctorAnswer.of(victim.selection, launcher: launcher, status: 1)
@@ -87,7 +87,7 @@ extension ProcessTests {
             #expect(try answer.target.status == "problem")
         }
 
-        @Test func `a traced target is named with its tracer, and only ptrace minds`() throws {
+        @Test func `a traced target is shown with its tracer, a problem for ptrace only`() throws {
             let victim = try Victim()
             let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
@@ -114,12 +114,12 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.builds32Bit, "gcc -m32 does not work here"))
-        func `a 32-bit target is known as one`() throws {
+        func `a 32-bit target is recognized`() throws {
             let folder = try TemporaryFolder()
             let program = folder.path("small")
             try Machine.build32Bit(program)
             let child = try Child([program])
-            // Until then it is still a copy of this process, on the way to exec.
+            // Until exec, it is still a copy of this process.
             let deadline = Deadline(.seconds(10))
             var target = try DoctorAnswer.of(["--pid", "\(child.pid)"]).target
             while target.exe != program && deadline.millisecondsLeft > 0 {
@@ -128,7 +128,7 @@ extension ProcessTests {
             #expect(target.bits == 32)
         }
 
-        @Test func `for people it fits 100 columns, plain in a pipe`() throws {
+        @Test func `the text fits 100 columns, and has no color in a pipe`() throws {
             let victim = try Victim { $0.name = "be\u{1b}[31m" }
             for launcher in [[], Conditions.denying("pidfd_getfd=EPERM", "ptrace=EPERM")] {
                 let program = try Program.sockalive(["doctor"] + victim.selection, launcher: launcher)
@@ -140,7 +140,7 @@ extension ProcessTests {
             }
         }
 
-        @Test func `quiet says problems only`() throws {
+        @Test func `quiet prints problems only`() throws {
             let quiet = try Program.sockalive(["doctor", "--quiet"] + nobody)
             #expect(quiet.status == 0 && quiet.output == "" && quiet.errors == "")
             let denied = try Program.sockalive(
@@ -149,14 +149,14 @@ extension ProcessTests {
             #expect(!denied.errorLines.isEmpty && denied.errorLines.allSatisfy { $0.hasPrefix("sockalive: try_") })
         }
 
-        @Test func `an answer that nobody can read is a failure`() throws {
+        @Test func `a report that cannot be written is a failure`() throws {
             #expect(try Program.sockalive(["doctor"] + nobody, output: .closed).status == 1)
             #expect(try Program.sockalive(["doctor", "--json"] + nobody, output: .closed).status == 1)
         }
 
         @Test(.enabled(if: Machine.makesNamespaces, "unshare cannot make a PID namespace here"))
-        func `no child is left, even where the doctor is killed, and a container is seen as one`() throws {
-            // The shell's own numbers are the only ones that stay.
+        func `no child is left, even if the doctor is killed, and a container is recognized`() throws {
+            // Only the shell's own processes stay.
             let script = """
                 set -e; ip link set lo up
                 for delay in 0 0.01 0.02 0.03 0.05; do

@@ -1,7 +1,7 @@
 import Testing
 
 extension ProcessTests {
-    /// Every exit code of the contract that `list` and `inject` can give.
+    /// Every exit code that `list` and `inject` can return.
     @Suite struct ExitCodes {
         @Test func `0: every candidate is as wanted`() throws {
             let victim = try Victim()
@@ -24,7 +24,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `1: some candidate could not be brought there`() throws {
+        func `1: some candidate could not be set`() throws {
             let (traced, free) = (try Victim(), try Victim())
             let tracer = try Child([TestProgram.path("hold-traced"), "\(traced.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
@@ -37,7 +37,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: [Child.Output.closed, .broken], [[], ["--json"]])
-        func `1: standard output is gone, and the job is done all the same`(
+        func `1: standard output is closed, and the work is done nevertheless`(
             output: Child.Output, form: [String]
         ) throws {
             let victim = try Victim()
@@ -47,7 +47,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.forOneHour])
         }
 
-        @Test(arguments: methods) func `1: not one stream is open, and no message goes astray`(method: String) throws {
+        @Test(arguments: methods) func `1: no stream is open, and no message is misdirected`(method: String) throws {
             let victim = try Victim()
             let launcher = ["sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"]
             let inject = ["inject", "--no-lock", "--verbose", "--method", method] + victim.selection
@@ -69,7 +69,7 @@ extension ProcessTests {
             let victim = try Victim()
             let folder = try TemporaryFolder()
             let inject = ["inject", "--lock", folder.path("lock")] + victim.selection
-            // A shared lock is in the way of an exclusive one only.
+            // A shared lock only blocks an exclusive one.
             let held = try Program.sockalive(inject, launcher: ["flock", "--shared", folder.path("lock")])
             #expect(held.status == 75)
             #expect(held.errorLines.count == 1)
@@ -81,7 +81,7 @@ extension ProcessTests {
             #expect(try Program.sockalive(inject).status == 0)
         }
 
-        // 64: UsageTests. 69 and 77: FallbackTests.
+        // UsageTests has 64. FallbackTests has 69 and 77.
 
         private func noLock(_ command: String) -> [String] {
             command == "inject" ? ["--no-lock"] : []

@@ -2,7 +2,7 @@ import Testing
 
 extension ProcessTests {
     @Suite struct Reaching {
-        @Test func `auto borrows the descriptor where it can`() throws {
+        @Test func `auto borrows the descriptor if it can`() throws {
             let victim = try Victim()
             #expect(try Report.of(["inject"] + victim.selection).socket.method == "pidfd")
         }
@@ -12,10 +12,10 @@ extension ProcessTests {
             arguments: [
                 Conditions.withoutPidfd,
                 Conditions.denying("pidfd_getfd=ENOSYS"),
-                // What a container's filter says that does not know the call.
+                // The error of a container's filter that does not know the call.
                 Conditions.denying("pidfd_getfd=EPERM"),
             ])
-        func `on an older kernel auto does the whole job by ptrace`(launcher: [String]) throws {
+        func `on an older kernel auto does all the work by ptrace`(launcher: [String]) throws {
             let victim = try Victim { $0.sessions = 2 }
             let before = try ProcessTrace(of: victim.pid)
             func run(_ arguments: [String]) throws -> Report {
@@ -35,14 +35,14 @@ extension ProcessTests {
             #expect(try victim.echoes())
         }
 
-        @Test func `with no ptrace either, the kernel cannot, and the message says so`() throws {
+        @Test func `without ptrace, too, it is unsupported, and the message says so`() throws {
             let victim = try Victim()
             let launcher = Conditions.denying("pidfd_open=ENOSYS", "pidfd_getfd=ENOSYS", "ptrace=ENOSYS")
             try expectRefusal(victim, launcher, status: 69, code: "ENOSYS", words: "kernel")
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `with ptrace forbidden too, permission is lacking, and the message says so`() throws {
+        func `with ptrace forbidden, too, permission is missing, and the message says so`() throws {
             let victim = try Victim()
             let launcher = Conditions.denying("pidfd_open=ENOSYS", "pidfd_getfd=ENOSYS", "ptrace=EPERM")
             try expectRefusal(victim, launcher, status: 77, code: "EPERM", words: "permission")
@@ -68,7 +68,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `a process that is traced already is left alone, and its tracer is named`() throws {
+        func `a traced process is left alone, and its tracer is named`() throws {
             let victim = try Victim()
             let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
@@ -85,7 +85,7 @@ extension ProcessTests {
         @Test(
             .enabled(if: Machine.isRoot, "only root may run sockalive as another user"),
             arguments: ["list", "inject"])
-        func `a stranger is told that permission is lacking, and what to do`(command: String) throws {
+        func `another user is told that permission is missing, and the remedy`(command: String) throws {
             let victim = try Victim()
             let arguments = [command] + victim.selection
             let program = try Program.sockalive(arguments, launcher: Conditions.asNobody)

@@ -3,7 +3,7 @@ import Glibc
 import Testing
 
 extension ProcessTests {
-    /// Targets that cannot be treated now: a refusal in bounded time, and no harm.
+    /// Targets that cannot be set now: the failure comes in limited time, without harm.
     @Suite(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
     struct HardTargets {
         private static let mayFreeze = Machine.isRoot && FileManager.default.isWritableFile(atPath: Freezer.parent)
@@ -11,7 +11,7 @@ extension ProcessTests {
         @Test(
             .enabled(if: mayFreeze, "there is no freezer to be had here (cgroups(7), version 1)"),
             arguments: TestProgram.kinds)
-        func `a frozen target is let go, unchanged`(kind: TestProgram.Kind) throws {
+        func `a frozen target is released, unchanged`(kind: TestProgram.Kind) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), "threads"])
             #expect(target.echoes())
             let freezer = try Freezer(target.pid)
@@ -31,9 +31,9 @@ extension ProcessTests {
             #expect(target.echoes())
         }
 
-        /// Its filter would kill it for setsockopt, and only CAP_SYS_ADMIN may suspend it.
+        /// Its filter would kill it for setsockopt, and only CAP_SYS_ADMIN may suspend the filter.
         @Test(.enabled(if: Machine.isRoot, "only root may become another user"), arguments: TestProgram.kinds)
-        func `a filter that may not be suspended is a refusal, and kills nobody`(kind: TestProgram.Kind) throws {
+        func `a filter that may not be suspended is a failure, and kills no target`(kind: TestProgram.Kind) throws {
             let other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all"]
             let folder = try TemporaryFolder()
             try FileManager.default.copyItem(
@@ -48,8 +48,8 @@ extension ProcessTests {
             #expect(target.echoes())
         }
 
-        /// What the JSON promises is what the torture proves: with a way back the target needs nobody, and where
-        /// a filter is suspended the kernel puts it back into force with the calls still to come.
+        /// The torture tests prove this JSON value. With recovery frames the target needs no other process. If a filter
+        /// is suspended, the death of the injector puts it back into force before the remaining calls.
         @Test(.enabled(if: Machine.isRoot, "only root may suspend a seccomp filter"), arguments: TestProgram.kinds)
         func `crash_safe says whether the target would recover by itself`(kind: TestProgram.Kind) throws {
             for (how, isSafe) in [("plain", true), ("threads", true), ("seccomp", false)] {
@@ -62,10 +62,10 @@ extension ProcessTests {
             #expect(try Report.of(["inject", "--method", "pidfd"] + target.selection).socket.crashSafe == nil)
         }
 
-        /// On a coroutine's stack, which is somebody's heap, nothing can be put down. The main thread's own serves
-        /// where it never got so deep; else a mapping is made, and taken away.
+        /// A coroutine's stack is heap memory, so nothing may be written below it. The main thread's own stack is used
+        /// if it was never that deep. Otherwise a mapping is made and unmapped again.
         @Test(arguments: TestProgram.kinds, [("one-coroutine", true), ("deep", false)])
-        func `what has to be mapped is taken away again`(kind: TestProgram.Kind, how: (String, isSafe: Bool)) throws {
+        func `a mapped scratch area is unmapped again`(kind: TestProgram.Kind, how: (String, isSafe: Bool)) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), how.0])
             #expect(target.echoes())
             let map = try String(contentsOfFile: "/proc/\(target.pid)/maps", encoding: .utf8)
@@ -77,7 +77,7 @@ extension ProcessTests {
     }
 }
 
-/// A freezer of cgroup version 1 with one process in it; thawed and taken away at the end.
+/// A freezer of cgroup version 1 with one process in it. At the end it is thawed and removed.
 private final class Freezer {
     static let parent = "/sys/fs/cgroup/freezer"
     private let folder: String
@@ -88,7 +88,7 @@ private final class Freezer {
         try "\(pid)".write(toFile: "\(folder)/cgroup.procs", atomically: false, encoding: .utf8)
     }
 
-    /// Whether the state is reached.
+    /// Sets the state; false if it is not reached.
     func set(_ state: String) -> Bool {
         let file = "\(folder)/freezer.state"
         let deadline = Deadline(.seconds(10))

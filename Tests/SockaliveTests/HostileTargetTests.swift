@@ -2,18 +2,18 @@ import Foundation
 import Testing
 
 extension ProcessTests {
-    /// An ordinary user starts these targets and means harm. `Tests/Torture/attacks.sh` runs them; it prints a line for
-    /// each attack, and ends with 0 if nothing was gained, harmed, crashed or hung.
+    /// Hostile targets that an ordinary user starts. `Tests/Torture/attacks.sh` runs them. It prints a line for each
+    /// attack, and exits with 0 if nothing was gained, harmed, crashed or hung.
     @Suite(
         .enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"),
         .enabled(if: Machine.isRoot, "only root has rights that somebody else could gain"))
     struct HostileTargets {
-        @Test func `nobody becomes root by writing where a thread is held`() throws {
+        @Test func `an attacker that writes to a held thread's memory does not become root`() throws {
             try expectNothingGained("root")
         }
 
         @Test(.enabled(if: FileManager.default.fileExists(atPath: "/dev/fuse"), "there is no FUSE here"))
-        func `nothing is written into a program that has taken over the number`() throws {
+        func `nothing is written into a program that has taken over the PID`() throws {
             try expectNothingGained("memory")
         }
 
@@ -21,31 +21,31 @@ extension ProcessTests {
             try expectNothingGained("filter")
         }
 
-        @Test func `memory that comes and goes does not end the injector`() throws {
+        @Test func `memory that appears and disappears does not crash the injector`() throws {
             try expectNothingGained("crash")
         }
 
-        @Test func `a set-user-ID program that somebody else has started is not root's`() throws {
+        @Test func `a set-user-ID program started by another user does not count as root's`() throws {
             try expectNothingGained("user")
         }
 
-        @Test func `a stopped injector leaves no target standing still`() throws {
+        @Test func `a stopped injector leaves no target stopped`() throws {
             try expectNothingGained("stop")
         }
 
-        @Test func `a call that lasts leaves no thread that nobody watches`() throws {
+        @Test func `a long call leaves no thread unwatched`() throws {
             try expectNothingGained("long")
         }
 
-        @Test func `no call is taken from another table`() throws {
+        @Test func `no call is made by another system call table`() throws {
             try expectNothingGained("table")
         }
 
-        @Test func `a killed helper is no reason to keep all rights`() throws {
+        @Test func `a killed helper does not make the injector keep all rights`() throws {
             try expectNothingGained("worker")
         }
 
-        @Test func `whatever another thread does at any request, nothing is gained and nobody harmed`() throws {
+        @Test func `at any request, no action of another thread gains or harms anything`() throws {
             try expectNothingGained("steps", deadline: .seconds(600))
         }
 

@@ -28,7 +28,7 @@ extension ProcessTests {
             #expect(victim.finish().status == 0)
         }
 
-        @Test(arguments: methods) func `a dry run changes no socket and says what would be`(method: String) throws {
+        @Test(arguments: methods) func `a dry run changes no socket and prints the plan`(method: String) throws {
             let victim = try Victim { $0.sessions = 2 }
             let report = try Report.of(["inject", "--dry-run", "--method", method] + victim.selection)
             #expect(report.dryRun)
@@ -48,7 +48,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.forOneHour, .forOneHour, .forOneHour])
         }
 
-        @Test(arguments: methods) func `a protected socket keeps what it has`(method: String) throws {
+        @Test(arguments: methods) func `a protected socket keeps its settings`(method: String) throws {
             let victim = try Victim()
             let inject = ["inject", "--method", method] + victim.selection
             #expect(try Report.of(inject + ["--idle", "300"]).socket.action == "set")
@@ -64,7 +64,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.forOneHour])
         }
 
-        @Test(arguments: methods) func `explicit values are taken exactly, and twice is once`(method: String) throws {
+        @Test(arguments: methods) func `explicit values are set exactly, and only once`(method: String) throws {
             let victim = try Victim { $0.keepalive = (10, 10, 10) }
             let inject =
                 ["inject", "--method", method, "--idle", "5m", "--interval", "30s", "--count", "7"] + victim.selection
@@ -94,7 +94,7 @@ extension ProcessTests {
             #expect(try Report.of(inject + ["--off"]).socket.action == "unchanged")
         }
 
-        @Test(arguments: methods) func `a user timeout is set beside`(method: String) throws {
+        @Test(arguments: methods) func `a user timeout is set, too`(method: String) throws {
             let victim = try Victim()
             let inject = ["inject", "--method", method, "--user-timeout", "30s"] + victim.selection
             let socket = try Report.of(inject).socket
@@ -102,7 +102,7 @@ extension ProcessTests {
             #expect(socket.keepalive?.userTimeout == 30)
         }
 
-        @Test(arguments: methods) func `a socket that parent and child hold is treated once`(method: String) throws {
+        @Test(arguments: methods) func `a socket of parent and child is set once`(method: String) throws {
             let victim = try Victim { $0.hasChild = true }
             let selection = victim.selection + ["--pid", "\(victim.child)"]
             let report = try Report.of(["inject", "--method", method] + selection)
@@ -113,13 +113,13 @@ extension ProcessTests {
         }
 
         @Test(arguments: methods, ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-        func `every family is treated`(method: String, address: String) throws {
+        func `every address family is set`(method: String, address: String) throws {
             let victim = try Victim { $0.address = address }
             _ = try Report.of(["inject", "--method", method] + victim.selection)
             #expect(try victim.keepalive() == [.forOneHour])
         }
 
-        @Test(arguments: methods) func `fifty threads, each asleep on a session of its own`(method: String) throws {
+        @Test(arguments: methods) func `fifty threads, each asleep on its own session`(method: String) throws {
             let victim = try Victim { $0.sessions = 50 }
             let before = try ProcessTrace(of: victim.pid)
             #expect(try Report.of(["inject", "--method", method] + victim.selection).summary.set == 50)
@@ -131,14 +131,14 @@ extension ProcessTests {
         @Test(
             .enabled(if: Machine.makesNamespaces, "unshare cannot make a network namespace here"),
             arguments: methods)
-        func `a session in another network namespace is treated`(method: String) throws {
+        func `a session in another network namespace is set`(method: String) throws {
             let room = try TestNetwork()
             let victim = try Victim { room.holds(&$0) }
             _ = try Report.of(["inject", "--method", method] + victim.selection)
             #expect(try victim.keepalive() == [.forOneHour])
         }
 
-        @Test(arguments: methods) func `a stopped process is treated and stays stopped`(method: String) throws {
+        @Test(arguments: methods) func `a stopped process is set and stays stopped`(method: String) throws {
             let victim = try Victim()
             kill(victim.pid, SIGSTOP)
             let deadline = Deadline(.seconds(10))
@@ -180,7 +180,7 @@ extension ProcessTests {
         @Test(
             .enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"),
             arguments: [Victim.Mode.read, .poll])
-        func `50 ptrace injections into a sleeper break no sleep`(mode: Victim.Mode) throws {
+        func `50 ptrace injections into a sleeper interrupt no sleep`(mode: Victim.Mode) throws {
             let victim = try Victim {
                 $0.mode = mode
                 $0.sessions = 5
@@ -189,7 +189,7 @@ extension ProcessTests {
                 _ = try Report.of(["inject", "--method", "ptrace", "--idle", "\(round)"] + victim.selection)
             }
             #expect(try victim.echoes())
-            // A read that came back with EINTR would have ended it with "failed read".
+            // If a read had returned EINTR, the victim would have ended with "failed read".
             let end = victim.finish()
             #expect(end.lines.last == "echoed 160")
             #expect(end.status == 0)

@@ -5,9 +5,9 @@ import Testing
 extension ProcessTests {
     @Suite(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
     struct InjectionSafety {
-        // MARK: no broken sleep
+        // MARK: no interrupted sleep
 
-        /// Every call that `victim-sleeps` knows, except those that end by their own timeout.
+        /// Every call of `victim-sleeps`, except those that end by their own timeout.
         private static let wokenCalls = [
             "read-socket", "read-pipe", "recv-timeout", "accept", "poll", "poll-timeout", "ppoll", "select",
             "epoll_wait", "epoll_wait-timeout", "epoll_pwait", "futex", "semop", "semtimedop", "msgrcv",
@@ -20,7 +20,7 @@ extension ProcessTests {
         ]
 
         @Test(arguments: TestProgram.kinds)
-        func `no blocking call comes back for five injections`(kind: TestProgram.Kind) throws {
+        func `no blocking call returns during five injections`(kind: TestProgram.Kind) throws {
             let sleepers = try Self.wokenCalls.map { try Sleeper("victim-sleeps", kind, $0) }
             for round in 1...5 {
                 #expect(try inject(into: sleepers.map(\.pid), round) == sleepers.count)
@@ -31,7 +31,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: TestProgram.kinds)
-        func `no sleep with an end comes back before it`(kind: TestProgram.Kind) throws {
+        func `no sleep with a timeout returns early`(kind: TestProgram.Kind) throws {
             let sleepers = try Self.timedCalls.map { try Sleeper("victim-sleeps", kind, $0) }
             #expect(try inject(into: sleepers.map(\.pid), 1) == sleepers.count)
             for sleeper in sleepers {
@@ -39,7 +39,7 @@ extension ProcessTests {
             }
         }
 
-        /// How many of the processes had both ends of their connection set.
+        /// The number of processes that had both ends of their connection set.
         private func inject(into pids: [Int32], _ round: Int) throws -> Int {
             let selection = pids.flatMap { ["--pid", "\($0)"] } + ["--any-port"]
             let report = try Report.of(["inject", "--method", "ptrace", "--idle", "\(100 + round)"] + selection)
@@ -50,7 +50,7 @@ extension ProcessTests {
         // MARK: no signal lost
 
         @Test func `a signal every millisecond for 200 injections is handled once, in order`() throws {
-            // One that spins, for a machine with two processors.
+            // Only one spins, for a machine with two processors.
             let sleeping = try (TestProgram.kinds + TestProgram.kinds).dropLast()
                 .map { try Sleeper("victim-signals", $0, "sleep") }
             let victims = try sleeping + [Sleeper("victim-signals", .dynamic64, "spin")]
@@ -66,10 +66,10 @@ extension ProcessTests {
             }
         }
 
-        /// A signal that comes between the seize and the interruption stops the thread before it is delivered. It is
-        /// handed back, and where the injector dies with it in hand (its third request), it is the kernel's still.
+        /// A signal between the seize and the interrupt stops the thread before its delivery. The injector delivers it.
+        /// If the injector dies at its third request, the kernel still has the signal.
         @Test(arguments: TestProgram.kinds, [nil, "3"])
-        func `a signal that comes first is delivered, and outlives the injector`(
+        func `a signal that comes first is delivered, even if the injector dies`(
             kind: TestProgram.Kind, death: String?
         ) throws {
             let victim = try Sleeper("victim-signals", kind, "sleep")
@@ -87,9 +87,9 @@ extension ProcessTests {
             #expect(numbers.suffix(2) == [0, 0], "\(numbers)")
         }
 
-        /// After a stop the kernel goes on with restart_syscall(2), from a block that rt_sigreturn drops.
+        /// After a stop the kernel continues with restart_syscall(2), from a block that rt_sigreturn drops.
         @Test(arguments: [TestProgram.Kind.dynamic64, .static64], ["poll", "poll-timeout"])
-        func `a sleep that was stopped before outlives the injector, too`(
+        func `a sleep that was stopped before survives a dead injector, too`(
             kind: TestProgram.Kind, call: String
         ) throws {
             let sleeper = try Sleeper("victim-sleeps", kind, call)
@@ -117,10 +117,10 @@ extension ProcessTests {
             try expectUntouched(target)
         }
 
-        /// The main thread has exited; or the echoing one has a table of its own (unshare(2), CLONE_FILES), and the
-        /// main thread's has not the socket.
+        /// The main thread has exited; or the echoing thread has its own table (unshare(2), CLONE_FILES), and the main
+        /// thread's table does not have the socket.
         @Test(arguments: TestProgram.kinds, ["zombie-main", "own-table"])
-        func `a socket that the main thread has not is found in another's table`(
+        func `a socket outside the main thread's table is found in another table`(
             kind: TestProgram.Kind, how: String
         ) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), how])
@@ -135,9 +135,9 @@ extension ProcessTests {
             }
         }
 
-        /// Where descriptors can be borrowed, nobody is stopped unless that was asked for.
+        /// If descriptors can be borrowed, no thread is stopped except on request.
         @Test(arguments: ["zombie-main", "own-table"], ["auto", "pidfd"])
-        func `before Linux 6_9 another thread's table is refused, and nobody is stopped`(
+        func `before Linux 6_9 another thread's table is refused, and no thread is stopped`(
             how: String, method: String
         ) throws {
             let target = try Echoer([TestProgram.path("victim-odd", .dynamic64), how])
@@ -157,9 +157,9 @@ extension ProcessTests {
             try expectUntouched(try Echoer([TestProgram.path("victim-odd", kind), "seccomp"]))
         }
 
-        /// PR_SET_SYSCALL_USER_DISPATCH, as emulators have it: a call from libc's code would be a SIGSYS.
+        /// PR_SET_SYSCALL_USER_DISPATCH, as emulators use it: a call from libc's code would cause a SIGSYS.
         @Test(arguments: [TestProgram.Kind.dynamic64, .static64])
-        func `a target that turns its own system calls into signals is refused`(kind: TestProgram.Kind) throws {
+        func `a target with syscall user dispatch is refused`(kind: TestProgram.Kind) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), "dispatch"])
             #expect(target.echoes())
             let refused = try Report.of(["inject", "--method", "ptrace"] + target.selection, status: 69)
@@ -169,7 +169,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: TestProgram.kinds)
-        func `the child of vfork is treated, and its parent waits on`(kind: TestProgram.Kind) throws {
+        func `the child of vfork is set, and its parent keeps waiting`(kind: TestProgram.Kind) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), "vfork"])
             #expect(target.echoes())
             let path = "/proc/\(target.pid)/task/\(target.pid)/children"
@@ -180,7 +180,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: TestProgram.kinds)
-        func `a stopped target is treated and stays stopped`(kind: TestProgram.Kind) throws {
+        func `a stopped target is set and stays stopped`(kind: TestProgram.Kind) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), "threads"])
             #expect(target.echoes())
             kill(target.pid, SIGSTOP)
@@ -193,7 +193,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: TestProgram.kinds)
-        func `a descriptor that is another file by now is never set`(kind: TestProgram.Kind) throws {
+        func `a descriptor of another file is never set`(kind: TestProgram.Kind) throws {
             let target = try Echoer([TestProgram.path("victim-odd", kind), "swap"])
             for round in 1...5 {
                 let inject = ["inject", "--method", "ptrace", "--idle", "\(100 + round)"] + target.selection
@@ -215,7 +215,7 @@ extension ProcessTests {
             #expect(try ProcessTrace(of: target.pid).tracer == "0", sourceLocation: sourceLocation)
         }
 
-        /// One socket was set, and so it is when looked at from outside.
+        /// One socket was set, and the kernel gives the same values.
         private func expectSet(_ report: Report, idle: Int) throws {
             let socket = try report.socket
             #expect(socket.action == "set")
@@ -227,7 +227,7 @@ extension ProcessTests {
         // MARK: programs of other languages
 
         @Test(.enabled(if: Machine.has("python3"), "there is no python3 here"))
-        func `Python goes on`() throws {
+        func `Python continues`() throws {
             let program = """
                 import os, socket
                 server = socket.create_server(("127.0.0.1", 0))
@@ -239,7 +239,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.has("node"), "there is no node here"))
-        func `Node goes on`() throws {
+        func `Node continues`() throws {
             let program = """
                 const server = require("net").createServer(s => s.pipe(s))
                 server.listen(0, "127.0.0.1", () => console.log(process.pid, server.address().port))
@@ -248,7 +248,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.has("java"), "there is no java here"))
-        func `Java goes on`() throws {
+        func `Java continues`() throws {
             let program = """
                 import java.net.*;
                 class Echo {
@@ -266,7 +266,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.has("go"), "there is no Go compiler here"))
-        func `Go goes on`() throws {
+        func `Go continues`() throws {
             let program = """
                 package main
                 import ("fmt"; "io"; "net"; "os")
@@ -282,14 +282,14 @@ extension ProcessTests {
             try program.write(toFile: source, atomically: false, encoding: .utf8)
             let built = try Program.run(["go", "build", "-o", folder.path("echo"), source], deadline: .seconds(120))
             try #require(built.status == 0, "\(built.errors)")
-            // Go sets keepalive on what it accepts, with times of its own.
+            // Go enables keepalive on accepted connections, with its own times.
             try expectUntouched(try Echoer([folder.path("echo")]))
         }
 
         // MARK: a killed injector
 
         @Test(.enabled(if: TestProgram.makesEveryKind, "gcc makes no 32-bit programs here (gcc-multilib)"))
-        func `torture harms nobody`() throws {
+        func `torture harms no target`() throws {
             let environment = ProcessInfo.processInfo.environment.merging(
                 ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": TestProgram.folder]) { $1 }
             let torture = try Program.run(

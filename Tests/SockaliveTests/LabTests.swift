@@ -1,10 +1,10 @@
 import Foundation
 import Testing
 
-/// Real firewalls, each in namespaces of its own; see Tests/Lab.
+/// Real firewalls, each in its own namespaces; see Tests/Lab.
 @Suite(.enabled(if: Machine.buildsFirewalls, "no namespaces, or ip (iproute2) or nft (nftables) is missing"))
 struct LabTests {
-    @Test func `a session outlives the firewall's patience with an injection, and only so`() throws {
+    @Test func `a session survives the firewall's timeout only with an injection`() throws {
         let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../Lab/run.sh").standardized.path
         let environment = ProcessInfo.processInfo.environment.merging(["LAB_PROGRAMS": Program.folder.path]) { $1 }

@@ -3,7 +3,7 @@ import Testing
 
 extension ProcessTests {
     @Suite struct Listing {
-        @Test func `a session is shown with all that is known of it`() throws {
+        @Test func `a session is shown with all known values`() throws {
             let victim = try Victim()
             let report = try Report.of(["list"] + victim.selection)
             #expect(report.command == "list")
@@ -51,7 +51,7 @@ extension ProcessTests {
             #expect(socket.remote == .init(address: "127.0.0.1", port: victim.port))
         }
 
-        @Test func `a socket that parent and child hold is one socket`() throws {
+        @Test func `a socket of parent and child is one socket`() throws {
             let victim = try Victim { $0.hasChild = true }
             let descriptor = victim.sessions[0].descriptor
             let selection = victim.selection + ["--pid", "\(victim.child)"]
@@ -81,7 +81,7 @@ extension ProcessTests {
             #expect(sockets.allSatisfy { $0.keepalive != nil })
         }
 
-        @Test func `idle time grows while nothing is said, and an echo ends it`() throws {
+        @Test func `idle time grows in silence, and an echo resets it`() throws {
             let victim = try Victim()
             #expect(try victim.echoes())
             let first = try #require(try Report.of(["list"] + victim.selection).socket.idleSeconds)
@@ -102,7 +102,7 @@ extension ProcessTests {
             ("60m", (7200, 75, 9), "at_risk"),
             ("2h30m", (7200, 75, 9), "protected"),
         ])
-        func `a verdict weighs the settings against the firewall`(
+        func `a verdict compares the settings with the firewall's timeout`(
             timeout: String, settings: (Int, Int, Int), verdict: String
         ) throws {
             let victim = try Victim { $0.keepalive = settings }
@@ -122,7 +122,7 @@ extension ProcessTests {
                     "PID", "PROCESS", "FD", "LOCAL", "REMOTE", "IDLE", "KEEPALIVE", "VERDICT",
                 ])
             #expect(lines.count == 4)
-            // What a verdict means may run on behind it.
+            // The explanation of a verdict may be longer.
             let columns = lines.dropFirst().map { $0.components(separatedBy: ": dropped in ") }
             #expect(columns.allSatisfy { $0.count == 2 && $0[0].hasSuffix("unprotected") && $0[0].count <= 100 })
             #expect(!program.output.contains("\u{1b}"))

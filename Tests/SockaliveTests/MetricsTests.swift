@@ -19,7 +19,7 @@ extension ProcessTests {
             return Dictionary(uniqueKeysWithValues: samples.map { (String($0[0]), Double($0[1])!) })
         }
 
-        @Test func `a run is told in numbers`() throws {
+        @Test func `a run is described in numbers`() throws {
             let victim = try Victim { $0.sessions = 3 }
             let file = folder.path("sockalive.prom")
             for set in [3.0, 0] {
@@ -41,7 +41,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.has("promtool"), "promtool, of Debian's prometheus, is missing"))
-        func `promtool finds nothing to say`() throws {
+        func `promtool finds no error`() throws {
             let victim = try Victim()
             let file = folder.path("sockalive.prom")
             #expect(try run("inject", file, victim).status == 0)
@@ -49,7 +49,7 @@ extension ProcessTests {
             #expect(check.status == 0 && check.output == "", "\(check.output)")
         }
 
-        @Test func `where it cannot be written, the run is done, says so once, and leaves nothing`() throws {
+        @Test func `if the file cannot be written, the run continues, says so once, and leaves no file`() throws {
             let victim = try Victim()
             let link = folder.path("link")
             try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "/dev/null")
@@ -63,7 +63,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "a full disk of its own takes root"))
-        func `on a full disk the last file stays, and no other`() throws {
+        func `on a full disk the last file stays, and there is no other`() throws {
             let victim = try Victim()
             let script = """
                 mount -t tmpfs -o size=8k none "$0" && cd "$0" && echo old > x.prom && ! cat /dev/zero > filler 2>&-

@@ -2,10 +2,10 @@ import Foundation
 import Testing
 
 extension ProcessTests {
-    /// Processes that live elsewhere, seen from here.
+    /// Processes in other namespaces, seen from this one.
     @Suite(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "root and unshare are needed to live elsewhere"))
     struct Namespaces {
-        /// How the kernel numbers the process in each of its PID namespaces, from here inwards.
+        /// The PIDs of the process in each of its PID namespaces, from this one inwards.
         private func numbers(of pid: Int32) throws -> [Substring] {
             let status = try String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
             let line = status.split(separator: "\n").first { $0.hasPrefix("NSpid:") }
@@ -13,7 +13,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: SourceNames.all)
-        func `every family in every namespace is found once, with its addresses`(source: String) throws {
+        func `every address family in every namespace is found once, with its addresses`(source: String) throws {
             let room = try TestNetwork()
             let addresses = ["127.0.0.1", "::1", "::ffff:127.0.0.1"]
             let here = try addresses.map { address in try Victim { $0.address = address } }
@@ -41,7 +41,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: methods, SourceNames.all)
-        func `a process in namespaces of every kind is found, shown by its number here, and treated`(
+        func `a process in all kinds of namespaces is found, shown with its PID here, and set`(
             method: String, source: String
         ) throws {
             let room = try TestNetwork()
@@ -62,9 +62,9 @@ extension ProcessTests {
             #expect(socket.exe == victim.executable)
         }
 
-        /// Swift's runtime finds no command line there.
+        /// Swift's runtime finds no command line without /proc.
         @Test(arguments: ["list", "inject", "doctor", "--version"])
-        func `without /proc nothing is done, and that is said`(command: String) throws {
+        func `without /proc nothing is done, and the message says so`(command: String) throws {
             let hidden = ["unshare", "--mount", "sh", "-c", #"mount -t tmpfs none /proc && exec "$@""#, "sh"]
             let program = try Program.sockalive([command], launcher: hidden)
             #expect(program.status == 69 && program.output == "")
@@ -72,8 +72,8 @@ extension ProcessTests {
             #expect(program.errors.split(separator: "\n").count == 1)
         }
 
-        @Test func `a process list of another PID namespace is refused`() throws {
-            // A new PID namespace under the old /proc: its numbers mean other processes.
+        @Test func `the /proc of another PID namespace is refused`() throws {
+            // A new PID namespace with the old /proc: its numbers belong to other processes.
             let program = try Program.sockalive(["list"], launcher: ["unshare", "--pid", "--fork"])
             #expect(program.status == 69)
             #expect(program.errors.contains("PID namespace"))
@@ -81,15 +81,15 @@ extension ProcessTests {
     }
 
     @Suite struct Sources {
-        /// The victim's end, as somebody sees it who may not look into the victim. The peer's end might as
-        /// well be the victim's: it has the same user.
+        /// The victim's end, as a user without access to the victim sees it. The peer's end might be taken for the
+        /// victim's, because both have the same user.
         private func outOfReach(_ victim: Victim) throws -> Report.Socket {
             let report = try Report.of(["list"] + victim.selection, launcher: Conditions.asNobody, status: 77)
             return try #require(report.sockets.first { $0.local.port == victim.sessions[0].localPort })
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
-        func `a process out of reach shows idle time and verdict all the same`() throws {
+        func `a process without access still has idle time and verdict`() throws {
             let victim = try Victim()
             let socket = try outOfReach(victim)
             #expect(socket.fd == nil)
@@ -101,14 +101,14 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
-        func `the next probe of a process out of reach is known from its timer`() throws {
+        func `the next probe of a process without access is known from its timer`() throws {
             let victim = try Victim { $0.keepalive = (600, 60, 50) }
             let socket = try outOfReach(victim)
             #expect(socket.verdict == nil)
             #expect((500...600).contains(try #require(socket.nextProbeSeconds)))
         }
 
-        @Test func `a connection idle for longer than the firewall waits has expired`() throws {
+        @Test func `a connection idle for longer than the firewall's timeout has expired`() throws {
             let victim = try Victim { $0.keepalive = (2, 1, 100) }
             let list = ["list", "--firewall-timeout", "4s"] + victim.selection
             #expect(try Report.of(list).socket.verdict == "at_risk")
@@ -123,7 +123,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may enter a network namespace"))
-        func `sock_diag that is missing is made up for, or reported where it was insisted on`() throws {
+        func `without sock_diag the other source is used, or an error reported if it was required`() throws {
             let victim = try Victim()
             let withoutDiag = Conditions.denying("socket=ENOSYS")
             let socket = try Report.of(["list", "--method", "ptrace"] + victim.selection, launcher: withoutDiag).socket

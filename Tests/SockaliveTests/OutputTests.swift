@@ -3,7 +3,7 @@ import Testing
 
 extension ProcessTests {
     @Suite struct Output {
-        @Test(arguments: ["list", "inject", "probe"]) func `the JSON has every key of the contract`(command: String)
+        @Test(arguments: ["list", "inject", "probe"]) func `the JSON has every key of the schema`(command: String)
             throws
         {
             let victim = try Victim()
@@ -12,7 +12,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
-        func `what could not be read is null, never left out`() throws {
+        func `an unreadable value is null, never left out`() throws {
             let victim = try Victim()
             let list = ["list", "--source", "procfs", "--json"] + victim.selection
             let program = try Program.sockalive(list, launcher: Conditions.asNobody)
@@ -22,7 +22,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: ["list", "inject", "probe"])
-        func `with no candidate the JSON is whole too`(command: String) throws {
+        func `without a candidate the JSON is complete, too`(command: String) throws {
             let none = ["--pid", "2147483647", "--json"]
             let program = try Program.sockalive([command] + none + (command == "list" ? [] : ["--no-lock"]))
             let report = try Report(json: program.output)
@@ -30,7 +30,7 @@ extension ProcessTests {
             #expect(report.summary.candidates == 0)
         }
 
-        /// Answers the only socket.
+        /// Returns the only socket.
         @discardableResult
         private func expectContract(_ json: String, _ command: String = "list") throws -> [String: Any] {
             let report = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
@@ -67,9 +67,9 @@ extension ProcessTests {
             let texts = [
                 try Program.sockalive(["list"] + victim.selection),
                 try Program.sockalive(["inject", "--no-lock", "--verbose"] + victim.selection),
-                // It runs without such a connection.
+                // It runs without a matching connection.
                 try Program.sockalive(["list", "--pid", "\(victim.pid)", "--port", "1"]),
-                // Its connection belongs to no process that was asked for.
+                // Its connection belongs to no process of the selection.
                 try Program.sockalive(["list", "--process", "nobody", "--port", "\(victim.port)"]),
                 try Program.sockalive(["list"] + victim.selection, launcher: Machine.isRoot ? Conditions.asNobody : []),
             ].flatMap { [$0.output, $0.errors] }
@@ -89,7 +89,7 @@ extension ProcessTests {
             #expect(program.output.filter { $0.isNewline }.count == 2)
         }
 
-        @Test func `quiet says nothing, verbose tells the steps`() throws {
+        @Test func `quiet prints nothing, verbose prints the steps`() throws {
             let victim = try Victim()
             let inject = ["inject", "--no-lock"] + victim.selection
             let quiet = try Program.sockalive(inject + ["--quiet"])
@@ -99,7 +99,7 @@ extension ProcessTests {
             #expect(verbose.errors.contains("unchanged"))
         }
 
-        @Test func `quiet still tells what failed`() throws {
+        @Test func `quiet still prints failures`() throws {
             let victim = try Victim()
             let program = try Program.sockalive(
                 ["inject", "--no-lock", "--quiet", "--method", "pidfd"] + victim.selection,
@@ -108,7 +108,7 @@ extension ProcessTests {
             #expect(program.errorLines.count == 1)
         }
 
-        @Test func `of many failures the first are told and the rest are counted`() throws {
+        @Test func `of many failures the first are printed and the rest are counted`() throws {
             let victims = try (1...22).map { _ in try Victim { $0.sessions = 2 } }
             let program = try Program.sockalive(
                 ["inject", "--quiet", "--no-lock", "--any-port", "--method", "pidfd"]
@@ -119,7 +119,7 @@ extension ProcessTests {
             #expect(program.errorLines.last?.contains("and 4 more failed") == true, "\(program.errors)")
         }
 
-        @Test func `nothing found: it says what was looked for, and what is there instead`() throws {
+        @Test func `without a match it names the selection, and similar connections`() throws {
             let victim = try Victim { $0.program = "somebody" }
             let idle = try Program.sockalive(["list", "--process", "somebody", "--port", "1"])
             #expect(idle.errors.contains("looked for process somebody"))
@@ -136,7 +136,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.has("script"), "script, which makes a terminal, is missing"))
-        func `colour stands on a terminal only, and not where NO_COLOR is set`() throws {
+        func `color is for terminals only, and not with NO_COLOR`() throws {
             let victim = try Victim()
             let list = ([Program.path("sockalive"), "list"] + victim.selection).joined(separator: " ")
             let terminal = ["script", "--quiet", "--return", "--command", list, "/dev/null"]

@@ -6,7 +6,7 @@ extension ProcessTests {
         private static let settings: [(Int, Int, Int)?] = [nil, (600, 60, 50), (7200, 3600, 1), (1, 1, 5)]
 
         @Test(arguments: methods, settings)
-        func `a peer answers, the settings are as before, and nothing is left`(
+        func `a peer answers, the settings are restored, and nothing is left`(
             method: String, keepalive: (Int, Int, Int)?
         ) throws {
             let victim = try Victim { $0.keepalive = keepalive }
@@ -31,7 +31,7 @@ extension ProcessTests {
             #expect(victim.finish().status == 0)
         }
 
-        @Test(arguments: methods) func `an injection proves itself`(method: String) throws {
+        @Test(arguments: methods) func `an injection can probe its result`(method: String) throws {
             let victim = try Victim { $0.sessions = 3 }
             let report = try Report.of(["inject", "--probe", "--method", method] + victim.selection)
             #expect(report.sockets.map(\.action) == ["set", "set", "set"])
@@ -53,7 +53,7 @@ extension ProcessTests {
             #expect(try victim.keepalive().allSatisfy { $0 == .untouched })
         }
 
-        @Test func `a listener has no peer to ask, and fails nobody`() throws {
+        @Test func `a listener has no peer to probe, and is no failure`() throws {
             let victim = try Victim()
             let peer = try Report.of(["list", "--any-process", "--listeners", "--port", "\(victim.port)"])
                 .sockets.first { $0.state == "listen" }
@@ -64,7 +64,7 @@ extension ProcessTests {
             #expect(report.summary.silent == 0)
         }
 
-        @Test(arguments: methods) func `a thousand are probed at once, not one after the other`(method: String) throws {
+        @Test(arguments: methods) func `a thousand connections are probed at the same time`(method: String) throws {
             let victim = try Victim {
                 $0.sessions = 1000
                 $0.mode = .poll
@@ -74,13 +74,12 @@ extension ProcessTests {
             let report = try Report.of(["probe", "--method", method, "--timeout", "2m"] + victim.selection)
             let elapsed = start.duration(to: .now)
             #expect(report.summary.answered == 1000)
-            // A fresh socket cannot be asked before it has been idle for a second: in turn that would be 1000 s.
+            // A new socket can be probed only after a second of idle time. One after the other would take 1000 s.
             #expect(elapsed < .seconds(60), "\(elapsed)")
             #expect(try victim.keepalive().allSatisfy { $0 == .untouched })
         }
 
-        @Test(arguments: methods) func `what a killed probe left is no protection, and is mended`(method: String) throws
-        {
+        @Test(arguments: methods) func `the next injection repairs a killed probe's settings`(method: String) throws {
             let victim = try Victim { $0.keepalive = (1, 60, 113) }
             for timeout in ["60m", "100h"] {
                 let list = ["list", "--check", "--firewall-timeout", timeout] + victim.selection
@@ -91,7 +90,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.forOneHour])
         }
 
-        @Test func `the table names the answer, and a protected one its next probe`() throws {
+        @Test func `the table shows the answer, and the next probe of a protected socket`() throws {
             let victim = try Victim { $0.keepalive = (600, 60, 50) }
             let table = try Program.sockalive(["list"] + victim.selection).output
             #expect(table.contains("protected: next probe in 10m"))

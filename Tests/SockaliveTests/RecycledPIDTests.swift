@@ -1,12 +1,12 @@
 import Testing
 
 extension ProcessTests {
-    /// A PID changes hands every 100 µs, between a `beremote` without sockets and a stranger with one.
+    /// A PID is reused every 100 µs, by a `beremote` without sockets and by another process with one.
     @Suite(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "only root may say which PID comes next"))
     struct RecycledPIDs {
         private static let runs = 100
 
-        @Test(arguments: methods) func `a stranger never inherits a name`(method: String) throws {
+        @Test(arguments: methods) func `a process with a reused PID is never set`(method: String) throws {
             let churn = try Child(["unshare", "--pid", "--fork", "--mount-proc", TestProgram.path("pid-churn"), "200"])
             let port = try churn.words(after: "ready", Deadline(.seconds(10)))[0]
             let first = try Program.run(["pgrep", "--parent", "\(churn.pid)"]).output.filter(\.isNumber)

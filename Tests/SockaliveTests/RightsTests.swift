@@ -3,10 +3,10 @@ import Glibc
 import Testing
 
 extension ProcessTests {
-    /// Another user's process is reached with that user's rights, and with more only where those do not do.
+    /// Another user's process is accessed with that user's rights, and with more only if those are not enough.
     @Suite(.enabled(if: Machine.isRoot && Machine.injectsByPtrace, "only root has rights to give up"))
     struct RightsOfTheOwner {
-        /// Without Yama, or with Yama's 0, one process of a user may reach into another.
+        /// Without Yama, or with scope 0, one process of a user may access another.
         private static let mayDrop: Bool = {
             let scope = try? String(contentsOfFile: "/proc/sys/kernel/yama/ptrace_scope", encoding: .utf8)
             return (scope ?? "0").hasPrefix("0")
@@ -17,14 +17,14 @@ extension ProcessTests {
         @Test(
             .enabled(if: mayDrop, "Yama keeps one process of a user from another"), arguments: TestProgram.kinds,
             methods)
-        func `another user's process is reached with that user's rights`(
+        func `another user's process is accessed with that user's rights`(
             kind: TestProgram.Kind, method: String
         ) throws {
             for how in ["plain", "one-coroutine", "rseq"] {
                 let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", kind), how])
                 try expectSet(target, method, rights: "owner")
             }
-            // Filters are suspended with CAP_SYS_ADMIN alone, and of several threads one may put one on all at any moment.
+            // Only CAP_SYS_ADMIN may suspend a filter, and one of several threads may add a filter to all at any time.
             for how in ["threads", "seccomp"] {
                 let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", kind), how])
                 try expectSet(target, method, rights: method == "pidfd" ? "owner" : "kept")
@@ -32,7 +32,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: TestProgram.kinds, methods)
-        func `an undumpable process is reached with all rights, and each call is looked at`(
+        func `an undumpable process is accessed with all rights, and each call is checked`(
             kind: TestProgram.Kind, method: String
         ) throws {
             for how in ["plain", "threads", "deep", "coroutine", "rseq"] {
@@ -42,20 +42,20 @@ extension ProcessTests {
             }
         }
 
-        @Test(arguments: methods) func `root's own process is reached as before`(method: String) throws {
+        @Test(arguments: methods) func `root's own process is accessed with root's rights`(method: String) throws {
             let target = try Echoer([TestProgram.path("victim-odd", .dynamic64), "threads"])
             try expectSet(target, method, rights: "owner")
         }
 
-        /// Without CAP_SETUID, say, as in a container.
-        @Test(arguments: methods) func `where rights cannot be given up they are kept`(method: String) throws {
+        /// For example without CAP_SETUID, as in a container.
+        @Test(arguments: methods) func `rights that cannot be dropped are kept`(method: String) throws {
             let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", .dynamic64), "threads"])
             try expectSet(target, method, rights: "kept", launcher: Conditions.denying("setresuid=EPERM"))
         }
 
-        /// `/proc/PID/mem` of another user opens for reading alone then; it is written by ptrace(2).
+        /// With these rights `/proc/PID/mem` of another user opens only for reading. ptrace(2) writes instead.
         @Test(arguments: TestProgram.kinds, methods)
-        func `the smallest rights do`(kind: TestProgram.Kind, method: String) throws {
+        func `the minimal capabilities are enough`(kind: TestProgram.Kind, method: String) throws {
             for how in ["threads", "deep"] {
                 let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", kind), how])
                 try expectSet(target, method, rights: "kept", launcher: Conditions.withSmallestRights)

@@ -3,7 +3,7 @@ import Testing
 
 extension ProcessTests {
     @Suite struct Selecting {
-        /// How many of the victim's sockets a selection finds.
+        /// The number of the victim's sockets that a selection finds.
         private func count(_ selection: [String], of victim: Victim) throws -> Int {
             try Report.of(["list"] + selection).sockets.filter { $0.pid == victim.pid }.count
         }
@@ -18,7 +18,7 @@ extension ProcessTests {
             #expect(try count(["--any-process"] + port, of: victim) == 1)
         }
 
-        @Test func `a process is found by its executable's name when it calls itself something else`() throws {
+        @Test func `a process is found by its executable's name, even with another comm`() throws {
             let victim = try Victim { $0.name = "worker" }
             let port = ["--port", "\(victim.port)"]
             #expect(try count(port, of: victim) == 1)
@@ -26,7 +26,7 @@ extension ProcessTests {
             #expect(try count(["--process", "work"] + port, of: victim) == 0)
         }
 
-        @Test func `with few files to open, the limit is raised, or it is an error`() throws {
+        @Test func `a low descriptor limit is raised, or it is an error`() throws {
             let victim = try Victim()
             let every = ["list", "--any-process", "--port", "\(victim.port)"]
             func limited(_ option: String) throws -> Program {
@@ -38,7 +38,7 @@ extension ProcessTests {
             #expect(program.errorLines.count == 1 && program.errors.contains("--user"))
         }
 
-        @Test func `a name longer than the kernel keeps is found whole`() throws {
+        @Test func `a name longer than comm is matched as a whole`() throws {
             let victim = try Victim { $0.program = "backup-exec-remote-agent" }
             let port = ["--port", "\(victim.port)"]
             #expect(try count(["--process", "backup-exec-remote-agent"] + port, of: victim) == 1)
@@ -53,9 +53,9 @@ extension ProcessTests {
             #expect(try count(["--exe", "/usr/bin/true", "--pid", "\(victim.pid)"] + port, of: victim) == 0)
         }
 
-        /// In a mount namespace of their own anybody may make a path of that name, start it, and delete it.
+        /// In its own mount namespace, every user can create a path of that name, start the file, and delete it.
         @Test(.enabled(if: Machine.makesNamespaces, "no namespaces may be made here"))
-        func `a deleted executable is believed only where its path was ours`() throws {
+        func `a deleted executable matches only in our mount namespace`() throws {
             for (launcher, found) in [([], 1), (["unshare"] + Machine.privateUser + ["--mount"], 0)] {
                 let victim = try Victim { $0.launcher = launcher }
                 let selection = ["--exe", victim.executable, "--port", "\(victim.port)"]
@@ -74,7 +74,7 @@ extension ProcessTests {
             #expect(try Report.of(["list"] + victim.selection).socket.uid == 2)
         }
 
-        @Test func `a port is matched on either end`() throws {
+        @Test func `a port is matched at either end`() throws {
             let victim = try Victim()
             let pid = ["--pid", "\(victim.pid)"]
             let session = victim.sessions[0]
@@ -101,7 +101,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.makesNamespaces, "unshare cannot make a network namespace here"))
-        func `without options beremote and port 5633 are meant`() throws {
+        func `without options the selection is beremote and port 5633`() throws {
             let room = try TestNetwork()
             let agent = try Victim {
                 room.holds(&$0)

@@ -3,7 +3,7 @@ import Glibc
 import Testing
 
 extension ProcessTests {
-    /// Peers that do not answer: all packets of a private network are dropped.
+    /// Peers that do not answer, because a private network drops all packets.
     @Suite(.enabled(if: Machine.buildsFirewalls, "no namespaces, or ip (iproute2) or nft (nftables) is missing"))
     struct SilentPeers {
         private let room: TestNetwork
@@ -21,7 +21,7 @@ extension ProcessTests {
             return victim
         }
 
-        /// A probe that waits for victims whose peers are silent; returned when every socket is armed.
+        /// A probe of victims with silent peers. It is returned when every socket is armed.
         private func waitingProbe(_ arguments: [String], for victim: Victim) throws -> Child {
             let probe = try Child(
                 [Program.path("sockalive"), "probe", "--no-lock"] + arguments + victim.selection)
@@ -39,7 +39,7 @@ extension ProcessTests {
             }
         }
 
-        @Test(arguments: methods) func `silence is named, the settings are as before`(method: String) throws {
+        @Test(arguments: methods) func `silence is reported, the settings are restored`(method: String) throws {
             let victim = try victim { $0.sessions = 2 }
             try room.fallSilent()
             let probe = ["probe", "--method", method, "--wait", "1s"] + victim.selection
@@ -56,7 +56,7 @@ extension ProcessTests {
             #expect(try victim.echoes())
         }
 
-        @Test func `an injection names whom it could not prove, and has set it nevertheless`() throws {
+        @Test func `an injection sets a socket and reports its silent peer`() throws {
             let victim = try victim()
             try room.fallSilent()
             let inject = ["inject", "--probe", "--wait", "1s"] + victim.selection
@@ -67,7 +67,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: methods, [SIGINT, SIGTERM, SIGHUP])
-        func `a signal puts everything back first`(method: String, signal: Int32) throws {
+        func `a signal first restores all settings`(method: String, signal: Int32) throws {
             let victim = try victim { $0.sessions = 5 }
             try room.fallSilent()
             let probe = try waitingProbe(["--method", method, "--timeout", "60s", "--wait", "60s"], for: victim)
@@ -76,7 +76,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == Array(repeating: .untouched, count: 5))
         }
 
-        @Test(arguments: methods) func `the time limit puts everything back first`(method: String) throws {
+        @Test(arguments: methods) func `the time limit first restores all settings`(method: String) throws {
             let victim = try victim { $0.sessions = 5 }
             try room.fallSilent()
             let start = ContinuousClock.now
@@ -87,7 +87,7 @@ extension ProcessTests {
             #expect(try victim.keepalive() == Array(repeating: .untouched, count: 5))
         }
 
-        @Test(arguments: methods) func `who has answered is put back while others are silent`(method: String) throws {
+        @Test(arguments: methods) func `an answer restores its socket while others are silent`(method: String) throws {
             let silent = try victim()
             try room.fallSilent()
             let alive = try Victim()
@@ -101,7 +101,7 @@ extension ProcessTests {
             #expect(try silent.keepalive() == [.untouched])
         }
 
-        @Test(arguments: methods) func `while it waits it holds neither descriptor nor thread`(method: String) throws {
+        @Test(arguments: methods) func `a waiting probe holds no descriptor and no thread`(method: String) throws {
             let victim = try victim()
             try room.fallSilent()
             let probe = try waitingProbe(["--method", method, "--timeout", "60s", "--wait", "60s"], for: victim)
@@ -112,13 +112,13 @@ extension ProcessTests {
                     (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)"))
                         == "socket:[\(socket.inode)]"
                 }
-                // A look may happen to be under way.
+                // A read may be in progress.
                 if held.isEmpty, try ProcessTrace(of: victim.pid).tracer == "0" { return }
             }
             Issue.record("it holds the socket or a thread all the time")
         }
 
-        /// One probe of its own is outstanding, and the next firing of its timer would be the end.
+        /// One of its own probes is unanswered, and the next one would end the connection.
         @Test(arguments: methods, [(2, 60, 1), (2, 60, 9)])
         func `a probe does not end a connection that its own keepalive has not given up`(
             method: String, keepalive: (Int, Int, Int)
@@ -137,7 +137,7 @@ extension ProcessTests {
         }
 
         @Test(arguments: methods, [nil, (600, 60, 50), (600, 61, 49)] as [(Int, Int, Int)?])
-        func `killed at any moment, it leaves what the next injection mends`(
+        func `after a kill at any moment, the next injection repairs the settings`(
             method: String, keepalive: (Int, Int, Int)?
         ) throws {
             let victim = try victim {
@@ -145,7 +145,7 @@ extension ProcessTests {
                 $0.mode = .poll
                 $0.keepalive = keepalive
             }
-            // A probe of peers that answer, from start to end: any moment of it may be the last.
+            // A complete probe of peers that answer. The kill may come at any time of it.
             let start = ContinuousClock.now
             _ = try Report.of(["probe", "--method", method] + victim.selection)
             let length = start.duration(to: .now).components
@@ -163,7 +163,7 @@ extension ProcessTests {
                 #expect(zip(left, before).allSatisfy { $0 == $1 || $0.count == 113 })
                 #expect(try ProcessTrace(of: victim.pid).tracer == "0")
                 _ = try Report.of(["inject"] + victim.selection)
-                // What was on and is as it was is protected, and stays.
+                // A socket that had its own keepalive, and is unchanged, is protected and stays as it is.
                 let expected = left.map { $0.enabled && $0.count != 113 ? $0 : .forOneHour }
                 #expect(try victim.keepalive() == expected)
                 if keepalive == nil { _ = try Report.of(["inject", "--off"] + victim.selection) }

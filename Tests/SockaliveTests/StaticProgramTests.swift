@@ -3,15 +3,15 @@ import Glibc
 import Testing
 
 extension ProcessTests {
-    /// The program as it ships: each command once, and what depends on the runtime that is linked into it. The other
-    /// suites run the debug build.
+    /// The shipped program: each command once, and the parts that depend on the static runtime. The other suites run
+    /// the debug build.
     @Suite(.enabled(if: Program.shipped != nil, "SOCKALIVE_STATIC names no static build; Tests/run.sh makes one"))
     struct StaticProgram {
         private func shipped<Result>(_ body: () throws -> Result) throws -> Result {
             try Program.$executable.withValue(#require(Program.shipped), operation: body)
         }
 
-        @Test func `it asks for no interpreter`() throws {
+        @Test func `it has no program interpreter`() throws {
             let file = try [UInt8](Data(contentsOf: URL(fileURLWithPath: #require(Program.shipped))))
             // ELF-64: e_phoff, e_phentsize, e_phnum, and p_type of each program header (elf(5)).
             func number(_ offset: Int, _ bytes: Int) -> Int {
@@ -43,7 +43,7 @@ extension ProcessTests {
             #expect(try victim.echoes())
         }
 
-        @Test(arguments: methods) func `probe hears the peer`(method: String) throws {
+        @Test(arguments: methods) func `probe gets an answer`(method: String) throws {
             let victim = try Victim()
             let report = try shipped { try Report.of(["probe", "--method", method] + victim.selection) }
             #expect(try report.socket.probe?.answered == true)
@@ -81,7 +81,7 @@ extension ProcessTests {
 
         private static let commands = ["list", "inject", "probe", "watch", "doctor", "demo", "--version", "--help"]
 
-        /// Each command on nothing, and wrong command lines.
+        /// Each command without a match, and wrong command lines.
         private static let harmless: [[String]] = [
             ["list", "--pid", "2147483647"], ["inject", "--no-lock", "--pid", "2147483647"],
             ["probe", "--no-lock", "--pid", "2147483647"], ["watch", "--unknown"], ["doctor", "--pid", "x"],
@@ -89,7 +89,7 @@ extension ProcessTests {
             ["list", "--user", "nobody!"],
         ]
 
-        @Test(arguments: harmless) func `it says the same as the debug build`(arguments: [String]) throws {
+        @Test(arguments: harmless) func `it prints the same as the debug build`(arguments: [String]) throws {
             let debug = try Program.sockalive(arguments)
             let shipped = try shipped { try Program.sockalive(arguments) }
             #expect(shipped.status == debug.status)
@@ -100,7 +100,7 @@ extension ProcessTests {
         @Test(
             .enabled(if: Machine.isRoot && Machine.makesNamespaces, "root and unshare are needed to hide /proc"),
             arguments: commands)
-        func `without /proc it says the same as the debug build`(command: String) throws {
+        func `without /proc it prints the same as the debug build`(command: String) throws {
             let hidden = ["unshare", "--mount", "sh", "-c", #"mount -t tmpfs none /proc && exec "$@""#, "sh"]
             let debug = try Program.sockalive([command], launcher: hidden)
             let shipped = try shipped { try Program.sockalive([command], launcher: hidden) }

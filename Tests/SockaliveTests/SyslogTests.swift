@@ -16,7 +16,7 @@ extension ProcessTests {
                 launcher: log.launcher)
         }
 
-        @Test func `a change is one line, and an unchanged run says nothing`() throws {
+        @Test func `a change is one line, and an unchanged run logs nothing`() throws {
             let victim = try Victim { $0.sessions = 2 }
             let first = try inject(victim.selection)
             #expect(first.status == 0 && first.errors == "" && first.output == "")
@@ -45,15 +45,15 @@ extension ProcessTests {
             let line = try #require(log.lines().first)
             let hostile = line.unicodeScalars.filter { [.control, .format].contains($0.properties.generalCategory) }
             #expect(hostile.isEmpty)
-            // What stands in quotes is taken out as a reader of the log would do it.
+            // Quoted values are removed, as a reader of the log would do it.
             let keys = line.replacing(/"(?:[^"\\]|\\.)*"/, with: "").matches(of: /(\w+)=/).map { String($0.1) }
             #expect(keys == ["event", "pid", "process", "fd", "local", "remote", "before", "after", "method"])
         }
 
         @Test(arguments: ["inject", "probe"])
-        func `a run that cannot do its work is logged once, until one could`(command: String) throws {
+        func `a run that cannot work is logged once, until a run works`(command: String) throws {
             let victim = try Victim()
-            // A PID namespace of its own, with the /proc of ours.
+            // Its own PID namespace, with the /proc of ours.
             func run(lost: Bool, _ options: [String] = []) throws -> Int32 {
                 try Program.sockalive(
                     [command, "--syslog", "--quiet", "--lock", log.path("test.lock")] + options + victim.selection,
@@ -74,7 +74,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `the same failure is logged once, and its end makes the next one news`() throws {
+        func `the same failure is logged once, and again after a success`() throws {
             let victim = try Victim()
             let ptrace = victim.selection + ["--method", "ptrace"]
             do {
@@ -94,7 +94,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `a memory that another wrote, or that is no file, does no harm`() throws {
+        func `a state file of another user, or that is no file, does no harm`() throws {
             let victim = try Victim()
             let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))

@@ -1,8 +1,8 @@
 import Testing
 
-/// A wrong command line touches nothing, and says why in one line.
+/// A wrong command line changes nothing, and gives the reason in one line.
 @Suite struct WrongCommandLines {
-    /// Every value that an option of `list` and `inject` has to refuse.
+    /// Every value that an option of `list` and `inject` must reject.
     static let selection: [[String]] =
         wrong("--process", ["", "a/b"])
         + wrong("--pid", ["", "x", "0", "-1", "1.5", "+1", " 1", "99999999999"])
@@ -55,11 +55,11 @@ import Testing
 
     @Test(arguments: ["list", "inject", "probe"])
     func `every wrong value gives 64 and one line`(command: String) throws {
-        // The options that all share are one piece of code: the others have to show that they refuse at all.
+        // All commands share the code of these options. The other commands only prove that they reject them.
         let shared = Self.selection + Self.keepalive + Self.combinations
         let some = command == "list" ? shared : shared.filter { $0.count != 2 || $0[1] == "x" }
         for arguments in some + Self.ofOneCommand[command]! {
-            // Should one be taken for right, it must find nothing to touch.
+            // If a value were accepted, the command must find nothing to change.
             let harmless = arguments.contains("--remote") ? [] : ["--remote", "203.0.113.1"]
             try expectRefusal([command] + arguments + harmless)
         }
@@ -85,7 +85,7 @@ import Testing
         ["--count", "127"], ["--port", "1"], ["--port", "65535"], ["--remote", "::/0"], ["--remote", "0.0.0.0/0"],
         ["--user", "root"], ["--user", "4294967294"], ["--method", "auto"], ["--user-timeout", "596h"],
     ])
-    func `the last right value before a wrong one is taken`(arguments: [String]) throws {
+    func `the last valid value before a wrong one is accepted`(arguments: [String]) throws {
         let program = try Program.sockalive(["list", "--pid", "2147483647"] + arguments)
         #expect(program.status == 0, "\(program.errors)")
     }

@@ -12,7 +12,7 @@ extension ProcessTests {
             folder = try TemporaryFolder()
         }
 
-        /// A watch that stands: its first round is done, as the service manager heard.
+        /// A watch after its first round, as its message to the service manager shows.
         private func start(
             _ options: [String], launcher: [String] = [], environment: [String: String] = [:],
             output: Child.Output = .pipe
@@ -43,8 +43,8 @@ extension ProcessTests {
             return true
         }
 
-        @Test func `a new connection is protected within the time, and told of once`() throws {
-            // A name that no other process on this machine has.
+        @Test func `a new connection is protected in time, and reported once`() throws {
+            // No other process on this machine has this name.
             let name = "w\(UInt32.random(in: 0...UInt32.max))"
             let first = try Victim { $0.program = name }
             let (child, _) = try start(["--process", name, "--any-port", "--every", "1"])
@@ -57,8 +57,8 @@ extension ProcessTests {
             #expect(try late.echoes())
         }
 
-        /// The next file opened would get the number, and what is told would be written into it.
-        @Test func `a stream that the caller has closed is given to no file`() throws {
+        /// Otherwise the next opened file would get the number, and messages would be written into it.
+        @Test func `a closed standard stream is never reused for a file`() throws {
             let launcher = ["/bin/sh", "-c", #"exec "$@" <&- >&- 2>&-"#, "sh"]
             let (child, _) = try start(["--process", "nobody-is-called-so"], launcher: launcher)
             for stream in 0...2 {
@@ -76,7 +76,7 @@ extension ProcessTests {
             #expect(manager.message(until: Deadline(.seconds(5)))?.hasPrefix("STOPPING=1") == true)
         }
 
-        @Test func `SIGHUP reads the rules anew and runs at once, unless they are wrong`() throws {
+        @Test func `SIGHUP reads the rules again and runs at once, unless they are wrong`() throws {
             let (one, two) = (try Victim(), try Victim())
             let rules = folder.path("rules")
             func write(_ text: String) throws { try text.write(toFile: rules, atomically: true, encoding: .utf8) }
@@ -105,7 +105,7 @@ extension ProcessTests {
             #expect(stop(child).status == 0)
         }
 
-        @Test func `while another run holds the lock, it changes nothing and says nothing; then it does`() throws {
+        @Test func `while another run holds the lock, a watch waits in silence`() throws {
             let victim = try Victim()
             let holder = try holdLock()
             let (child, manager) = try start(["--every", "1"] + victim.selection)
@@ -120,10 +120,10 @@ extension ProcessTests {
             #expect(end.lines.count == 1 && end.lines.allSatisfy { $0.contains("keepalive off → 600/60/50") })
         }
 
-        @Test func `a round holds the lock against others`() throws {
+        @Test func `a round holds the lock`() throws {
             let victim = try Victim()
             let lock = ["--lock", folder.path("w.lock")] + victim.selection
-            // Its standard error is full, so that the round stands still where it tells of the change.
+            // Its standard error is full, so the round blocks when it reports the change.
             let full = ["sh", "-c", "head -c 65536 /dev/zero >&2; exec \"$@\"", "sh"]
             let child = try Child(full + [Program.path("sockalive"), "watch", "--every", "1h"] + lock)
             #expect(try waitForKeepalive(victim, .seconds(10)))
@@ -147,7 +147,7 @@ extension ProcessTests {
             #expect(program.errorLines.count == 1 && program.errors.contains("cannot be opened"))
         }
 
-        @Test func `what lasts is told after a while and then hourly, and its return anew`() {
+        @Test func `a lasting condition is due after a while and then hourly, and a new one again`() {
             var messages = MessageThrottle(delay: 60)
             let rounds = stride(from: 100, through: 100 + 2 * 3600, by: 5)
             let times = rounds.filter { !messages.due(["x"], now: $0).isEmpty }
@@ -157,7 +157,7 @@ extension ProcessTests {
             #expect(messages.due(["x"], now: 8061) == ["x"])
         }
 
-        @Test func `the watchdog hears of it between two rounds`() throws {
+        @Test func `the watchdog gets messages between two rounds`() throws {
             let victim = try Victim()
             let (child, manager) = try start(
                 ["--every", "1h"] + victim.selection, environment: ["WATCHDOG_USEC": "400000"])
@@ -166,7 +166,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace, "ptrace injection knows x86-64 only"))
-        func `a failure is told once, and nothing else in many rounds`() throws {
+        func `a failure is reported once in many rounds`() throws {
             let victim = try Victim()
             let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
@@ -181,7 +181,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "a /dev/log of its own takes root"))
-        func `closed streams and an empty environment are enough, and the log has it`() throws {
+        func `closed streams and an empty environment are enough, and the log has the change`() throws {
             let victim = try Victim()
             let log = try PrivateLog()
             let closed = log.launcher + ["sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"]
@@ -196,7 +196,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "a /dev/log of its own takes root"))
-        func `a logger that was started anew misses nothing, and one that is gone is told of once`() throws {
+        func `a restarted logger misses nothing, and a missing one is reported once`() throws {
             let name = "w\(UInt32.random(in: 0...UInt32.max))"
             let first = try Victim { $0.program = name }
             let log = try PrivateLog()
@@ -220,7 +220,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.injectsByPtrace && Machine.isRoot && Machine.makesNamespaces, "x86-64, and root"))
-        func `a failure that no logger took is logged when one is there, and printed once all the same`() throws {
+        func `a failure is logged as soon as there is a logger, and printed only once`() throws {
             let victim = try Victim()
             let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
             _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
@@ -241,7 +241,7 @@ extension ProcessTests {
         }
 
         @Test(.enabled(if: Machine.isRoot && Machine.makesNamespaces, "another PID namespace takes root"))
-        func `where it cannot work at all, it says so and ends`() throws {
+        func `a watch that cannot work says so and ends`() throws {
             let program = try Program.sockalive(
                 ["watch", "--no-lock", "--pid", "2147483647"], launcher: ["unshare", "--pid", "--fork"])
             #expect(program.status == 69)
@@ -249,13 +249,13 @@ extension ProcessTests {
         }
 
         @Test(arguments: [["--require"], ["--json"], ["--every", "0"], ["--every", "x"], ["--dry-run"]])
-        func `what a watch cannot do is refused`(options: [String]) throws {
+        func `options that a watch cannot use are rejected`(options: [String]) throws {
             #expect(try Program.sockalive(["watch", "--no-lock", "--pid", "2147483647"] + options).status == 64)
         }
     }
 }
 
-/// Who listens at NOTIFY_SOCKET: an abstract name, as systemd uses in containers.
+/// A listener at NOTIFY_SOCKET. The address is an abstract name, as systemd uses in containers.
 private final class ServiceManagerStandIn {
     let address: String
     private let descriptor: Int32

@@ -6,7 +6,7 @@ import Testing
 
 @testable import SockaliveCore
 
-/// What is found must be what is treated, however fast numbers change hands.
+/// The socket that is found is the socket that is set, even if numbers are reused fast.
 @Suite(.serialized) struct LiveIdentityTests {
     private func isKept(_ descriptor: Int32) -> Bool {
         var value: Int32 = 0
@@ -15,7 +15,7 @@ import Testing
         return value != 0
     }
 
-    /// A thread puts wanted and unwanted sockets in turn under the same few numbers.
+    /// A thread that puts wanted and unwanted sockets under the same few numbers in turn.
     private final class Shuffler: Sendable {
         private let isStopped = Atomic(false)
         private let sockets: [Int32]
@@ -52,7 +52,7 @@ import Testing
     }
 
     @Test(.enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"), arguments: [40, 500])
-    func `a descriptor that changes hands is never treated for another`(strangers: Int) throws {
+    func `a descriptor number that is reused never sets another socket`(strangers: Int) throws {
         let wanted = try LiveConnections(each: 4, kinds: [.ipv4], keepaliveOn: .max)
         let unwanted = try LiveConnections(each: strangers / 2, kinds: [.ipv4], keepaliveOn: .max)
         let sockets = wanted.pairs.map(\.client) + unwanted.pairs.prefix(4).map(\.client)
@@ -65,7 +65,7 @@ import Testing
         for round in 0..<60 {
             let source: SocketSource = round % 3 == 0 ? .diag : round % 3 == 1 ? .procfs : .auto
             let discovery = Discovery(procfs: procfs, source: source, method: .pidfd)
-            // The last holder of each is one of the shuffled numbers: that is where it is looked for.
+            // The last holder of each socket has one of the shuffled numbers, and is tried first.
             let found = try discovery.snapshot(of: selection)
             let shuffled = found.sockets.map { socket in
                 DiscoveredSocket(process: socket.process, holders: socket.holders.suffix(1), row: socket.row)
@@ -79,8 +79,8 @@ import Testing
         #expect(changed > 0, "no descriptor changed hands in between: the test tests nothing")
     }
 
-    /// Kernels without pidfd_open; a fixture is treated alike.
-    @Test func `without a pidfd the start time tells a recycled PID`() throws {
+    /// For kernels without pidfd_open. A fixture uses the same code.
+    @Test func `without a pidfd the start time detects a reused PID`() throws {
         let folder = FilePath("/tmp/sockalive-\(getpid())-fixture")
         defer { for path in ["77/stat", "77", ""] { _ = "\(folder)/\(path)".withCString { remove($0) } } }
         mkdir(folder.string, 0o700)
@@ -101,13 +101,13 @@ import Testing
         #expect(ProcessHandle(pid: 78, procfs: procfs) == nil)
     }
 
-    // MARK: an inode has 32 bits, and is given again
+    // MARK: an inode number has 32 bits, and is reused
 
-    /// A `/proc` with processes of one descriptor each, all of the inode 7.
+    /// A `/proc` whose processes have one descriptor each, all with the inode 7.
     private final class Fixture {
         let folder = FilePath("/tmp/sockalive-\(getpid())-\(UInt32.random(in: 0...UInt32.max))")
 
-        /// - Parameter rows: the ends of the sockets with the inode 7 that the process's table has.
+        /// - Parameter rows: the endpoints of the sockets with the inode 7 in the process's table.
         func add(_ pid: Int, namespace: Int, rows: [String]) throws {
             for path in ["\(pid)/fd", "\(pid)/ns", "\(pid)/net", "\(pid)/task/\(pid)/fd"] {
                 var part = folder
@@ -152,11 +152,11 @@ import Testing
         let sockets = try fixture.sockets()
         #expect(sockets.map(\.holders) == [[SocketHolder(pid: 77, fd: 5)], [SocketHolder(pid: 78, fd: 5)]])
         #expect(sockets.map(\.row.local.port) == [52604, 52605])
-        // Each says which it is only by its inode and its cookie, which this table does not have.
+        // Only inode and cookie identify each socket, and this table has no cookies.
         #expect(sockets.allSatisfy { $0.identity.sharesInode })
     }
 
-    @Test func `two sockets with one inode are two, sought under each descriptor that may be theirs`() throws {
+    @Test func `two sockets with one inode are two, and have all possible descriptors`() throws {
         let fixture = Fixture()
         try fixture.add(77, namespace: 1, rows: Self.ends)
         try fixture.add(78, namespace: 1, rows: Self.ends)
@@ -175,7 +175,7 @@ import Testing
     }
 
     @Test(.enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
-    func `a descriptor is its socket only if the cookie says so, too`() throws {
+    func `a descriptor is the socket only if the cookie is equal, too`() throws {
         let connections = try LiveConnections(each: 1, kinds: [.ipv4])
         let client = connections.pairs[0].client
         let selection = Selection(
@@ -198,7 +198,7 @@ import Testing
         }
     }
 
-    @Test func `a process that has ended is not alive, though its number is still taken`() throws {
+    @Test func `a process that has ended is not alive, even as a zombie`() throws {
         let procfs = try ProcFS()
         var pid: pid_t = 0
         var words: [UnsafeMutablePointer<CChar>?] = [strdup("sleep"), strdup("1000"), nil]
@@ -207,7 +207,7 @@ import Testing
         let handle = try #require(ProcessHandle(pid: pid, procfs: procfs))
         #expect(handle.isAlive(procfs))
         kill(pid, SIGKILL)
-        // A zombie until it is waited for.
+        // It is a zombie until waitid reaps it.
         var information = siginfo_t()
         waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT)
         #expect(handle.descriptor == nil || !handle.isAlive(procfs))

@@ -11,7 +11,7 @@ import Testing
         ("--process ''", ["--process", ""]), ("'--process=a b'c", ["--process=a bc"]), ("'a\\b'", ["a\\b"]),
         ("'#'", ["#"]), ("$HOME *", ["$HOME", "*"]),
     ])
-    func `a line is words`(line: String, words: [String]) throws {
+    func `a line is split into words`(line: String, words: [String]) throws {
         #expect(try RuleFile.lines(line.utf8) == (words.isEmpty ? [] : [.init(number: 1, words: words)]))
     }
 
@@ -20,12 +20,12 @@ import Testing
         #expect(lines == [.init(number: 3, words: ["a", "b"]), .init(number: 5, words: ["c"])])
     }
 
-    @Test(arguments: ["\n'a", "\n\"a", "\na\\", "\n\"a\\"]) func `what is left open names its line`(text: String) {
+    @Test(arguments: ["\n'a", "\n\"a", "\na\\", "\n\"a\\"]) func `an open quote gives its line`(text: String) {
         #expect(throws: RuleFile.Malformed.self) { try RuleFile.lines(text.utf8) }
         do { _ = try RuleFile.lines(text.utf8) } catch { #expect(error.line == 2) }
     }
 
-    @Test(arguments: [[0xff], [0x61, 0], [0xe2, 0x80]] as [[UInt8]]) func `what is no text is refused`(bytes: [UInt8]) {
+    @Test(arguments: [[0xff], [0x61, 0], [0xe2, 0x80]] as [[UInt8]]) func `only UTF-8 text is valid`(bytes: [UInt8]) {
         #expect(throws: RuleFile.Malformed(line: 2, reason: "it is no text")) { try RuleFile.lines([10] + bytes) }
     }
 }
@@ -43,7 +43,7 @@ import Testing
         .init(enabled: true, idle: idle, interval: interval, count: count, userTimeout: userTimeout)
     }
 
-    @Test func `of firewalls the smallest timeout`() {
+    @Test func `the smallest firewall timeout wins`() {
         let hour = KeepaliveRequest(firewallTimeout: Seconds(3600))
         #expect(strictest(hour, KeepaliveRequest(firewallTimeout: Seconds(60))) == wanted(10, 1, 50))
         #expect(strictest(hour, KeepaliveRequest(firewallTimeout: Seconds(4))) == wanted(1, 1, 3))
@@ -51,7 +51,7 @@ import Testing
         #expect(KeepaliveRequest.strictest([]) == nil)
     }
 
-    @Test func `of explicit values the smallest idle time and interval, the largest number`() {
+    @Test func `the smallest explicit idle time and interval win, and the largest count`() {
         let hour = KeepaliveRequest(firewallTimeout: Seconds(3600))
         #expect(strictest(hour, KeepaliveRequest(idle: 30)) == wanted(30, 60, 60))
         #expect(strictest(hour, KeepaliveRequest(idle: 900)) == wanted(600, 60, 50))
@@ -62,7 +62,7 @@ import Testing
         #expect(strictest(hour, KeepaliveRequest(userTimeout: 7)) == wanted(600, 60, 50, userTimeout: 7))
     }
 
-    @Test func `on beats off`() {
+    @Test func `on has priority over off`() {
         let off = KeepaliveRequest(enabled: false)
         #expect(strictest(off, KeepaliveRequest(firewallTimeout: Seconds(60))) == wanted(10, 1, 50))
         #expect(strictest(off, off)?.enabled == false)
@@ -90,7 +90,7 @@ import Testing
                 family: .ipv4, local: here, remote: there, state: .established, timer: .none, uid: 0, inode: 7))
     }
 
-    @Test func `the union finds what each rule finds`() {
+    @Test func `the union finds the sockets of each rule`() {
         let one = rule(ProcessSelection(names: ["a"], uid: 3), ports: [1])
         let two = rule(ProcessSelection(names: ["b"], pids: [7], uid: 3), ports: [2], remote: "10.0.0.0/8")
         let union = RuleSet([one, two]).union
@@ -104,7 +104,7 @@ import Testing
         #expect(RuleSet([one, rule(ProcessSelection(anyProcess: true))]).union.processes.anyProcess)
     }
 
-    @Test func `a socket gets the strictest of the rules that mean it, and of no other`() {
+    @Test func `a socket gets the strictest of its matching rules only`() {
         let (a, b) = (ProcessSelection(pids: [1]), ProcessSelection(pids: [2]))
         let rules = RuleSet([
             rule(a, ports: [5633], timeout: 3600), rule(b, ports: [5633], timeout: 60), rule(a, ports: [1], timeout: 4),

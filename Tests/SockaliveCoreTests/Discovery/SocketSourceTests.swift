@@ -4,7 +4,7 @@ import Testing
 
 @testable import SockaliveCore
 
-/// The sources against each other and against the truth, on sockets of this very process.
+/// Compares the sources with each other and with the real sockets of this process.
 @Suite(.serialized) struct LiveSourceTests {
     private static let hasDiag = (try? SockDiagSocket()) != nil
 
@@ -22,7 +22,7 @@ import Testing
     }
 
     @Test(arguments: [SocketSource.auto, .procfs])
-    func `a search that may not go on ends, and says why`(source: SocketSource) throws {
+    func `a stopped search ends with the reason`(source: SocketSource) throws {
         let connections = try LiveConnections(each: 1)
         let selection = Selection(
             processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test(.enabled(if: hasDiag, "this kernel has no sock_diag"))
-    func `both tables say the same of 1,000 live sockets`() throws {
+    func `both tables are equal for 1,000 live sockets`() throws {
         let connections = try LiveConnections(each: 167)
         let truth = Set(connections.descriptors.map(LiveConnections.inode))
         #expect(truth.count >= 1000)
@@ -64,7 +64,7 @@ import Testing
     }
 
     @Test(.enabled(if: hasDiag && MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
-    func `a borrowed socket says of itself what the table says of it`() throws {
+    func `a borrowed socket gives the same row as the table`() throws {
         let connections = try LiveConnections(each: 5)
         let borrowed = try snapshot(connections, .auto, method: .pidfd)
         let diag = try snapshot(connections, .diag)
@@ -79,7 +79,7 @@ import Testing
     }
 
     @Test(.enabled(if: hasDiag && MethodChoice.auto.resolved() == .pidfd, "nothing to compare here"))
-    func `signs of life in the table are those of the socket, and of no other in its place`() throws {
+    func `tcp_info from the table belongs to the socket, and to no other in its place`() throws {
         let connections = try LiveConnections(each: 3)
         var diag = try SockDiagSocket()
         let sockets = try snapshot(connections, .procfs, listeners: false)
@@ -102,7 +102,7 @@ import Testing
     }
 
     @Test(arguments: SocketSource.allCases)
-    func `listeners are found only where they are asked for`(source: SocketSource) throws {
+    func `listeners are found only on request`(source: SocketSource) throws {
         let connections = try LiveConnections(each: 1)
         let sockets = try snapshot(connections, source, listeners: false)
         #expect(sockets.count == 6)
@@ -110,7 +110,7 @@ import Testing
     }
 
     @Test(arguments: SocketSource.allCases)
-    func `a peer's range is held against the address that a mapped one carries`(source: SocketSource) throws {
+    func `a peer's range is compared with the IPv4 address inside a mapped one`(source: SocketSource) throws {
         let connections = try LiveConnections(each: 2)
         let selection = Selection(
             processes: ProcessSelection(pids: [getpid()]),
@@ -133,7 +133,7 @@ import Testing
 }
 
 @Suite struct CommScanTests {
-    @Test func `entries of a folder are processes where they are numbers`() {
+    @Test func `folder entries with numbers are processes`() {
         let entries = bytes(
             """
             01000000 00000000 02000000 00000000 1800 04 34373131 00   # 4711
@@ -147,7 +147,7 @@ import Testing
         for length in 0..<entries.count { #expect([4711, 77].starts(with: numbers(entries[..<length]))) }
     }
 
-    @Test func `threads that share the list find what one alone finds`() throws {
+    @Test func `threads that share the list find the same as one thread`() throws {
         let procfs = try ProcFS()
         let name = try procfs.read("self/comm") { UntrustedText($0.dropLast()) }
         let scan = CommScan(root: procfs.root.rawValue, names: [name, UntrustedText("kthreadd")])

@@ -5,7 +5,7 @@ import Testing
 @testable import SockaliveCore
 
 @Suite struct LiveThreadTests {
-    /// Of the calling thread (proc_pid_stat(5), proc_pid_status(5)).
+    /// The processor and affinity of the calling thread (proc_pid_stat(5), proc_pid_status(5)).
     private struct Place {
         var processor: Substring?
         var allowed: Substring?
@@ -20,7 +20,7 @@ import Testing
         }
     }
 
-    /// Where a thread that was started elsewhere began.
+    /// The first processor of a thread that was started on another one.
     private func start() throws -> Place {
         var place = Place()
         var thread = pthread_t()
@@ -33,7 +33,7 @@ import Testing
                 }, place)
         }
         try #require(status == 0)
-        // Whoever sleeps leaves its processor to the new thread.
+        // A sleeping thread leaves its processor to the new thread.
         let start = ContinuousClock.now
         while start.duration(to: .now) < .milliseconds(2) {}
         pthread_join(thread, nil)
@@ -41,10 +41,10 @@ import Testing
     }
 
     @Test(.enabled(if: sockalive_processors() > 1, "there is one processor"))
-    func `a thread starts on another processor, and may then run wherever its maker may`() throws {
+    func `a thread starts on another processor, and may then run on all of its creator's`() throws {
         let pairs = try (0..<40).map { _ in (maker: Place(), made: try start()) }
         #expect(pairs.allSatisfy { $0.made.allowed == $0.maker.allowed && $0.made.allowed != nil })
-        // Either may be moved before it looks.
+        // The kernel may move either thread before it looks.
         #expect(pairs.count { $0.made.processor != $0.maker.processor } > pairs.count / 2)
     }
 }

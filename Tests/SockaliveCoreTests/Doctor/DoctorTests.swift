@@ -3,7 +3,7 @@ import Testing
 
 @testable import SockaliveCore
 
-/// A machine on which nothing stands in the way.
+/// A machine without obstacles.
 private let goodMachine = MachineFacts(
     release: UntrustedText("6.1.0-44-amd64"), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
     processMemoryError: nil, uid: 0, capabilities: [.sysPtrace, .dacReadSearch, .sysAdmin], seccomp: 0, yama: nil,
@@ -31,7 +31,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         (nil, false, Check.Status.ok), (0, false, .ok), (1, true, .ok), (2, true, .ok),
         (1, false, .problem), (2, false, .problem), (3, true, .problem), (3, false, .problem),
     ])
-    func `Yama stands in the way of whom it says`(scope: Int?, isPrivileged: Bool, status: Check.Status) throws {
+    func `the scope of Yama decides who is blocked`(scope: Int?, isPrivileged: Bool, status: Check.Status) throws {
         let yama = try check("yama") {
             $0.yama = scope
             if !isPrivileged { $0.capabilities = [] }
@@ -57,7 +57,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(reading.remedy?.contains("CAP_SYS_PTRACE") == true)
     }
 
-    @Test func `a kernel without pidfd_getfd is a note where ptrace serves, a problem elsewhere`() throws {
+    @Test func `a kernel without pidfd_getfd is a note if ptrace works, else a problem`() throws {
         let old = try check("pidfd") { $0.pidfdGetfdError = .noFunction }
         #expect(old.status == .note)
         #expect(old.remedy?.contains("5.6") == true)
@@ -70,7 +70,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(try check("pidfd") { $0.pidfdOpenError = .noFunction }.message.contains("pidfd_open "))
     }
 
-    @Test func `without the memory of a process and pidfd nothing is left`() throws {
+    @Test func `without process memory and pidfd no method is left`() throws {
         #expect(try check("process_memory") { $0.processMemoryError = .noFunction }.status == .note)
         let alone = try check("process_memory") {
             $0.processMemoryError = .notPermitted
@@ -90,7 +90,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(try status(SELinux(mode: .enforcing, denyPtrace: nil, context: nil)) == .note)
     }
 
-    @Test func `AppArmor matters where it confines sockalive itself`() throws {
+    @Test func `AppArmor matters if it confines sockalive itself`() throws {
         func status(_ profile: String) throws -> Check.Status {
             try check("apparmor") { $0.appArmor = AppArmor(isEnabled: true, profile: UntrustedText(profile)) }.status
         }
@@ -99,7 +99,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(try status("sockalive (complain)") == .ok)
     }
 
-    @Test func `a filter, a container and a hiding proc are noted`() throws {
+    @Test func `a filter, a container and hidepid are noted`() throws {
         #expect(try check("seccomp") { $0.seccomp = 2 }.status == .note)
         let inside = try check("namespaces") {
             $0.namespaces = NamespaceFacts(isFirstPID: false, isFirstUser: true, isFirstNetwork: nil)
@@ -115,7 +115,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
     }
 
     @Test(arguments: [(7200, 75, Check.Status.note), (3480, 60, .note), (3479, 60, .ok), (600, 60, .ok)])
-    func `the sysctl is measured against the firewall`(time: Int, interval: Int, status: Check.Status) throws {
+    func `the sysctl is compared with the firewall's timeout`(time: Int, interval: Int, status: Check.Status) throws {
         let found = try check("keepalive") {
             $0.keepalive = KeepaliveDefaults(time: time, interval: interval, probes: 9)
         }
@@ -123,7 +123,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(found.message.contains("\(time)/\(interval)/9"))
     }
 
-    @Test func `hidepid is read from the mount that is seen`() {
+    @Test func `hidepid is read from the visible mount`() {
         func mode(_ lines: String...) -> HidePID { HidePID(mountinfo: Array(lines.joined(separator: "\n").utf8)) }
         let plain = "22 1 0:20 / /proc rw,relatime shared:5 - proc proc rw"
         #expect(mode() == .off)
@@ -149,7 +149,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         TrialChecks(results: results, ownSeccomp: seccomp, auto: auto).all
     }
 
-    @Test func `what worked is told with its pause`() {
+    @Test func `a method that worked is reported with its pause`() {
         let results = TrialResults(
             pidfd: .worked(settings, pausedMicroseconds: 0), ptrace: .worked(settings, pausedMicroseconds: 123),
             lookup: .success(true))
@@ -159,7 +159,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
     }
 
     @Test(arguments: [(Method.pidfd, Check.Status.problem, Check.Status.note), (.ptrace, .note, .problem)])
-    func `a failure is a problem where it hits the method that would be taken`(
+    func `a failure of the method in use is a problem, of another a note`(
         auto: Method, pidfd: Check.Status, ptrace: Check.Status
     ) {
         let failure = TrialOutcome.failed(SocketFailure(.other, .ioError, "it broke"))
@@ -173,14 +173,14 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(both.allSatisfy { $0.remedy != nil })
     }
 
-    @Test func `a refusal under a filter blames the filter`() {
+    @Test func `a denial under a filter names the filter`() {
         let denied = TrialOutcome.failed(SocketFailure(.permission, .notPermitted, "no permission", remedy: "be root"))
         #expect(checks(TrialResults(pidfd: denied))[0].remedy == "be root")
         #expect(checks(TrialResults(pidfd: denied), seccomp: 2)[0].remedy?.contains("filter") == true)
         #expect(checks(TrialResults(ptrace: .filtered), seccomp: 2, auto: .ptrace)[1].status == .note)
     }
 
-    @Test func `nothing to try on is a problem, a missing sock_diag is none`() {
+    @Test func `a missing trial target is a problem, a missing sock_diag is none`() {
         let absent = TrialResults(absence: TrialAbsence("the loopback is down", remedy: "ip link set lo up"))
         #expect(checks(absent).map(\.status) == [.problem])
         let missing = TrialResults(lookup: .failure(.noSuchFileOrDirectory))
@@ -205,14 +205,14 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         ).check
     }
 
-    @Test func `a target in reach is ok, and its name is harmless`() {
+    @Test func `an accessible target is ok, and its name is escaped`() {
         let found = check(.pidfd)
         #expect(found.status == .ok)
         #expect(found.message == "64-bit, asleep; 2 connections, by pidfd")
         #expect(found.name == "42 be\\x1bremote")
     }
 
-    @Test func `what ptrace cannot hold is a problem for ptrace alone`() {
+    @Test func `a target that ptrace cannot hold is a problem for ptrace only`() {
         let obstacles: [(String, (inout TargetFacts) -> Void)] = [
             ("traced", { $0.tracer = .init(pid: 7, name: UntrustedText("gdb")) }),
             ("x32", { $0.program = .x32 }), ("foreign", { $0.program = .other(bits: 64) }),
@@ -229,7 +229,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(check(.ptrace) { $0.program = .i386 }.status == .ok)
     }
 
-    @Test func `a seccomp filter stands in the way of ptrace only where it cannot be suspended`() {
+    @Test func `a seccomp filter is an obstacle for ptrace only if it cannot be suspended`() {
         #expect(check(.ptrace) { $0.seccomp = 2 }.status == .ok)
         #expect(check(.ptrace, suspends: false) { $0.seccomp = 2 }.status == .problem)
         #expect(check(.pidfd, suspends: false) { $0.seccomp = 2 }.status == .ok)
@@ -249,7 +249,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(check(.pidfd) { $0.sockets = 0 }.status == .note)
     }
 
-    @Test func `the ELF header tells the kind of program`() {
+    @Test func `the ELF header gives the kind of program`() {
         func header(_ size: UInt8, _ data: UInt8, _ machine: [UInt8]) -> [UInt8] {
             [0x7f, 0x45, 0x4c, 0x46, size, data] + [UInt8](repeating: 0, count: 12) + machine
         }

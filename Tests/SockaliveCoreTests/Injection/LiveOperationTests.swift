@@ -4,7 +4,7 @@ import Testing
 
 @testable import SockaliveCore
 
-/// Real sockets of this very process, found and treated.
+/// Real sockets of this process: they are found and set.
 @Suite(.serialized, .enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
 struct LiveOperationTests {
     private func treat(_ ports: Set<UInt16>, listeners: Bool, _ request: KeepaliveRequest) throws -> [SocketResult] {
@@ -23,7 +23,7 @@ struct LiveOperationTests {
     }
 
     @Test(arguments: LiveConnections.Kind.allCases)
-    func `what a treated listener accepts from then on inherits its keepalive`(kind: LiveConnections.Kind) throws {
+    func `later connections of an injected listener inherit its keepalive`(kind: LiveConnections.Kind) throws {
         let connections = try LiveConnections(each: 1, kinds: [kind], keepaliveOn: .max)
         let results = try treat(connections.ports, listeners: true, KeepaliveRequest())
         #expect(results.count == 3)
@@ -35,14 +35,14 @@ struct LiveOperationTests {
         #expect(option(accepted, Int32(IPPROTO_TCP), TCP_KEEPCNT) == 50)
     }
 
-    @Test func `without being asked for, a listener is left alone`() throws {
+    @Test func `without the option a listener is left alone`() throws {
         let connections = try LiveConnections(each: 1, kinds: [.ipv4], keepaliveOn: .max)
         #expect(try treat(connections.ports, listeners: false, KeepaliveRequest()).count == 2)
         #expect(option(connections.listeners[0], SOL_SOCKET, SO_KEEPALIVE) == 0)
     }
 
     @Test(.enabled(if: LiveConnections.hasMultipath, "this kernel has no MPTCP, or its probe times cannot be set"))
-    func `an MPTCP socket is one socket, and is treated like any other`() throws {
+    func `an MPTCP socket is one socket, and is set like any other`() throws {
         let connections = try LiveConnections(each: 2, kinds: [.multipath], keepaliveOn: .max)
         let results = try treat(connections.ports, listeners: true, KeepaliveRequest())
         #expect(results.count == 5)
@@ -65,8 +65,8 @@ struct LiveOperationTests {
         }
     }
 
-    /// The timer fires later than the idle time ends: it was armed anew when keepalive was switched on.
-    @Test func `the next probe is due when both the timer and the idle time say so`() throws {
+    /// The timer fires later than the idle time ends, because it was armed again when keepalive was enabled.
+    @Test func `the next probe is due when both timer and idle time have ended`() throws {
         let connections = try LiveConnections(each: 1, kinds: [.ipv4], keepaliveOn: 1)
         let procfs = try ProcFS()
         let selection = Selection(

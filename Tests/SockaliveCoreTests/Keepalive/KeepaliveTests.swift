@@ -7,7 +7,7 @@ import Testing
         ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400), ("1h30m10s", 5410), ("1h5s", 3605),
         ("007", 7),
     ])
-    func `durations are read`(text: String, seconds: Int) {
+    func `durations are parsed`(text: String, seconds: Int) {
         #expect(Seconds(parsing: text)?.count == seconds)
     }
 
@@ -15,14 +15,14 @@ import Testing
         "", "0", "0s", "s", "h", "1d", "-1", "+1", "1.5h", "30m1h", "1h1h", "1h30", "90 s", " 90", "1H", "0x10",
         "99999999999999999999", "9223372036854775807", "9223372036854775807h", "1m-5s", "٣",
     ])
-    func `anything else is no duration`(text: String) {
+    func `other texts give no duration`(text: String) {
         #expect(Seconds(parsing: text) == nil)
     }
 
     @Test(arguments: [
         (0, "0s"), (59, "59s"), (60, "1m"), (2530, "42m10s"), (3600, "1h"), (5400, "1h30m"), (3601, "1h1s"),
     ])
-    func `durations are shown`(seconds: Int, text: String) {
+    func `durations are formatted`(seconds: Int, text: String) {
         #expect(Seconds(seconds).description == text)
     }
 }
@@ -39,7 +39,7 @@ import Testing
         #expect([wanted.idle, wanted.interval, wanted.count] == [idle, interval, count])
     }
 
-    @Test func `whatever the timeout, derived values protect and never give up sooner`() {
+    @Test func `derived values protect at every timeout, and never give up sooner`() {
         for timeout in 4...20_000 {
             let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout)).wanted
             let settings = KeepaliveSettings(
@@ -49,7 +49,7 @@ import Testing
         }
     }
 
-    @Test func `an explicit value makes all three exact, the rest derived`() {
+    @Test func `one explicit value makes all three exact, with the rest derived`() {
         let request = KeepaliveRequest(idle: 300)
         #expect(request.isExact)
         #expect([request.wanted.idle, request.wanted.interval, request.wanted.count] == [300, 60, 55])
@@ -77,14 +77,14 @@ import Testing
 @Suite struct PlanTests {
     private let off = KeepaliveSettings(enabled: false, idle: 7200, interval: 75, count: 9)
 
-    @Test func `idle comes last, because only then does the kernel count the time already idle`() {
+    @Test func `idle comes last, because then the kernel counts the idle time so far`() {
         #expect(
             KeepalivePlan(current: off, request: KeepaliveRequest())
                 == .set([.enable(true), .interval(60), .count(50), .idle(600)]))
     }
 
-    /// Off, but with the very values: TCP_KEEPIDLE has still to be set, or the timer starts anew.
-    @Test func `idle is set even where it has the value already`() {
+    /// Keepalive is off, but the values are the wanted ones. TCP_KEEPIDLE must be set; otherwise the timer starts anew.
+    @Test func `idle is set even if it has the wanted value`() {
         let almost = KeepaliveSettings(enabled: false, idle: 600, interval: 60, count: 50)
         guard case .set(let steps) = KeepalivePlan(current: almost, request: KeepaliveRequest()) else {
             Issue.record("nothing planned")
@@ -93,7 +93,7 @@ import Testing
         #expect(steps.last == .idle(600))
     }
 
-    @Test func `a plan carried out leaves nothing to plan`() {
+    @Test func `after an executed plan there is nothing left to do`() {
         for current in [off, KeepaliveSettings(enabled: true, idle: 7200, interval: 5, count: 2)] {
             for request in [
                 KeepaliveRequest(), KeepaliveRequest(idle: 300), KeepaliveRequest(userTimeout: 5000),
@@ -106,7 +106,7 @@ import Testing
         }
     }
 
-    @Test func `what is protected already is left, its values differing or not`() {
+    @Test func `a protected socket is left alone, even with other values`() {
         for kept in [
             KeepaliveSettings(enabled: true, idle: 300, interval: 60, count: 50),
             KeepaliveSettings(enabled: true, idle: 3000, interval: 75, count: 3),
@@ -115,25 +115,25 @@ import Testing
         }
     }
 
-    @Test func `what is on but too slow is only made faster`() {
+    @Test func `a keepalive that is too slow only becomes faster`() {
         let slow = KeepaliveSettings(enabled: true, idle: 7200, interval: 10, count: 9)
         let after = slow.applying(KeepalivePlan(current: slow, request: KeepaliveRequest()))
         #expect(after == KeepaliveSettings(enabled: true, idle: 600, interval: 10, count: 50))
     }
 
-    @Test func `explicit values are set exactly, looser ones too`() {
+    @Test func `explicit values are set exactly, also looser ones`() {
         let tight = KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3)
         let after = tight.applying(KeepalivePlan(current: tight, request: KeepaliveRequest(idle: 900)))
         #expect(after == KeepaliveSettings(enabled: true, idle: 900, interval: 60, count: 45))
     }
 
-    @Test func `off turns off, once`() {
+    @Test func `off turns keepalive off once`() {
         let on = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
         #expect(KeepalivePlan(current: on, request: KeepaliveRequest(enabled: false)) == .set([.enable(false)]))
         #expect(KeepalivePlan(current: off, request: KeepaliveRequest(enabled: false)) == .leave)
     }
 
-    @Test func `a user timeout alone does not disturb the rest`() {
+    @Test func `a user timeout alone changes nothing else`() {
         let on = KeepaliveSettings(enabled: true, idle: 300, interval: 30, count: 9)
         #expect(
             KeepalivePlan(current: on, request: KeepaliveRequest(userTimeout: 30_000)) == .set([.userTimeout(30_000)]))

@@ -15,7 +15,7 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         KeepaliveSettings(enabled: false, idle: 1, interval: 307, count: 113),
     ]
 
-    @Test(arguments: settings) func `an armed socket is put back to the last value`(found: KeepaliveSettings) {
+    @Test(arguments: settings) func `a probed socket gets all its settings back`(found: KeepaliveSettings) {
         let armed = found.applying(.set(ProbePlan.arming(found, idle)))
         #expect(armed.enabled && armed.idle == 1)
         #expect(armed.userTimeout == found.userTimeout)
@@ -25,8 +25,9 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         }
     }
 
-    /// Killed between any two calls: as it was, or marked; and the next injection gives what is wanted.
-    @Test(arguments: settings) func `wherever a probe is killed, the next injection mends`(found: KeepaliveSettings) {
+    /// After a kill between any two calls the settings are unchanged or marked. The next injection sets the wanted
+    /// values.
+    @Test(arguments: settings) func `after any kill the next injection repairs it`(found: KeepaliveSettings) {
         for outstanding in [0, 1, 200] {
             let steps =
                 ProbePlan.arming(found, idle) + ProbePlan.restoring(found, probesOutstanding: outstanding)
@@ -45,21 +46,21 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         }
     }
 
-    @Test func `idle is set last, for it is that which sends the probe`() {
+    @Test func `idle is set last, because it sends the probe`() {
         #expect(ProbePlan.arming(off, idle) == [.count(113), .interval(307), .enable(true), .idle(1)])
         #expect(ProbePlan.arming(oneHour, idle) == [.count(113), .idle(1)])
     }
 
-    @Test func `no second probe leaves while an answer is waited for, unless the application's own`() {
+    @Test func `during the wait only the application's own keepalive may send a second probe`() {
         #expect(Int(ProbePlan.interval) > ProbePlan.maxWait.count)
         let slow = KeepaliveSettings(enabled: true, idle: 7200, interval: 3600, count: 9)
         #expect(ProbePlan.arming(slow, idle).contains(.interval(307)))
-        // With a user timeout a second one might end the connection.
+        // With a user timeout, a second probe might end the connection.
         let limited = KeepaliveSettings(enabled: true, idle: 30, interval: 5, count: 3, userTimeout: 20_000)
         #expect(ProbePlan.arming(limited, idle).contains(.interval(307)))
     }
 
-    @Test func `a connection is left alone where one probe more might end it`() {
+    @Test func `a connection is left alone if one probe more might end it`() {
         func tcpInfo(probes: Int = 0, inFlight: Int = 0) -> TCPInfo {
             TCPInfo(
                 probesOutstanding: probes, segmentsInFlight: inFlight, millisecondsSinceData: 60_000,
@@ -72,8 +73,8 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         #expect(ProbePlan.arming(oneHour, tcpInfo(inFlight: 1)) == [])
     }
 
-    /// With keepalive on, TCP_KEEPIDLE fires at once where the connection has been idle for longer.
-    @Test func `putting back fires no timer that would give the connection up`() {
+    /// With keepalive on, TCP_KEEPIDLE fires at once if the connection has been idle for longer.
+    @Test func `the restore fires no timer that would end the connection`() {
         let single = KeepaliveSettings(enabled: true, idle: 10, interval: 60, count: 1)
         #expect(ProbePlan.restoring(single, probesOutstanding: 0) == [.interval(60), .idle(10), .count(1)])
         #expect(
@@ -82,7 +83,7 @@ private let idle = TCPInfo(millisecondsSinceData: 60_000, millisecondsSinceAck: 
         #expect(ProbePlan.restoring(off, probesOutstanding: 1).first { $0 != .interval(75) } == .enable(false))
     }
 
-    @Test func `no derived count is the mark`() {
+    @Test func `no derived count is the marker`() {
         for timeout in 4...20_000 {
             for interval in [nil, 1, 7, 30] {
                 let wanted = KeepaliveRequest(firewallTimeout: Seconds(timeout), interval: interval).wanted
@@ -105,7 +106,7 @@ extension KeepaliveSettings {
         TCPInfo(millisecondsSinceData: data, millisecondsSinceAck: ack, segmentsSent: sent)
     }
 
-    @Test func `a fresh acknowledgement is an answer, and an old one is not`() {
+    @Test func `a new acknowledgement is an answer, and an old one is not`() {
         var pending = PendingProbe(asked: 100, isArmed: true, tcpInfo: idle)
         #expect(pending.answer(seenIn: 101...101, look(ack: 50_000, sent: 7)) == nil)
         #expect(pending.answer(seenIn: 150...150, look(ack: 50_050)) == nil)
@@ -113,8 +114,8 @@ extension KeepaliveSettings {
         #expect(pending.answer(seenIn: 3104...3104, look(ack: 4)) == 3003)
     }
 
-    /// Ages come in clock ticks of up to 10 ms: an age that grew more slowly than time is no answer yet.
-    @Test func `a clock that ticks coarsely makes no answer`() {
+    /// Ages come in clock ticks of up to 10 ms. An age that grows more slowly than the time is no answer.
+    @Test func `a coarse clock gives no false answer`() {
         var pending = PendingProbe(asked: 0, isArmed: true, tcpInfo: look(ack: 4, data: 4))
         for elapsed in stride(from: 0.0, to: 900, by: 0.5) {
             let age = Int(elapsed / 10) * 10 + 4
@@ -122,27 +123,27 @@ extension KeepaliveSettings {
         }
     }
 
-    /// Looked at by ptrace on a machine with too much to do: 300 ms pass between the look and the clock.
-    @Test func `a slow look makes no answer`() {
+    /// A read by ptrace on a busy machine: 300 ms pass between the read of tcp_info and the read of the clock.
+    @Test func `a slow poll gives no false answer`() {
         var pending = PendingProbe(asked: 100, isArmed: true, tcpInfo: idle)
         #expect(pending.answer(seenIn: 200...500, look(ack: 50_110)) == nil)
         #expect(pending.answer(seenIn: 200...500, look(ack: 50)) == 360)
     }
 
-    @Test func `a connection idle for less than a second is asked as soon as it has been`() {
+    @Test func `a connection is probed as soon as it has been idle for a second`() {
         var pending = PendingProbe(asked: 100, isArmed: true, tcpInfo: look(ack: 300, sent: 7))
         #expect(pending.due == 800)
         #expect(pending.answer(seenIn: 700...700, look(ack: 900, data: 90_600, sent: 7)) == nil)
         #expect(pending.answer(seenIn: 802...802, look(ack: 0, data: 90_700)) == 2)
     }
 
-    @Test func `the time before the probe leaves does not count`() {
+    @Test func `the time before the probe is sent does not count`() {
         var pending = PendingProbe(asked: 0, isArmed: true, tcpInfo: idle)
         #expect(pending.answer(seenIn: 3...3, look(ack: 50_004, sent: 7)) == nil)
         #expect(pending.answer(seenIn: 4...4, look(ack: 0)) == 1)
     }
 
-    @Test func `data in flight is answered by its acknowledgement, and data received is an answer too`() {
+    @Test func `the acknowledgement of data in flight is an answer, and so is received data`() {
         var pending = PendingProbe(asked: 0, isArmed: false, tcpInfo: idle)
         #expect(pending.due == 0)
         #expect(pending.answer(seenIn: 80...80, look(ack: 4)) == 80)
@@ -152,7 +153,7 @@ extension KeepaliveSettings {
 }
 
 @Suite struct TCPInfoTests {
-    @Test func `tcp_info is read at its offsets, however much of it there is`() throws {
+    @Test func `tcp_info is read at its offsets, at any length`() throws {
         var bytes = [UInt8](repeating: 0, count: 232)
         bytes[0] = 1
         bytes[3] = 2

@@ -18,14 +18,14 @@ private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 
         #expect(stat.startTime == 4711)
     }
 
-    /// A process decides how long its list of mappings is.
-    @Test func `a file that is longer than it may be is no file`() throws {
+    /// A process controls the length of its list of mappings.
+    @Test func `a file beyond the limit is an error`() throws {
         let procfs = try ProcFS()
         #expect(throws: Errno.fileTooLarge) { try procfs.read("self/maps", limit: 100) { $0.count } }
         #expect(try procfs.read("self/maps", limit: 1 << 20) { $0.count } > 100)
     }
 
-    @Test func `a cut-off stat is none`() {
+    @Test func `a stat that is cut off is nil`() {
         let whole = Array("77 (beremote) S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711".utf8)
         for length in 0..<(whole.count - 4) {
             #expect(ProcessStat(whole[..<length]) == nil, "cut at \(length)")
@@ -42,11 +42,11 @@ private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 
     }
 
     @Test(arguments: ["", "Uid:", "Uid:\t1", "Uid:\tx\ty\tz\tw\n", "Name:\tUid: 0 0 0 0"])
-    func `a status without a user is none`(text: String) {
+    func `a status without a user is nil`(text: String) {
         #expect(ProcessStatus(Array(text.utf8)) == nil)
     }
 
-    @Test func `links name sockets and namespaces by inode`() {
+    @Test func `links give the inode of sockets and namespaces`() {
         #expect(Array("socket:[4711]".utf8).inode(ofKind: "socket") == 4711)
         #expect(Array("net:[4026531840]".utf8).inode(ofKind: "net") == 4_026_531_840)
         for text in ["", "socket:[]", "socket:[4711", "socket:4711]", "pipe:[4711]", "/tmp/socket:[1]", "socket:[-1]"] {

@@ -9,11 +9,11 @@ import Testing
         ("zero\u{200b}width", "zero\\u{200b}width"), ("\u{7f}", "\\x7f"), ("\u{85}", "\\u{85}"),
         ("\u{2028}", "\\u{2028}"), ("\u{feff}", "\\u{feff}"),
     ])
-    func `nothing moves the cursor or turns the direction`(raw: String, shown: String) {
+    func `no text moves the cursor or changes the direction`(raw: String, shown: String) {
         #expect(UntrustedText(raw).escaped == shown)
     }
 
-    @Test func `bytes that are no UTF-8 are shown as bytes`() {
+    @Test func `bytes that are not UTF-8 are shown as bytes`() {
         #expect(UntrustedText([0x61, 0xff, 0x62]).escaped == "a\\xffb")
         #expect(UntrustedText([0xc3]).escaped == "\\xc3")
         #expect(UntrustedText([0xe2, 0x80]).escaped == "\\xe2\\x80")

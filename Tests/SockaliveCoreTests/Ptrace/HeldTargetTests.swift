@@ -4,14 +4,14 @@ import Testing
 
 @testable import SockaliveCore
 
-/// A process that sleeps, with one TCP connection of this process as its descriptor 5.
+/// A sleeping process whose descriptor 5 is one TCP connection of this process.
 private final class Sleeper {
     enum Kind {
-        /// In clock_nanosleep, which goes on from a restart block: there several calls take as many stops.
+        /// In clock_nanosleep, which continues from a restart block. Several calls need several stops.
         case sleep
-        /// In read: several calls go in one chain.
+        /// In read. Several calls are one chain.
         case cat
-        /// The same, and getsockopt answers EPERM by a seccomp filter.
+        /// In read, with a seccomp filter that makes getsockopt return EPERM.
         case filteredCat
 
         var command: [String] {
@@ -22,7 +22,7 @@ private final class Sleeper {
             }
         }
 
-        /// Beside the test bundle, as for the tests of the built program; made where they are missing.
+        /// Beside the test bundle, as for the tests of the built program. Missing programs are built.
         private static let programs: String = {
             let test = FilePath(String(decoding: (try? ProcFS().link("self/exe")) ?? [], as: UTF8.self))
             let folder = test.removingLastComponent().appending("programs").string
@@ -34,7 +34,7 @@ private final class Sleeper {
 
     let pid: Int32
     let inode: UInt64
-    /// Of its connection (SO_COOKIE).
+    /// The cookie of its connection (SO_COOKIE).
     let cookie: UInt64
     private let connections: LiveConnections
     private let program: String
@@ -57,7 +57,7 @@ private final class Sleeper {
         let command = kind.command
         var arguments = command.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
-        // A test's own thread blocks signals, and with all of them blocked there is none to end a chain.
+        // The test's own thread blocks signals. With all signals blocked, none can end a chain.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -84,21 +84,21 @@ private final class Sleeper {
         }
     }
 
-    /// nil until it has its own code.
+    /// nil until the process has its own code.
     private var state: Character? {
         let procfs = try? ProcFS()
         guard (try? procfs?.link("\(pid)/exe"))?.ends(with: program.utf8) ?? false else { return nil }
         return (try? procfs?.read("\(pid)/stat") { ProcessStat($0) })??.state
     }
 
-    /// It takes its sleep up again as soon as it is let go.
+    /// Whether it sleeps again after its release.
     var sleepsOn: Bool {
         for _ in 0..<2000 where state != "S" { usleep(1000) }
         return state == "S"
     }
 }
 
-/// Open for as long as it lives.
+/// A pipe that is open for the lifetime of its owner.
 private final class Pipe {
     let reading: Int32
     private let writing: Int32
@@ -131,7 +131,7 @@ extension BidirectionalCollection<UInt8> {
             }
         }
 
-        @Test func `what was found out about a process is enough to call in it`() throws {
+        @Test func `an inspected process is enough for a remote call`() throws {
             let sleeper = try Sleeper()
             let target = try sleeper.inspector.target(known: nil)
             #expect(target.tid == sleeper.pid && target.gadgets.isComplete && target.stacks.contains { $0.isMain })
@@ -139,9 +139,9 @@ extension BidirectionalCollection<UInt8> {
             #expect(sleeper.sleepsOn)
         }
 
-        /// A value that did not stay, or an error, is no success, though the calls of a chain do not say why.
+        /// A value that did not stay, or an error, is no success. The calls of a chain do not tell the reason.
         @Test(arguments: [Sleeper.Kind.sleep, .cat])
-        fileprivate func `of several options each tells its own outcome`(kind: Sleeper.Kind) throws {
+        fileprivate func `each of several options has its own result`(kind: Sleeper.Kind) throws {
             let sleeper = try Sleeper(kind)
             let target = try sleeper.inspector.target(known: nil)
             let most = SocketOption(level: SOL_SOCKET, name: SO_SNDBUF)
@@ -178,8 +178,8 @@ extension BidirectionalCollection<UInt8> {
             #expect(sleeper.sleepsOn)
         }
 
-        /// What this program's memory holds by chance is not written into the target.
-        @Test func `to read an option shows the target nothing`() throws {
+        /// Old content of this program's memory is not written into the target.
+        @Test func `reading an option leaks nothing to the target`() throws {
             let sleeper = try Sleeper(.cat)
             let target = try sleeper.inspector.target(known: nil)
             let bytes = try onOwnThread {
@@ -191,13 +191,13 @@ extension BidirectionalCollection<UInt8> {
                 _ = try socket.release()
                 return bytes
             }
-            // The call failed, so this is what lay in the target's memory for it.
+            // The call failed, so these bytes were in the target's memory before it.
             #expect(bytes.allSatisfy { $0 == 0 })
         }
 
-        /// One that came after the look, say: the look tells of none here.
+        /// For example, a filter that was added after the inspection, which does not report it here.
         @Test(.enabled(if: geteuid() == 0, "only root may suspend a seccomp filter"))
-        func `a filter that nobody knew of sees no foreign call`() throws {
+        func `an unknown filter sees no remote call`() throws {
             let sleeper = try Sleeper(.filteredCat)
             let seen = try sleeper.inspector.target(known: nil)
             #expect(seen.status.seccomp != 0)
@@ -209,9 +209,9 @@ extension BidirectionalCollection<UInt8> {
             #expect(sleeper.sleepsOn)
         }
 
-        /// As after dlclose(3) or execve(2): other bytes stand there, or none.
+        /// As after dlclose(3) or execve(2): the bytes are different, or unmapped.
         @Test(arguments: [UInt64(0x1000), 0x40], [true, false])
-        func `code that is no longer there is noticed before anything is called`(shift: UInt64, isCall: Bool) throws {
+        func `changed code is noticed before any call`(shift: UInt64, isCall: Bool) throws {
             let sleeper = try Sleeper()
             let found = try sleeper.inspector.target(known: nil).gadgets
             var moved = SyscallGadgets(is32Bit: found.is32Bit)

@@ -17,7 +17,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     private static let syscall: [UInt8] = [0x0f, 0x05]
     private static let interrupt: [UInt8] = [0xcd, 0x80]
 
-    @Test func `a thread that was in no call goes on where it stood`() {
+    @Test func `a thread outside a call continues where it was`() {
         let found = registers(call: -1, result: -512)
         let call = InterruptedSyscall(found: found, code: Self.syscall)
         #expect(call.kernelRestart.user.rax == found.user.rax && call.manualRestart.user.rax == found.user.rax)
@@ -25,7 +25,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     }
 
     @Test(arguments: [-512, -513, -514, -516] as [Int64])
-    func `a call that the kernel would restart is made again, in either way`(code: Int64) {
+    func `a call that the kernel would restart is repeated in both ways`(code: Int64) {
         let call = InterruptedSyscall(found: registers(call: 45, result: code), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: code) && call.kernelRestart.user.rip == 0x5000)
         #expect(call.kernelRestart.user.orig_rax == 45)
@@ -34,17 +34,17 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(call.usesRestartBlock == (code == -516))
     }
 
-    /// epoll_wait answers EINTR because it was stopped; close has closed, and may not be made twice.
+    /// epoll_wait returns EINTR because it was stopped. close has closed the descriptor, and may not be repeated.
     @Test(arguments: [(232, true), (45, true), (3, false), (35, false)] as [(Int64, Bool)])
-    func `EINTR is taken back only where the call has done nothing`(number: Int64, isRepeated: Bool) {
+    func `EINTR is undone only if the call has done nothing`(number: Int64, isRepeated: Bool) {
         let call = InterruptedSyscall(
             found: registers(call: number, result: Int64(-EINTR)), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: isRepeated ? -514 : Int64(-EINTR)))
         #expect(call.manualRestart.user.rip == (isRepeated ? 0x4ffe : 0x5000))
     }
 
-    /// 45 is recvfrom for one, brk for the other.
-    @Test func `a number means what the instruction says`() {
+    /// 45 is recvfrom for x86-64 and brk for i386.
+    @Test func `the instruction decides what a call number means`() {
         let found = registers(call: 45, result: Int64(-EINTR))
         let repeated = UInt64(bitPattern: -514)
         #expect(InterruptedSyscall(found: found, code: Self.syscall).kernelRestart.user.rax == repeated)
@@ -54,7 +54,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(InterruptedSyscall(found: socketcall, code: Self.interrupt).kernelRestart.user.rax == repeated)
     }
 
-    @Test func `a sleep without an end needs no restart block`() {
+    @Test func `a sleep without a timeout needs no restart block`() {
         var poll = registers(call: 7, result: -516)
         poll.user.rdx = 5000
         #expect(InterruptedSyscall(found: poll, code: Self.syscall).usesRestartBlock)
@@ -67,9 +67,9 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(InterruptedSyscall(found: futex, code: Self.syscall).usesRestartBlock)
     }
 
-    /// After a first stop the kernel goes on with restart_syscall, 219, whose block rt_sigreturn drops: by hand only
-    /// the call itself will do, and its number may stand in front of the instruction.
-    @Test func `a sleep that goes on for the second time is known by its code`() {
+    /// After a first stop the kernel uses restart_syscall, 219, whose block rt_sigreturn drops. Then only the call
+    /// itself can be repeated, and its number may be in the code before the instruction.
+    @Test func `the code identifies a sleep that was restarted before`() {
         let poll: [UInt8] = [0xb8, 7, 0, 0, 0] + Self.syscall
         var found = registers(call: 219, result: -516)
         found.user.rdx = 5000
@@ -91,16 +91,16 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(!InterruptedSyscall(found: registers(call: 0, result: -512), code: Self.syscall).isNumberUnknown)
     }
 
-    /// An mmap that has just ended, say, at the address 0x80000000.
+    /// For example, an mmap that has just returned the address 0x80000000.
     @Test(arguments: [0x8000_0000, Int64.min, .max, 0])
-    func `whatever a register holds is only a number`(result: Int64) {
+    func `every register value is handled`(result: Int64) {
         let call = InterruptedSyscall(found: registers(call: 9, result: result, at: 1), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: result) && call.manualRestart.user.rip == 1)
     }
 }
 
 @Suite struct RegistersTests {
-    @Test func `modes that nobody has described are not served`() {
+    @Test func `unknown modes are not supported`() {
         var registers = registers(call: -1, result: 0)
         registers.user.cs = 0x33
         #expect(registers.isSupported(is32Bit: false) && !registers.isSupported(is32Bit: true))
@@ -113,7 +113,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(!registers.isSupported(is32Bit: false) && !registers.isSupported(is32Bit: true))
     }
 
-    @Test func `a restartable sequence is aborted only from inside`() {
+    @Test func `a restartable sequence is aborted only if the thread is in it`() {
         let sequence = RestartableSequence(start: 0x1000, size: 16, abort: 0x9000)
         for (place, isInside) in [(0x1000, true), (0x100f, true), (0x1010, false), (0xfff, false)] {
             var registers = registers(call: -1, result: 0, at: UInt64(place))
@@ -140,8 +140,8 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(registers.user.rax == 6 && registers.user.rbx == 0xffff_ffff && registers.user.rcx == 0)
     }
 
-    /// Whatever of a call another thread could have changed, by its code or its stack.
-    @Test(arguments: [true, false]) func `at its entry a call is the one that was prepared, or another`(
+    /// Every part of a call that another thread could change, by the code or the stack.
+    @Test(arguments: [true, false]) func `at its entry a call is compared with the prepared one`(
         is32Bit: Bool
     ) {
         var wanted = registers(call: 3, result: -512)
@@ -166,13 +166,13 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         var exit = entry
         exit.user.rax = 0
         #expect(!exit.isEntry(of: wanted, is32Bit: is32Bit))
-        // What a system call leaves behind by itself does not matter.
+        // Registers that a system call itself changes do not matter.
         entry.user.r11 ^= 2
         entry.user.eflags ^= 2
         #expect(entry.isEntry(of: wanted, is32Bit: is32Bit))
     }
 
-    @Test func `results are told from errors in both modes`() {
+    @Test func `results and errors are distinguished in both modes`() {
         var registers = Registers()
         registers.user.rax = 0xffff_fff7
         #expect(registers.result(is32Bit: true) == .error(.badFileDescriptor))
@@ -206,8 +206,8 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         return bytes
     }
 
-    /// Behind the way back a ucontext: five words, the general registers in glibc's order (REG_RAX is 13).
-    @Test func `a 64-bit frame is a ucontext with the way back in front`() {
+    /// After the return address is a ucontext: five words, then the general registers in glibc's order (REG_RAX is 13).
+    @Test func `a 64-bit frame is a ucontext after a return address`() {
         let frame = frame(is32Bit: false)
         frame.withUnsafeBytes { bytes in
             func word(_ offset: Int) -> UInt64 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) }
@@ -220,12 +220,12 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         }
     }
 
-    @Test func `a 32-bit frame leaves room for what the way to the ret takes off the stack`() {
+    @Test func `a 32-bit frame leaves room for the words that are popped before the ret`() {
         let frame = frame(is32Bit: true)
         frame.withUnsafeBytes { bytes in
             func word(_ offset: Int) -> UInt32 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }
             #expect([word(0), word(4), word(8), word(12)] == [0, 0, 0, 0x1006])
-            let context = 12 + 4 * 4 + 128 + 20  // way back, three words, siginfo, the ucontext's head
+            let context = 12 + 4 * 4 + 128 + 20  // popped words, return address and arguments, siginfo, ucontext's head
             #expect(word(context + 44) == 0x77 && word(context + 56) == 0x6000 && word(context + 28) == 0x8080)
             #expect(word(context + 76) == 0x9000)
             #expect(word(context + 88) == 0x5566_7788 && word(context + 92) == 0x1122_3344)
@@ -252,7 +252,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         return registers
     }
 
-    @Test func `the red zone is left alone, and 32-bit programs have none`() throws {
+    @Test func `the red zone is not used, and 32-bit programs have none`() throws {
         let top = Self.main.upperBound - 0x1000
         #expect(try target().stackAddress(below: registers(stack: top), size: 0x1000) == top - 0x1000 - 128)
         #expect(try target(is32Bit: true).stackAddress(below: registers(stack: top), size: 0x1000) == top - 0x1000)
@@ -260,7 +260,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(odd % 64 == 0 && odd + 1000 <= top - 7 - 128)
     }
 
-    @Test func `a thread's stack is its own only if its block lies at the end`() throws {
+    @Test func `a stack is the thread's own only if its control block is at the end`() throws {
         let end = Self.thread.upperBound
         let stack = registers(stack: end - 0x10000, thread: end - 0x900)
         #expect(try target().stackAddress(below: stack, size: 0x1000) != nil)
@@ -272,7 +272,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(try target().stackAddress(below: beyond, size: 0x1000) == nil)
     }
 
-    @Test func `without room, or beside every stack, there is no place`() throws {
+    @Test func `without room, or outside all stacks, there is no place`() throws {
         let start = Self.main.lowerBound
         #expect(try target().stackAddress(below: registers(stack: start + 0x1000 + 128), size: 0x1000) == nil)
         #expect(try target().stackAddress(below: registers(stack: start + 0x1000 + 192), size: 0x1000) == start + 64)
@@ -281,7 +281,7 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         }
     }
 
-    @Test func `the main stack's bottom is lent only by its own thread, and only while that stands elsewhere`() throws {
+    @Test func `the main stack's bottom is used only for its own thread on another stack`() throws {
         let elsewhere = registers(stack: 0x55d0_0000_0000)
         #expect(try target().unusedStackAddress(besides: elsewhere, size: 0x1000) == Self.main.lowerBound)
         #expect(try target(tid: 8).unusedStackAddress(besides: elsewhere, size: 0x1000) == nil)

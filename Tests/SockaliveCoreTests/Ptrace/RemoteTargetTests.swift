@@ -7,7 +7,7 @@ private func memoryMap(_ text: String) -> MemoryMap {
 }
 
 @Suite struct MemoryMapTests {
-    /// As the kernel prints them, in the order of addresses.
+    /// In the kernel's format, in the order of addresses.
     static let text = """
         55d0c8a00000-55d0c8a28000 r--p 00000000 08:01 1310  /usr/sbin/beremote
         55d0c8a28000-55d0c8a90000 r-xp 00028000 08:01 1310  /usr/sbin/be remote (deleted)
@@ -24,7 +24,7 @@ private func memoryMap(_ text: String) -> MemoryMap {
 
         """
 
-    @Test func `code is what a file or the kernel gave, and nobody may write`() {
+    @Test func `code is mapped from a file or the kernel, and not writable`() {
         #expect(
             memoryMap(Self.text).code == [
                 0x55d0_c8a2_8000..<0x55d0_c8a9_0000, 0x7f10_b000_0000..<0x7f10_b015_0000,
@@ -32,20 +32,20 @@ private func memoryMap(_ text: String) -> MemoryMap {
             ])
     }
 
-    @Test func `a stack is the main thread's, or stands right above its guard`() {
+    @Test func `a stack is the main thread's, or right above a guard page`() {
         let map = memoryMap(Self.text)
         #expect(
             map.stacks == [
                 MemoryMap.Stack(span: 0x7f10_a080_1000..<0x7f10_a100_1000, isMain: false),
                 MemoryMap.Stack(span: 0x7ffd_1000_0000..<0x7ffd_1002_1000, isMain: true),
             ])
-        // A stack pointer may stand at its very end, where nothing is pushed yet, and never at its start.
+        // A stack pointer may be at the very end, if nothing is pushed yet, and never at the start.
         #expect(map.stack(at: 0x7f10_a100_1000)?.isMain == false)
         #expect(map.stack(at: 0x7f10_a080_1000) == nil)
         #expect(map.stack(at: 0x55d0_c900_1000) == nil)
     }
 
-    @Test func `a cut line is no mapping, and a path that looks like one is a path`() {
+    @Test func `a cut line gives no mapping, and neither does a path that looks like one`() {
         let line = "7ffd10000000-7ffd10021000 rw-p 00000000 00:00 0     [stack]\n"
         #expect(memoryMap(line).stacks.count == 1)
         for length in 0..<line.utf8.count { #expect(memoryMap(String(line.prefix(length))).stacks.isEmpty) }
@@ -62,7 +62,7 @@ private func memoryMap(_ text: String) -> MemoryMap {
         return gadgets
     }
 
-    @Test func `64-bit instructions are found with the bytes that show them`() {
+    @Test func `64-bit gadgets are found with their bytes`() {
         let found = gadgets([
             0x90, 0x0f, 0x05, 0x90, 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0xc3,
         ])
@@ -72,13 +72,13 @@ private func memoryMap(_ text: String) -> MemoryMap {
         #expect(found.sigreturn?.bytes == [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05])
     }
 
-    @Test func `a call without a way back is better than none`() {
+    @Test func `a call gadget without a ret is better than none`() {
         let found = gadgets([0x90, 0x0f, 0x05, 0x90, 0x0f, 0x05, 0x90])
         #expect(found.call?.address == 0x1001 && !found.returns && found.sigreturn == nil && !found.isComplete)
         #expect(gadgets([0x0f, 0x04, 0x05, 0xcd, 0x80, 0xc3]).call == nil)
     }
 
-    @Test func `the 32-bit vDSO takes three words off the stack on its way back`() {
+    @Test func `the 32-bit vDSO pops three words before its ret`() {
         let vdso: [UInt8] = [0x0f, 0x34, 0xcd, 0x80, 0x5d, 0x5a, 0x59, 0xc3, 0xb8, 0xad, 0, 0, 0, 0xcd, 0x80]
         let found = gadgets(vdso, is32Bit: true)
         #expect(found.isComplete && found.skipped == 3)
@@ -87,8 +87,8 @@ private func memoryMap(_ text: String) -> MemoryMap {
         #expect(gadgets([0xcd, 0x80, 0xc3], is32Bit: true).skipped == 0)
     }
 
-    /// A search goes on where it ended, and what was found first stays.
-    @Test func `what is found in two pieces is one code`() {
+    /// A search continues, and earlier results stay.
+    @Test func `gadgets of two pieces of code are combined`() {
         var gadgets = gadgets([0x0f, 0x05, 0xc3])
         let more: [UInt8] = [0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3]
         more.withUnsafeBytes { gadgets.search($0, at: 0x9000) }
@@ -101,7 +101,7 @@ private func memoryMap(_ text: String) -> MemoryMap {
         try #require(ProcessStatus(Array(("Uid:\t0\t0\t0\t0\n" + text).utf8)))
     }
 
-    @Test func `what matters to a remote call is read, whatever the process is called`() throws {
+    @Test func `the fields for a remote call are parsed with any process name`() throws {
         let status = try status(
             """
             Name:\tSeccomp:\\nSigBlk:\\t0
@@ -118,14 +118,14 @@ private func memoryMap(_ text: String) -> MemoryMap {
         #expect(status.handledSignals == 0x10402 && status.hasShadowStack)
     }
 
-    /// Locked is not on; and a mask that cannot be read may hold any signal.
-    @Test func `what is not known is taken for the worse`() throws {
+    /// "Locked" does not mean "on". A mask that cannot be parsed may contain any signal.
+    @Test func `unknown values count as the more dangerous ones`() throws {
         let status = try status("Seccomp:\tx\nSigCgt:\t?\nx86_Thread_features:\t\nx86_Thread_features_locked:\tshstk\n")
         #expect(status.seccomp == 1 && status.handledSignals == .max && !status.hasShadowStack)
         #expect(status.ownNumber == nil)
     }
 
-    @Test func `the limit of descriptors is the soft one`() {
+    @Test func `the descriptor limit is the soft one`() {
         let limits = "Limit    Soft Limit  Hard Limit  Units\nMax open files            1024     524288    files     \n"
         #expect(TargetInspector.descriptorLimit(Array(limits.utf8)) == 1024)
         #expect(TargetInspector.descriptorLimit(Array("Max open files   unlimited  unlimited files\n".utf8)) == nil)

@@ -39,7 +39,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(line?.severity == .info)
     }
 
-    @Test func `a failure carries its code, its message and the remedy`() {
+    @Test func `a failure has its code, its message and the remedy`() {
         let line = LogLine(failed(socket(), denied))
         #expect(line?.text.hasPrefix("event=failed pid=42 ") == true)
         #expect(
@@ -48,7 +48,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
     }
 
     @Test(arguments: [SocketAction.unchanged, .none, .wouldSet])
-    func `what changes nothing says nothing`(action: SocketAction) {
+    func `without a change there is no line`(action: SocketAction) {
         #expect(LogLine(treated(socket(), action)) == nil)
     }
 
@@ -63,9 +63,9 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(!line.text.contains("\n"))
     }
 
-    @Test func `a datagram is what syslog of the C library sends`() {
+    @Test func `a datagram has the format of the C library's syslog`() {
         let line = LogLine(failure: "no candidate")
-        // 2026-11-05 in whichever zone this is.
+        // 2026-11-05 in every time zone.
         let text = SystemLog.datagram(line, at: 1_793_880_000)
         #expect(
             text.wholeMatch(
@@ -78,7 +78,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         throttle.due(results, now: now).compactMap(LogLine.init).count
     }
 
-    @Test func `the same failure is told once and then hourly`() {
+    @Test func `the same failure is due once and then hourly`() {
         var throttle = FailureThrottle()
         let result = [failed(socket(), denied)]
         let times = stride(from: 1000, through: 1000 + 2 * 3600, by: 300).filter {
@@ -87,7 +87,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(times == [1000, 4600, 8200])
     }
 
-    @Test func `another error, another socket and a relapse are told at once`() {
+    @Test func `another error, another socket and a new failure are due at once`() {
         var throttle = FailureThrottle()
         #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
         #expect(dueCount(&throttle, [failed(socket(), .overwritten)], at: 20) == 1)
@@ -96,7 +96,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(dueCount(&throttle, [failed(socket(), .overwritten)], at: 50) == 1)
     }
 
-    @Test func `a run over other candidates forgets nothing, and time does`() {
+    @Test func `a run over other candidates forgets nothing, but entries expire`() {
         var throttle = FailureThrottle()
         #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
         #expect(dueCount(&throttle, [], at: 300) == 0)
@@ -105,12 +105,12 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(throttle.entries.isEmpty)
     }
 
-    @Test func `a time from another boot is no time`() {
+    @Test func `a time from another boot is ignored`() {
         var throttle = FailureThrottle("90000 42 99 7 EPERM\n".utf8)
         #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
     }
 
-    @Test func `it comes back from its file as it was`() {
+    @Test func `it is the same after save and load`() {
         var throttle = FailureThrottle()
         _ = throttle.due([failed(socket(), denied), failed(socket(inode: 9), .overwritten)], now: 5)
         #expect(throttle.entries.count == 2)
@@ -121,13 +121,13 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         "x", "1 2 3 4", "1 2 3 4 ", "1 2 3 4 E P", "-1 2 3 4 EPERM", "1 99999999999 3 4 EPERM", "1 2 3 4 E\u{1b}[",
         "\0\0\0", "1  2 3 4 E", "99999999999999999999999 1 1 1 E",
     ])
-    func `a hostile line is passed over, and the others count`(line: String) {
+    func `a hostile line is ignored, and the others count`(line: String) {
         let throttle = FailureThrottle("\(line)\n5 42 99 7 EPERM\n".utf8)
         #expect(throttle == FailureThrottle("5 42 99 7 EPERM".utf8))
         #expect(throttle.entries.count == 1)
     }
 
-    @Test func `it grows to its capacity and no further`() {
+    @Test func `it never exceeds its capacity`() {
         let text = (0..<40_000).map { "5 1 1 \($0) EPERM\n" }.joined()
         #expect(FailureThrottle(text.utf8).entries.count == FailureThrottle.capacity)
         var throttle = FailureThrottle()
@@ -141,7 +141,7 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
 
     private func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: folder.path) }
 
-    @Test func `a file is replaced whole, and nothing lies beside it`() throws {
+    @Test func `a file is replaced as a whole, and no other file is left`() throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         let file = folder.appendingPathComponent("file").path
@@ -153,12 +153,12 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(mode == 0o644)
     }
 
-    @Test func `what is no regular file is not replaced`() throws {
+    @Test func `only a regular file is replaced`() throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         let link = folder.appendingPathComponent("link").path
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "/dev/null")
-        // In place of a device: should the guard ever fail, root would replace a real one.
+        // A pipe and not a device: if the guard failed, root would replace a real device.
         let pipe = folder.appendingPathComponent("pipe").path
         #expect(mkfifo(pipe, 0o600) == 0)
         let inner = folder.appendingPathComponent("folder")

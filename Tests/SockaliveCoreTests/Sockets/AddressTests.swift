@@ -12,7 +12,7 @@ import Testing
         ("2001:db8::/33", "2001:db8:8000::1", false), ("192.0.2.128/25", "192.0.2.129", true),
         ("192.0.2.128/25", "192.0.2.127", false), ("10.0.0.0/7", "11.255.0.1", true),
     ])
-    func `a range holds what its prefix covers`(range: String, address: String, isInside: Bool) throws {
+    func `a range contains the addresses of its prefix`(range: String, address: String, isInside: Bool) throws {
         let range = try #require(AddressRange(range))
         #expect(range.contains(try #require(IPAddress(address))) == isInside)
     }
@@ -21,11 +21,11 @@ import Testing
         "", "/", "192.0.2.1/", "192.0.2.1/33", "192.0.2", "2001:db8::/129", "x", "192.0.2.1/-1", "::ffff:192.0.2.1/95",
         "192.0.2.1/24/3", " 192.0.2.1",
     ])
-    func `anything else is no range`(text: String) {
+    func `other texts give no range`(text: String) {
         #expect(AddressRange(text) == nil)
     }
 
-    @Test func `ends are shown with their port, mapped addresses as IPv4`() throws {
+    @Test func `endpoints are shown with their port, mapped addresses as IPv4`() throws {
         let ends = ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"].map { IPAddress($0)! }
         #expect(
             ends.map { "\(Endpoint(address: $0, port: 5633))" } == [

@@ -3,7 +3,7 @@ import Testing
 
 @testable import SockaliveCore
 
-/// Bytes from hexadecimal text; what stands behind `#` explains them.
+/// Bytes from hexadecimal text. Text after `#` is a comment.
 func bytes(_ hexadecimal: String) -> [UInt8] {
     let digits = hexadecimal.split(separator: "\n").flatMap { line in
         line.prefix { $0 != "#" }.filter { !$0.isWhitespace }
@@ -30,7 +30,7 @@ private let exactRequest = """
     00000000 ffffffff ffffffff                        # interface, no cookie
     """
 
-/// As Linux 6.18 answers; the attributes that nobody asked for are left out but for one.
+/// A reply of Linux 6.18. Of the attributes that were not requested, only one is kept.
 let diagEstablished = """
     a0000000 1200 0200 07000000 6f1b0000              # 160 bytes, TCPDIAG_GETSOCK, MULTI, sequence 7, our port
     02 01 02 00                                       # AF_INET, ESTABLISHED, keepalive timer, no retransmits
@@ -60,7 +60,7 @@ let diagMapped = """
 
 let diagDone = "14000000 0300 0200 07000000 6f1b0000 00000000"
 
-/// Reads datagrams as the answer to question 7.
+/// Reads datagrams as the reply to request 7.
 private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: SockDiagReply.Progress) {
     var reply = SockDiagReply(sequence: 7)
     var rows: [SocketRow] = []
@@ -72,20 +72,20 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
 }
 
 @Suite struct SockDiagTests {
-    @Test func `a question for all established sockets`() {
+    @Test func `a request for all established sockets`() {
         #expect(SockDiagRequest.dump(listeners: false, ports: nil, sequence: 7) == bytes(dumpRequest))
         let withListeners = bytes(dumpRequest.replacing("02000000 00000000 ", with: "02040000 00000000 "))
         #expect(SockDiagRequest.dump(listeners: true, ports: nil, sequence: 7) == withListeners)
     }
 
-    @Test func `a question for one connection`() throws {
+    @Test func `a request for one connection`() throws {
         let local = Endpoint(address: try #require(IPAddress("198.51.100.1")), port: 52604)
         let remote = Endpoint(address: try #require(IPAddress("192.0.2.1")), port: 5633)
         let request = SockDiagRequest.exact(family: .ipv4, local: local, remote: remote, sequence: 9)
         #expect(request == bytes(exactRequest))
     }
 
-    @Test func `an established socket tells its ends, its timer and how long it has been idle`() throws {
+    @Test func `an established socket has endpoints, timer and idle time`() throws {
         let row = try #require(read(bytes(diagEstablished)).rows.first)
         #expect(row.family == .ipv4)
         #expect(row.state == .established)
@@ -97,8 +97,8 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         #expect(row.idleSeconds == 3)
     }
 
-    /// Whichever came last counts, as in the kernel's own keepalive_time_elapsed.
-    @Test func `data that came after the last ACK ends the idle time too`() {
+    /// The later of the two counts, as in the kernel's own keepalive_time_elapsed.
+    @Test func `data after the last ACK ends the idle time, too`() {
         let later = diagEstablished.replacing("11270000", with: "f4010000")
         #expect(read(bytes(later)).rows.map(\.idleSeconds) == [0.5])
     }
@@ -120,24 +120,24 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
     }
 
     @Test(arguments: ["01 01", "ff 01", "02 02", "02 06", "02 ff"])
-    func `other families and other states are no rows`(start: String) {
+    func `other families and other states give no row`(start: String) {
         let message = diagEstablished.replacing("02 01 02 00 ", with: "\(start) 02 00 ")
         #expect(read(bytes(message)).rows.isEmpty)
     }
 
-    @Test func `a datagram holds many messages, and the end comes alone`() {
+    @Test func `a datagram has many messages, and the end has its own`() {
         let answer = read(bytes(diagEstablished) + bytes(diagMapped), bytes(diagDone))
         #expect(answer.rows.map(\.inode) == [188359, 647746])
         #expect(answer.progress == .done(isConsistent: true))
         #expect(read(bytes(diagEstablished)).progress == .more)
     }
 
-    @Test func `an interrupted dump is not believed to be whole`() {
+    @Test func `an interrupted dump does not count as complete`() {
         let interrupted = diagEstablished.replacing("1200 0200", with: "1200 1200")
         #expect(read(bytes(interrupted), bytes(diagDone)).progress == .done(isConsistent: false))
     }
 
-    @Test func `errors are errors, at the start and at the end`() {
+    @Test func `errors are reported, at the start and at the end`() {
         let missing = bytes("24000000 0200 0000 07000000 6f1b0000 feffffff 4c000000 1200 0103 07000000 00000000")
         #expect(read(missing).progress == .failed(.noSuchFileOrDirectory))
         let brokenOff = bytes(diagDone.replacing("6f1b0000 00000000", with: "6f1b0000 f4ffffff"))
@@ -146,13 +146,13 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         #expect(read(bytes("14000000 0200 0000 07000000 00000000 00000080")).progress == .failed(.ioError))
     }
 
-    @Test func `answers to another question are passed over`() {
+    @Test func `replies to another request are ignored`() {
         let foreign = diagEstablished.replacing("07000000 6f1b0000", with: "06000000 6f1b0000")
         #expect(read(bytes(foreign), bytes(diagEstablished)).rows.count == 1)
         #expect(read(bytes(diagDone.replacing("07000000", with: "06000000"))).progress == .more)
     }
 
-    @Test func `a message cut off at any byte is no socket`() {
+    @Test func `a message that is cut off at any byte gives no socket`() {
         let whole = bytes(diagEstablished)
         for length in 1..<whole.count {
             let answer = read(Array(whole[..<length]))
@@ -161,7 +161,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         }
     }
 
-    /// The header claims less than there is: the fixed part must be whole, an attribute may be missing.
+    /// The header's length is too small: the fixed part must be complete, and an attribute may be missing.
     @Test func `a shortened message loses its idle time before it loses its socket`() {
         let whole = bytes(diagEstablished)
         for length in 16..<whole.count {
@@ -174,7 +174,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
 }
 
 @Suite struct PortFilterTests {
-    /// The kernel's inet_diag_bc_run, as far as these programs need it.
+    /// The part of the kernel's inet_diag_bc_run that these programs need.
     private func accepts(_ program: [UInt8], local: UInt16, remote: UInt16) -> Bool {
         var position = 0
         while position < program.count {
@@ -194,7 +194,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
     }
 
     @Test(arguments: [[5633], [1, 65535], [5633, 5634, 10000], Array(100..<356)] as [[UInt16]])
-    func `the kernel's program accepts what is asked for`(ports: [UInt16]) throws {
+    func `the filter program accepts the requested ports only`(ports: [UInt16]) throws {
         let program = try #require(PortFilter.program(Set(ports)))
         let probes = Set(ports.flatMap { [$0, $0 &- 1, $0 &+ 1] } + [0, 1, 9999, 65535])
         for port in probes {
@@ -204,7 +204,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         #expect(accepts(program, local: ports[0], remote: ports[0]))
     }
 
-    @Test func `with too many ports the kernel is asked for everything`() {
+    @Test func `with too many ports there is no filter`() {
         #expect(PortFilter.program(Set(1...257)) == nil)
         #expect(PortFilter.program([]) == nil)
         let request = SockDiagRequest.dump(listeners: false, ports: Set(1...257), sequence: 7)

@@ -2,7 +2,7 @@ import Testing
 
 @testable import SockaliveCore
 
-/// Rows as Linux 6.18 prints them, captured.
+/// Rows captured from Linux 6.18.
 private let established =
     "   2: 0100007F:BD14 0100007F:1601 01 00000000:00000000 00:00000000 00000000  1000        0 102513"
     + " 2 000000007bac7fcb 20 0 0 10 -1                    \n"
@@ -17,7 +17,7 @@ private let stranger =
     + " 1 0000000053f1a211 100 0 0 10 0                    \n"
 
 @Suite struct SocketTableTests {
-    @Test func `the port counts on either end`() throws {
+    @Test func `a port matches at either end`() throws {
         let rows = socketRows(tableHeader + stranger + listening + established + accepted)
         #expect(rows.map(\.inode) == [102513, 102514])
         let first = try #require(rows.first)
@@ -27,7 +27,7 @@ private let stranger =
         #expect(first.timer == SocketRow.Timer.none)
     }
 
-    @Test func `an armed keepalive timer tells when the next probe is due`() {
+    @Test func `an armed keepalive timer gives the time of the next probe`() {
         #expect(socketRows(accepted).first?.timer == .keepalive(seconds: 7200))
     }
 
@@ -37,21 +37,21 @@ private let stranger =
         #expect(socketRows(row).first?.timer == .other)
     }
 
-    @Test func `listeners are found only where they are asked for`() {
+    @Test func `listeners are found only on request`() {
         #expect(socketRows(listening).isEmpty)
         #expect(socketRows(listening, listeners: true).map(\.state) == [.listen])
     }
 
-    @Test func `every port means every port`() {
+    @Test func `without ports every port matches`() {
         #expect(socketRows(stranger + established, ports: nil, listeners: true).map(\.inode) == [24, 102513])
     }
 
     @Test(arguments: ["02", "04", "06", "08", "0C"])
-    func `connections that are opening or closing are no candidates`(state: String) {
+    func `opening and closing connections are no candidates`(state: String) {
         #expect(socketRows(established.replacing(" 01 0", with: " \(state) 0")).isEmpty)
     }
 
-    @Test func `IPv6 and v4-mapped addresses are read`() {
+    @Test func `IPv6 and v4-mapped addresses are parsed`() {
         let rows = socketRows(
             """
                0: 00000000000000000000000001000000:1601 00000000000000000000000001000000:A3F4 01 00000000:00000000 \
@@ -66,8 +66,8 @@ private let stranger =
         #expect(rows.allSatisfy { $0.family == .ipv6 })
     }
 
-    /// Nothing that is cut off may pass for a socket: 10251 is the inode of somebody else.
-    @Test func `a row cut off at any byte is no row`() {
+    /// A row that is cut off must not give a socket: 10251 is the inode of another one.
+    @Test func `a row that is cut off at any byte is dropped`() {
         let bytes = Array(established)
         for length in 0..<bytes.count {
             #expect(socketRows(String(bytes[..<length])).isEmpty, "cut at \(length)")
@@ -75,8 +75,8 @@ private let stranger =
         #expect(socketRows(established).count == 1)
     }
 
-    /// The same where a line end follows the cut, as when a reader splices two reads.
-    @Test func `a shortened row with a line end yields the right inode or none`() {
+    /// The same with a line end after the cut, as if a reader had joined two reads.
+    @Test func `a shortened row with a line end gives the right inode or none`() {
         let bytes = Array(established)
         for length in 0..<bytes.count {
             let rows = socketRows(String(bytes[..<length]) + "\n" + accepted)
@@ -91,11 +91,11 @@ private let stranger =
         "0: 0100007F:1601 0100007F:BD14 01 0:0 00:0 0 0 0 99999999999999999999999 1 0\n",
         "0: 0100007F:1601 0100007F:BD14 01 0:0 00:0 0 -1 0 5 1 0\n",
     ])
-    func `malformed text yields nothing`(text: String) {
+    func `malformed text gives no row`(text: String) {
         #expect(socketRows(text).isEmpty)
     }
 
-    @Test func `thousands of rows are all read`() {
+    @Test func `thousands of rows are all parsed`() {
         let text = (0..<20_000).map { number in
             established.replacing("102513", with: "\(200_000 + number)")
         }.joined()

@@ -1,7 +1,7 @@
 import Glibc
 import SystemPackage
 
-/// Real connections within the test's own process, both ends of them, and their listeners.
+/// Real connections with both ends in the test's own process, and their listeners.
 final class LiveConnections {
     enum Kind: CaseIterable, Sendable {
         case ipv4, ipv6
@@ -14,7 +14,7 @@ final class LiveConnections {
         fileprivate var isIPv4: Bool { self == .ipv4 || self == .multipath }
     }
 
-    /// MPTCP whose probe times can be set: Linux 6.10.
+    /// Whether MPTCP keepalive times can be set: Linux 6.10.
     static let hasMultipath: Bool = {
         guard let descriptor = try? socket(.multipath) else { return false }
         defer { close(descriptor) }
@@ -23,10 +23,10 @@ final class LiveConnections {
 
     private(set) var ports: Set<UInt16> = []
     private(set) var listeners: [Int32] = []
-    /// Client and server end of each.
+    /// Client and server end of each connection.
     private(set) var pairs: [(client: Int32, server: Int32)] = []
 
-    /// - Parameter keepaliveOn: every so many connections has keepalive switched on at the client's end.
+    /// - Parameter keepaliveOn: one of so many connections has keepalive enabled at the client's end.
     init(each count: Int, kinds: [Kind] = Kind.allCases, keepaliveOn: Int = 3) throws {
         Self.raiseDescriptorLimit()
         for kind in kinds {

@@ -1,6 +1,6 @@
 import Glibc
 
-/// Random numbers that come again with the same seed (SplitMix64).
+/// Random numbers that repeat with the same seed (SplitMix64).
 struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 
@@ -16,13 +16,13 @@ struct SeededGenerator: RandomNumberGenerator {
         return mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 up to, not including, the bound.
+    /// A number from 0 to below the bound.
     mutating func below(_ bound: Int) -> Int {
         bound > 0 ? Int(truncatingIfNeeded: next() % UInt64(bound)) : 0
     }
 }
 
-/// Bytes that end where the readable memory ends: one byte read too far ends the test run.
+/// Bytes directly before an unreadable page: a read beyond the end crashes the test run.
 struct GuardedBytes: ~Copyable {
     private let mapping: UnsafeMutableRawPointer
     private let capacity: Int
@@ -46,13 +46,13 @@ struct GuardedBytes: ~Copyable {
     }
 }
 
-/// Makes broken inputs from good ones.
+/// Makes broken inputs from valid ones.
 struct Mutator {
     var random: SeededGenerator
     let seeds: [[UInt8]]
     private static let maxBytes = 2048
 
-    /// A few changes to one of the good inputs.
+    /// A valid input with a few changes.
     mutating func next() -> [UInt8] {
         var bytes = seeds[random.below(seeds.count)]
         for _ in 0...random.below(4) { change(&bytes) }
@@ -75,6 +75,6 @@ struct Mutator {
         }
     }
 
-    /// Bytes at which parsers decide.
+    /// Bytes that parsers react to.
     private static let telling = [0, 1, 0x7f, 0x80, 0xff] + Array(" :\n\t()[]0fFg-+".utf8)
 }

@@ -1,6 +1,6 @@
 @testable import SockaliveCore
 
-/// Reads a table's text the way that discovery does.
+/// Parses a table's text as discovery does.
 func socketRows(
     _ text: String, family: IPAddress.Family = .ipv4, ports: Set<UInt16>? = [5633], listeners: Bool = false
 ) -> [SocketRow] {

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// A process that a test started; it does not outlive its owner.
+/// A process that a test started. It ends with its owner.
 final class Child {
     let pid: pid_t
     let input: PipeEnd
@@ -10,15 +10,15 @@ final class Child {
     let errors: PipeEnd
     private var status: Int32?
 
-    /// What the child finds as its standard output.
+    /// The standard output of the child.
     enum Output {
         case pipe
         case closed
-        /// A pipe that nobody reads from any more.
+        /// A pipe without a reader.
         case broken
     }
 
-    /// - Parameter arguments: the first is a path, or a name that is looked for in PATH.
+    /// - Parameter arguments: the first is a path, or a name to find in PATH.
     init(_ arguments: [String], environment: [String: String]? = nil, output kind: Output = .pipe) throws {
         _ = Self.ignoresBrokenPipes
         (pid, input, output, errors) = try Self.oneAtATime.withLock { _ in
@@ -55,13 +55,13 @@ final class Child {
         return (pid, inputWriting, outputReading, errorsReading)
     }
 
-    /// A write to a child that is gone must not end the test run.
+    /// A write to a child that has ended must not end the test run.
     private static let ignoresBrokenPipes: Void = { _ = signal(SIGPIPE, SIG_IGN) }()
 
     private static func spawn(
         _ arguments: [String], _ environment: [String: String], _ actions: inout posix_spawn_file_actions_t
     ) throws -> pid_t {
-        // The child shall meet SIGPIPE as every program does.
+        // The child must have the default action for SIGPIPE, as every program has.
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -69,7 +69,7 @@ final class Child {
         sigemptyset(&defaults)
         sigaddset(&defaults, SIGPIPE)
         posix_spawnattr_setsigdefault(&attributes, &defaults)
-        // A thread of the test run may have blocked signals, and a mask is inherited.
+        // A thread of the test run may block signals, and the child would inherit its mask.
         var mask = sigset_t()
         sigemptyset(&mask)
         posix_spawnattr_setsigmask(&attributes, &mask)
@@ -94,7 +94,7 @@ final class Child {
         wait()
     }
 
-    /// Waits for the end: the exit code, or 128 and the signal.
+    /// Waits for the end. Returns the exit code, or 128 plus the signal.
     @discardableResult
     func wait() -> Int32 {
         if let status { return status }

@@ -50,7 +50,7 @@ struct DoctorAnswer: Decodable {
         let problems: Int
     }
 
-    /// Runs `sockalive doctor --json`; whatever it finds, its answer is whole.
+    /// Runs `sockalive doctor --json`. The document must be complete, whatever the result is.
     static func of(
         _ arguments: [String], launcher: [String] = [], status: Int32 = 0,
         sourceLocation: SourceLocation = #_sourceLocation
@@ -66,7 +66,7 @@ struct DoctorAnswer: Decodable {
         return answer
     }
 
-    /// Problems without a remedy: there are none.
+    /// Problems without a remedy. There must be none.
     private var remediless: [String] {
         checks.filter { $0.status == "problem" && ($0.remedy ?? "").isEmpty }.map(\.name)
             + targets.filter { $0.status == "problem" && ($0.remedy ?? "").isEmpty }.map(\.message)

@@ -1,17 +1,17 @@
 import Foundation
 import Glibc
 
-/// What this machine lets the tests do.
+/// The abilities of this machine.
 enum Machine {
     static let isRoot = geteuid() == 0
 
-    /// Reading keepalive back takes pidfd_getfd(2): Linux 5.6, and a sandbox that lets it pass.
+    /// Whether keepalive can be read back by pidfd_getfd(2): Linux 5.6, and a sandbox that allows it.
     static let readsKeepaliveBack: Bool = {
         guard let victim = try? Victim() else { return false }
         return (try? victim.keepalive()) != nil
     }()
 
-    /// `sockalive` injects by ptrace into x86-64 programs.
+    /// Whether `sockalive` can inject by ptrace: into x86-64 programs only.
     static let injectsByPtrace: Bool = {
         #if arch(x86_64)
             true
@@ -20,7 +20,7 @@ enum Machine {
         #endif
     }()
 
-    /// The options of unshare(1) that make a namespace; a user namespace first where root is missing.
+    /// The options of unshare(1) for a new namespace. Without root, a user namespace comes first.
     static let privateUser = isRoot ? [] : ["--user", "--map-root-user"]
 
     static let makesNamespaces = runs(["unshare"] + privateUser + ["--net", "true"])
@@ -30,7 +30,7 @@ enum Machine {
         && runs(["unshare"] + privateUser + ["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"])
 
     static func has(_ command: String) -> Bool {
-        // Debian keeps nft where a plain user does not look.
+        // Debian has nft in a folder that an ordinary user's PATH does not have.
         runs(["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin command -v \(command)"])
     }
 
@@ -44,7 +44,8 @@ enum Machine {
         return (try? build32Bit(program)) != nil && runs([program, "and end"])
     }()
 
-    /// A program that sleeps, or ends at once where it has an argument. Without headers: those for 32 bits may be missing.
+    /// A program that sleeps, or ends at once if it has an argument. It uses no headers, because those for 32 bits may
+    /// be missing.
     static func build32Bit(_ program: String) throws {
         let source = "int pause(void); int main(int argc, char **argv) { return argv[0] && argc > 1 ? 0 : pause(); }"
         let compiler = "printf '%s' '\(source)' | gcc -m32 -x c -o '\(program)' -"

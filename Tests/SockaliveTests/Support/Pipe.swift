@@ -1,6 +1,6 @@
 import Glibc
 
-/// One end of a pipe to or from a child; closed with its owner.
+/// One end of a pipe to or from a child. Its owner closes it.
 final class PipeEnd {
     private(set) var descriptor: Int32
     private var buffer: [UInt8] = []
@@ -9,8 +9,8 @@ final class PipeEnd {
         self.descriptor = descriptor
     }
 
-    /// Close-on-exec. Between the calls a child started at the same moment would keep the other end
-    /// open: ``Child`` starts one after the other.
+    /// Both ends are close-on-exec. Between the two calls, a child that starts at the same time could inherit an end.
+    /// So ``Child`` starts one child at a time.
     static func pair() -> (reading: PipeEnd, writing: PipeEnd) {
         var ends: [Int32] = [-1, -1]
         precondition(pipe(&ends) == 0)
@@ -47,7 +47,7 @@ final class PipeEnd {
         }
     }
 
-    /// What stands in the pipe now; empty at its end, nil if reading failed.
+    /// The data in the pipe now; empty at its end, nil if the read failed.
     func read() -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: 65536)
         let count = Glibc.read(descriptor, &bytes, bytes.count)
@@ -55,7 +55,7 @@ final class PipeEnd {
     }
 }
 
-/// A moment after which nobody waits any longer.
+/// The latest time to wait for.
 struct Deadline {
     private let instant: ContinuousClock.Instant
 
@@ -68,7 +68,7 @@ struct Deadline {
         return Int32(clamping: max(0, left.seconds * 1000 + left.attoseconds / 1_000_000_000_000_000))
     }
 
-    /// Waits until one of the pipes can be read; false at the deadline.
+    /// Waits until one of the pipes is readable; false at the deadline.
     func wait(for pipes: [PipeEnd]) -> Bool {
         var polled = pipes.map { pollfd(fd: $0.descriptor, events: Int16(POLLIN), revents: 0) }
         var count: Int32

@@ -1,6 +1,6 @@
 import Glibc
 
-/// A `/dev/log` that only programs behind ``launcher`` see, and the datagrams that came there.
+/// A `/dev/log` that only programs under ``launcher`` see, and the datagrams sent to it.
 final class PrivateLog {
     private let folder: TemporaryFolder
     private var descriptor: Int32
@@ -17,7 +17,7 @@ final class PrivateLog {
         return descriptor
     }
 
-    /// Another socket at the same place, as a logger makes that is started anew.
+    /// Makes a new socket at the same path, as a restarted logger does.
     func restart() {
         close(descriptor)
         unlink(folder.path("log"))
@@ -28,10 +28,10 @@ final class PrivateLog {
         close(descriptor)
     }
 
-    /// Where a lock and what lies beside it are this test's alone.
+    /// A path for a lock and the files beside it, for this test only.
     func path(_ name: String) -> String { folder.path(name) }
 
-    /// Nobody listens any more.
+    /// Removes the listener.
     func stop() {
         unlink(folder.path("log"))
         close(descriptor)
@@ -44,10 +44,10 @@ final class PrivateLog {
         return ["unshare", "--mount", "sh", "-c", script, folder.path("log")]
     }
 
-    /// Runs a command in a mount namespace without any.
+    /// Runs a command in a mount namespace without a `/dev/log`.
     static let missing = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /dev && exec \"$@\"", "sh"]
 
-    /// What has come since the last call.
+    /// The lines since the last call.
     func lines() -> [String] {
         var lines: [String] = []
         while true {
@@ -58,7 +58,7 @@ final class PrivateLog {
         }
     }
 
-    /// From now on nothing more goes in.
+    /// Fills the socket's queue, so no more datagrams are accepted.
     func fill() {
         let sender = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         defer { close(sender) }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What an injection might leave behind in a process, as `/proc` shows it.
+/// The state in `/proc` that an injection could change in a process.
 struct ProcessTrace: Equatable {
     let tracer: String
     let isStopped: Bool

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// A program that runs to its end, and what it said.
+/// A program that runs to its end, and its output.
 struct Program {
     let status: Int32
     let output: String
@@ -11,22 +11,22 @@ struct Program {
         errors.split(separator: "\n")
     }
 
-    /// The folder of the test bundle, where the built programs lie too.
+    /// The folder of the test bundle, which also has the built programs.
     static let folder = Bundle.main.bundleURL
 
     static func path(_ name: String) -> String {
         folder.appendingPathComponent(name).path
     }
 
-    /// The `sockalive` that the tests run: the debug build, unless a test says otherwise.
+    /// The `sockalive` under test: the debug build, unless a test chooses another.
     @TaskLocal static var executable = path("sockalive")
 
-    /// The program as it ships, static and optimized.
+    /// The shipped program: static and optimized.
     static let shipped = ProcessInfo.processInfo.environment["SOCKALIVE_STATIC"]
 
-    /// Runs `sockalive`; nothing else decides than its arguments.
+    /// Runs `sockalive`. Only its arguments decide the result.
     ///
-    /// - Parameter launcher: a command that executes the one behind it (`setpriv …`, `deny-syscalls … --`).
+    /// - Parameter launcher: a command that executes the command after it (`setpriv …`, `deny-syscalls … --`).
     static func sockalive(
         _ arguments: [String], launcher: [String] = [], environment: [String: String]? = nil,
         output: Child.Output = .pipe, deadline: Duration = .seconds(30)
@@ -37,7 +37,7 @@ struct Program {
         return program
     }
 
-    /// For `Tests/Packaging/schema.py`, which holds every document against the schema.
+    /// For `Tests/Packaging/schema.py`, which validates every document.
     private static func keep(_ document: String) {
         guard document.hasPrefix("{"),
             let folder = ProcessInfo.processInfo.environment["SOCKALIVE_TESTS_KEEP_JSON"]
@@ -45,7 +45,7 @@ struct Program {
         try? document.write(toFile: "\(folder)/\(UUID().uuidString)", atomically: false, encoding: .utf8)
     }
 
-    /// Runs a command and collects what it says; past the deadline it is killed, and the test has failed.
+    /// Runs a command and collects its output. After the deadline the command is killed, and the test fails.
     static func run(
         _ arguments: [String], environment: [String: String]? = nil, output: Child.Output = .pipe,
         deadline: Duration = .seconds(30)

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// The JSON document of `list` and `inject`, as the contract describes it.
+/// The JSON document of `list` and `inject`, as the schema describes it.
 struct Report: Decodable {
     let schema: Int
     let command: String
@@ -79,7 +79,7 @@ struct Report: Decodable {
         let silent: Int?
     }
 
-    /// Runs `sockalive … --json` and decodes what it prints.
+    /// Runs `sockalive … --json` and decodes its output.
     static func of(
         _ arguments: [String], launcher: [String] = [], status: Int32 = 0,
         sourceLocation: SourceLocation = #_sourceLocation

@@ -1,4 +1,4 @@
-/// The keepalive of a socket in another process, read by `read-keepalive` and not by `sockalive`.
+/// The keepalive settings of a socket in another process. `read-keepalive` reads them, and not `sockalive`.
 struct SocketKeepalive: Equatable {
     var enabled: Bool
     var idle: Int
@@ -7,10 +7,10 @@ struct SocketKeepalive: Equatable {
     /// Milliseconds.
     var userTimeout = 0
 
-    /// What Linux gives a socket that asks for nothing.
+    /// The defaults of Linux for a new socket.
     static let untouched = SocketKeepalive(enabled: false, idle: 7200, interval: 75, count: 9)
 
-    /// What a firewall timeout of 60 minutes asks for.
+    /// The settings for a firewall timeout of 60 minutes.
     static let forOneHour = SocketKeepalive(enabled: true, idle: 600, interval: 60, count: 50)
 
     static func read(pid: Int32, descriptors: [Int32]) throws -> [SocketKeepalive] {

@@ -1,12 +1,12 @@
 import Foundation
 
-/// A folder that goes with its owner.
+/// A folder that is deleted with its owner.
 final class TemporaryFolder {
     private let url: URL
 
     init() throws {
         url = FileManager.default.temporaryDirectory.appendingPathComponent("sockalive-\(UUID().uuidString)")
-        // Victims of another user run from here.
+        // Victims of another user start from this folder.
         try FileManager.default.createDirectory(
             at: url, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
     }

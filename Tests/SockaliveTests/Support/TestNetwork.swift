@@ -1,6 +1,6 @@
 import Testing
 
-/// A network namespace with nothing in it but a loopback.
+/// A network namespace with only a loopback interface.
 final class TestNetwork {
     private let keeper: Child
 
@@ -15,13 +15,13 @@ final class TestNetwork {
         return ["nsenter", "--target", "\(keeper.pid)"] + user + ["--net"]
     }
 
-    /// Makes victim and peer live here.
+    /// Runs victim and peer in this network.
     func holds(_ options: inout Victim.Options) {
         options.launcher = launcher
         options.peerLauncher = launcher
     }
 
-    /// From now on no packet arrives, and nobody is told.
+    /// From now on all packets are dropped, without an error to the sender.
     func fallSilent() throws {
         try nft(
             "add table inet silence; add chain inet silence inbound { type filter hook input priority 0; policy drop; }"

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Testing
 
-/// The programs that `Tests/Programs/build.sh` makes; the victims of the injection as four kinds of programs.
+/// The programs that `Tests/Programs/build.sh` builds. The targets exist as four kinds of programs.
 enum TestProgram {
     enum Kind: String, CaseIterable {
         case dynamic64 = "64"
@@ -11,12 +11,12 @@ enum TestProgram {
         case static32 = "32-static"
     }
 
-    /// The kinds that this machine's compiler makes.
+    /// The kinds that this machine's compiler can build.
     static let kinds = Kind.allCases.filter { FileManager.default.fileExists(atPath: path("victim-odd", $0)) }
 
     static let makesEveryKind = kinds.count == Kind.allCases.count
 
-    /// Beside the test bundle, so that they are built once and not for every run.
+    /// Beside the test bundle, so they are built once and not for every run.
     static let folder: String = {
         let folder = Program.path("programs")
         let built = try? Program.run([script("Programs/build.sh"), folder], deadline: .seconds(120))
@@ -32,8 +32,8 @@ enum TestProgram {
         "\(folder)/\(name)-\(kind.rawValue)"
     }
 
-    /// A copy that may be started and not read: the kernel makes such a process undumpable (fs/exec.c, would_dump), and
-    /// nobody but a holder of CAP_SYS_PTRACE reaches into it.
+    /// A copy that may be executed and not read. The kernel makes such a process undumpable (fs/exec.c, would_dump),
+    /// and only a process with CAP_SYS_PTRACE can access it.
     static func unreadable(_ name: String, _ kind: Kind) throws -> String {
         let copy = "\(folder)/unreadable-\(name)-\(kind.rawValue)"
         if !FileManager.default.fileExists(atPath: copy) {
@@ -43,14 +43,14 @@ enum TestProgram {
         return copy
     }
 
-    /// A script of the folder `Tests`.
+    /// The path of a script in the folder `Tests`.
     static func script(_ name: String) -> String {
         let support = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         return support.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent(name).path
     }
 }
 
-/// A victim that does one thing, and says what it has to say in one line when it is told to end.
+/// A victim that makes one call, and prints its result as one line when it is told to end.
 final class Sleeper {
     let pid: Int32
     let name: String
@@ -63,14 +63,14 @@ final class Sleeper {
         pid = try #require(Int32(ready.prefix { $0 != " " }))
     }
 
-    /// What it says when it is woken, or when it wakes by itself.
+    /// The line that it prints when it is woken, or when it wakes by itself.
     func result(waking: Bool = true) -> String {
         if waking { process.input.write("\n") }
         return process.output.line(until: Deadline(.seconds(10))) ?? "\(name) sleeps on"
     }
 }
 
-/// A program that prints "PID … PORT" and echoes what one connection to that port brings, and the other end of it.
+/// A program that prints "PID … PORT" and echoes the data of one connection to that port; and the connection's peer.
 final class Echoer {
     let pid: Int32
     let port: Int

@@ -3,10 +3,10 @@ import Testing
 
 /// A program with live TCP sessions (`victim-echo`), and its peer (`echo-peer`) at the other end.
 ///
-/// It stands when the initializer returns: every session is established and both sides said so.
+/// When the initializer returns, every session is established, and both sides have reported it.
 final class Victim {
     enum Mode: String {
-        /// One thread a session, each asleep in read(2).
+        /// One thread for each session, each asleep in read(2).
         case read
         /// One thread asleep in poll(2).
         case poll
@@ -17,18 +17,18 @@ final class Victim {
     struct Options {
         var mode = Mode.read
         var sessions = 1
-        /// Where the victim connects to; the family follows from it.
+        /// The address to which the victim connects. It decides the family.
         var address = "127.0.0.1"
-        /// The port of the peer; 0 lets the kernel choose.
+        /// The port of the peer. 0 lets the kernel choose.
         var port = 0
-        /// The file's name, and so at first the process's.
+        /// The name of the file, and the process's first name.
         var program = "beremote"
-        /// What the process calls itself afterwards.
+        /// The name that the process then gives itself.
         var name: String?
         /// Keepalive from the start: idle, interval, count.
         var keepalive: (Int, Int, Int)?
         var hasChild = false
-        /// Commands that run peer and victim: `nsenter …`.
+        /// Commands that run the peer and the victim: `nsenter …`.
         var peerLauncher: [String] = []
         var launcher: [String] = []
     }
@@ -52,7 +52,7 @@ final class Victim {
         configure(&options)
         let deadline = Deadline(.seconds(20))
 
-        // A mapped address reaches a plain IPv4 listener.
+        // A mapped address connects to an ordinary IPv4 listener.
         let listening = options.address.replacing("::ffff:", with: "")
         peer = try Child(
             options.peerLauncher + [
@@ -60,8 +60,8 @@ final class Victim {
             ])
         port = try Int(#require(peer.words(after: "listening", deadline).first)) ?? 0
 
-        // A copy, so that the executable too has the name. Written by a process of its own: a file that
-        // this one writes might be held open by a child starting at the same moment, and not run (ETXTBSY).
+        // A copy, so that the executable has the name, too. A child process writes it: if this process wrote the file,
+        // a child that starts at the same time might hold it open, and the file could not be executed (ETXTBSY).
         folder = try TemporaryFolder()
         executable = folder.path(options.program)
         #expect(try Program.run(["cp", TestProgram.path("victim-echo"), executable]).status == 0)
@@ -86,19 +86,19 @@ final class Victim {
         return arguments + ["connect", options.address, "\(port)", "\(options.sessions)"]
     }
 
-    /// The options that make `sockalive` see this victim and no other process of the machine.
+    /// The options with which `sockalive` finds this victim and no other process.
     var selection: [String] {
         ["--pid", "\(pid)", "--port", "\(port)"]
     }
 
-    /// Sends a token over every session and waits for its echo.
+    /// Sends a token over every session and waits for the echoes.
     func echoes() throws -> Bool {
         peer.input.write("echo 10000\n")
         let answers = sessions.map { _ in peer.output.line(until: Deadline(.seconds(20))) }
         return answers.enumerated().allSatisfy { $1 == "echoed \($0)" }
     }
 
-    /// From now on the next token follows each echo, until ``stopStream()``.
+    /// From now on each echo is followed by the next token, until ``stopStream()``.
     func startStream() {
         peer.input.write("stream\n")
     }
@@ -109,7 +109,7 @@ final class Victim {
         return (counts[0], counts[1])
     }
 
-    /// Closes the sessions from the other end: what the victim says at its end, and its exit code.
+    /// Closes the sessions from the peer's end. Returns the victim's last lines and its exit code.
     func finish() -> (lines: [String], status: Int32) {
         peer.input.close()
         let deadline = Deadline(.seconds(20))
@@ -119,7 +119,7 @@ final class Victim {
         return (lines, process.wait())
     }
 
-    /// What keepalive the sockets really have, by a way of its own.
+    /// The real keepalive settings of the sockets, read without `sockalive`.
     func keepalive() throws -> [SocketKeepalive] {
         do {
             return try SocketKeepalive.read(pid: pid, descriptors: sessions.map(\.descriptor))
@@ -131,7 +131,7 @@ final class Victim {
 }
 
 extension Child {
-    /// Reads one line that begins with `word`, and returns the words behind it.
+    /// Reads one line that begins with `word`, and returns the words after it.
     func words(after word: String, _ deadline: Deadline) throws -> [String] {
         let line = output.line(until: deadline)
         let words = (line ?? "").split(separator: " ").map(String.init)
