@@ -1,12 +1,12 @@
 #!/bin/bash
-# How long sockalive takes, beside the tools that do parts of its work: on a host with 1,000 processes and 10,000
-# connections, and on a process with up to 18,000. Prints a table and writes Docs/Performance.md and
-# Docs/performance.svg. It judges nothing: on a machine with other work the figures mean little.
+# Measures the time of sockalive, beside tools that do parts of its work: on a host with 1,000 processes and 10,000
+# connections, and on a process with up to 18,000 connections. Prints a table and writes Docs/Performance.md and
+# Docs/performance.svg. It has no limits that fail: on a busy machine the figures mean little.
 #
-#   Tests/bench.sh            some minutes; installs what is missing
-#   Tests/bench.sh --smoke    some seconds, on a small host: does all of it run? No figures
+#   Tests/bench.sh            some minutes; installs missing packages
+#   Tests/bench.sh --smoke    some seconds, on a small host; only checks that all parts run, without figures
 #
-# SOCKALIVE=PROGRAM takes one that is built.
+# SOCKALIVE=PROGRAM uses an existing build.
 set -eu
 cd "$(dirname "$0")/.."
 case ${1:-} in
@@ -25,9 +25,9 @@ case ${1:-} in
 esac
 
 work=$(mktemp -d) world=
-# Another user's targets start programs from it.
+# Targets of another user start programs from this folder.
 chmod 755 "$work"
-# Run in the background and killed by its number: bash would answer a signal only when it has ended by itself.
+# The command runs in the background and is killed by its PID: bash handles a signal only after a foreground command.
 finish() {
     [ -z "$world" ] || kill -KILL "$world" 2>/dev/null || true
     rm -rf "$work"
@@ -40,19 +40,19 @@ mkdir "$BENCH" "$RESULTS"
 
 build() {
     local flags=(-std=gnu17 -O2 -Wall -Wextra -Werror) name
-    # As the README installs it; what strip takes away is not loaded either.
+    # Stripped, as the README installs it. The stripped parts are not loaded in any case.
     if [ -z "${SOCKALIVE:-}" ]; then
         SOCKALIVE=$(static_program)
     fi
     strip -o "$BENCH/sockalive" "$SOCKALIVE"
     for name in busy-host keepalive; do gcc "${flags[@]}" "Tests/Bench/$name.c" -o "$BENCH/$name"; done
     cp "$BENCH/busy-host" "$BENCH/busy-host-64"
-    # <asm/...> is the same for both.
+    # Both kinds use the same <asm/...>.
     bits=(64)
     if gcc "${flags[@]}" -m32 -idirafter /usr/include/x86_64-linux-gnu Tests/Bench/busy-host.c \
         -o "$BENCH/busy-host-32" 2>/dev/null; then bits+=(32); fi
     cp Tests/Bench/keepalive.py "$BENCH"
-    # The interpreter itself, without what a version manager puts in front of it.
+    # The interpreter itself, without the wrapper of a version manager.
     PYTHON=$(python3 -c 'import sys; print(sys.executable)')
     export PYTHON
 }
@@ -77,7 +77,7 @@ if [ "$(uname -m)" = x86_64 ]; then
     for bit in "${bits[@]}"; do
         for rest in recv poll spin; do scene pause "$bit" "$rest" "$sockets"; done
     done
-    # Only root has targets of other users.
+    # Only root can start targets of other users.
     if [ "$(id -u)" = 0 ]; then
         for owner in other undumpable; do
             for rest in recv spin; do scene pause 64 "$rest" "$sockets" "$owner"; done

@@ -1,15 +1,15 @@
 /*
- * A host with much on it, for the benchmark.
+ * A busy host for the benchmark.
  *
- *   busy-host peer                                      accepts on ports 1521 and 5633, for ever
+ *   busy-host peer                                      accepts on ports 1521 and 5633 for ever
  *   busy-host host ADDRESS PROCESSES CONNECTIONS TARGETS
- *       so many processes with so many connections each to port 1521 of ADDRESS; the first TARGETS of them are
- *       called beremote and have up to four of theirs to port 5633
+ *       PROCESSES processes with CONNECTIONS connections each to port 1521 of ADDRESS; the first TARGETS of them are
+ *       called beremote and have up to four of their connections to port 5633
  *   busy-host many ADDRESS COUNT recv|poll|spin FILE
- *       one process beremote with so many connections to port 5633, which then sleeps, or spins and keeps in the
- *       first 8 bytes of FILE the longest time (ns) that it ever stood still
+ *       one process beremote with COUNT connections to port 5633; it then sleeps, or spins and stores in the first 8
+ *       bytes of FILE the longest time (ns) that it was stopped
  *
- * "up" on standard output when all of it stands. Everything ends with the first process.
+ * Prints "up" when all is established. Everything ends with the first process.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -121,7 +121,7 @@ _Noreturn static void host(const char *address, int processes, int connections, 
             close(ready[0]);
             live(name, address, connections, i < targets ? sessions_of_a_target : 0, ready[1]);
         }
-        /* One after the other: the peer's queue is short. */
+        /* One process at a time: the peer's queue is short. */
         if (read(ready[0], &dot, 1) != 1)
             err(1, "read");
     }

@@ -1,9 +1,9 @@
 /*
- * What `sockalive inject --method pidfd` does, as plainly as C can: for processes called beremote, each socket with
- * port 5633 is borrowed, read, set, and read back. No report, no checks, no other way to do it.
+ * The work of `sockalive inject --method pidfd` in minimal C. For processes called beremote it borrows each socket with
+ * port 5633, reads it, sets it, and reads it back. It has no report, no checks and no other method.
  *
- *   keepalive        prints how many there were
- *   keepalive off    gives them back what the kernel gives a new socket
+ *   keepalive        prints the number of sockets
+ *   keepalive off    restores the defaults of a new socket
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

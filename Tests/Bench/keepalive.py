@@ -1,4 +1,4 @@
-"""What `sockalive inject` does, in the 30 lines that an administrator would write."""
+"""The work of `sockalive inject` in 30 lines, as an administrator would write it."""
 import ctypes
 import glob
 import os

@@ -19,7 +19,7 @@ STYLE = """
 
 
 def step(largest):
-    """A round number, of which some four to eight make the axis."""
+    """A round number, of which four to eight make the axis."""
     size = 10.0 ** -3
     while True:
         for factor in (1, 2, 5):
@@ -29,7 +29,7 @@ def step(largest):
 
 
 def drawing(series):
-    """series: by label, points (number of sockets, milliseconds)."""
+    """Draws series: for each label, points (number of sockets, milliseconds)."""
     points = [point for line in series.values() for point in line]
     wide, high = (max(axis) for axis in zip(*points))
     x_step, y_step = step(wide), step(high)

@@ -21,9 +21,9 @@ LABELS = {
     "netstat": "`netstat -tnp`",
     "lsof": "`lsof -nP -iTCP:5633`",
 }
-# list against a tool: how many times its time it may take at most.
+# The longest time of list, as a multiple of a tool's time.
 LIMITS = {"ss": 1 / 12, "lsof": 1 / 25, "pgrep": 0.3}
-# What a target does while it is held, and seconds that its median pause may take.
+# The activity of a target before it is held, and the longest median pause in seconds.
 RESTS = {"recv": "sleeps in recv(2)", "poll": "sleeps in poll(2) with a timeout", "spin": "never sleeps"}
 OWNERS = {
     "": "",
@@ -52,7 +52,7 @@ class Results:
         return sorted(int(name[2:]) for name in self.times if name.startswith("c@"))
 
     def pauses(self):
-        """By kind of target, the microseconds that each socket cost it."""
+        """The pause in microseconds for each socket, by kind of target."""
         kinds = collections.defaultdict(list)
         for path in self.files("*.pauses"):
             sockets = json.loads(path.read_text())["sockets"]
@@ -60,7 +60,7 @@ class Results:
         return kinds
 
     def gap(self, name):
-        """The longest standstill of a run in seconds."""
+        """The longest stop of a target in a run, in seconds."""
         return statistics.median(int(line) for line in self.text(f"{name}.gaps").split()) / 1e9
 
     def text(self, name):
@@ -90,7 +90,7 @@ def table(head, rows):
 
 
 def claims(results):
-    """What shall hold: what, figure, limit, and whether."""
+    """The limits: name, figure, limit, and whether it holds."""
     for tool, limit in LIMITS.items():
         share = results.median("list") / results.median(tool)
         yield f"`list` against {LABELS[tool]}", ratio(share), ratio(limit), share <= limit

@@ -1,25 +1,25 @@
 #!/bin/bash
-# What is measured on one host of world.sh, into a folder of results.
+# Measures on one host of world.sh, and writes the results into a folder.
 #
 #   BENCH=FOLDER RESULTS=FOLDER ROUNDS=N scenes.sh busy PROCESSES CONNECTIONS TARGETS
 #                                                  one COUNT        all sockets in one process
-#                                                  pause BITS REST COUNT [other|undumpable]   whose target
-#                                                  owner COUNT      sockets of root's, and of another user's
+#                                                  pause BITS REST COUNT [other|undumpable]   the target's owner
+#                                                  owner COUNT      sockets of root, and of another user
 #                                                  probe COUNT
 #                                                  gap
 #                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
 #
-# A round takes each command in turn, so that a slow minute of the machine meets all of them.
+# Each round runs every command in turn, so a slow minute of the machine affects all of them.
 set -eu
 sockalive=$BENCH/sockalive
 
-# The host's processes, and wait until their connections stand.
+# Starts the host's processes, and waits until their connections are established.
 start() {
     exec {up}< <(exec "$@")
     read -r -t 120 _ <&"$up" || { echo "bench: $* did not come up" >&2 && exit 70; }
 }
 
-# measure NAME RUNS [--prepare COMMAND] COMMAND: the times of one round
+# measure NAME RUNS [--prepare COMMAND] COMMAND: measures the times of one round
 measure() {
     local name=$1 runs=$2
     shift 2
@@ -27,7 +27,7 @@ measure() {
         --export-json "$RESULTS/$name.$round.json" "$@" >"$RESULTS/log" 2>&1 || { cat "$RESULTS/log" >&2 && exit 70; }
 }
 
-# memory NAME COMMAND...: its peak, in KiB
+# memory NAME COMMAND...: measures the peak memory, in KiB
 memory() {
     command time --format %M --output "$RESULTS/$1.memory" "${@:2}" >/dev/null
 }
@@ -73,7 +73,7 @@ pause() {
     case ${4:-} in
     other) launcher=("${nobody[@]}") ;;
     undumpable)
-        # A program that may be started and not read is undumpable, and each of its calls is looked at.
+        # An executable that its user may not read is undumpable, so each of its calls is checked.
         launcher=("${nobody[@]}") program=$BENCH/unreadable-$1 rights=kept
         cp "$BENCH/busy-host-$1" "$program"
         chmod 711 "$program"
@@ -102,7 +102,7 @@ owner() {
     done
 }
 
-# All of them have been idle for longer than the second that TCP_KEEPIDLE is at least.
+# All connections have been idle for more than a second, which is the least TCP_KEEPIDLE.
 probe() {
     local round method
     start "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
@@ -113,7 +113,7 @@ probe() {
     done
 }
 
-# Runs a command and notes for how long, at most, a target that never sleeps stood still meanwhile.
+# Runs a command and records the longest time that a target that never sleeps was stopped meanwhile.
 standing_still() {
     local name=$1
     shift

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Runs a command on a host of its own: a process ID and a network namespace in which nothing lives but that command
-# and what it starts. Across a cable stands a peer, 10.9.0.2, that accepts on ports 1521 and 5633.
+# Runs a command on its own host: a PID and a network namespace with only this command and its children. A peer,
+# 10.9.0.2, is on the other end of a link, and accepts on ports 1521 and 5633.
 #
-#   BENCH=FOLDER world.sh COMMAND...      FOLDER holds the programs; no root is needed where user namespaces are allowed
+#   BENCH=FOLDER world.sh COMMAND...      FOLDER has the programs; needs no root if user namespaces are allowed
 #
-# Everything ends with this process, however that ends.
+# Everything ends with this process, however it ends.
 set -eu
 stage=${BENCH_STAGE:-outside}
 
@@ -30,7 +30,7 @@ peer)
     ip netns exec host ip link set peer up
     exec {up}< <(exec "$BENCH/busy-host" peer)
     read -r -t 10 _ <&"$up"
-    # Not exec: the first process of the namespace has to outlive what it started.
+    # No exec: the first process of the namespace must outlive its children.
     BENCH_STAGE=host "${own_processes[@]}" nsenter --net=/run/netns/host bash "$0" "$@"
     ;;
 host)
