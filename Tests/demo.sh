@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what is missing, builds, runs `sockalive demo`: a session lost without it, and one saved by it.
+# Installs missing packages, builds, and runs `sockalive demo`: a session is lost without sockalive, and one is saved.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=Tests/lib.sh

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
 # The shell functions of the tests and of cron/, to be sourced.
 
-# Debian keeps nft here, where a plain user does not look.
+# Debian has nft here, which an ordinary user's PATH does not have.
 PATH=$PATH:/usr/sbin:/sbin
 sockalive_repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# fail MESSAGE…: ends the script.
+# fail MESSAGE…: prints it and ends the script with an error.
 fail() {
     echo "$(basename "$0"): $*" >&2
     exit 1
 }
 
-# skip REASON…: ends the script, and nothing is wrong.
+# skip REASON…: prints it and ends the script without an error.
 skip() {
     echo "skipped: $*"
     exit 0
@@ -23,12 +23,12 @@ built_program() {
     echo "$(swift build --package-path "$sockalive_repository" "$@" --show-bin-path)/sockalive"
 }
 
-# static_program: the same for the program as it ships.
+# static_program: builds the shipped program, and prints its path.
 static_program() {
     built_program -c release -Xswiftc -static-executable
 }
 
-# overlay FOLDER…: puts a copy in place of each; the copies stand in /run, which is new. For a mount namespace.
+# overlay FOLDER…: replaces each folder by a copy. The copies are in a new /run. For a mount namespace.
 overlay() {
     local folder
     mount -t tmpfs tmpfs /run
@@ -38,7 +38,7 @@ overlay() {
     done
 }
 
-# install_missing PACKAGE…: those that this machine lacks, from Debian or Ubuntu.
+# install_missing PACKAGE…: installs the missing packages, from Debian or Ubuntu.
 install_missing() {
     local package missing=()
     if ! command -v dpkg-query >/dev/null; then
@@ -55,8 +55,8 @@ install_missing() {
     apt_get install -y --no-install-recommends "${missing[@]}"
 }
 
-# apt_get WORD…: waits up to ten minutes while another program uses apt. DPkg::Lock::Timeout covers the lock of dpkg;
-# the lock of the lists and that of the archives are tried again here.
+# apt_get WORD…: waits up to ten minutes while another program uses apt. DPkg::Lock::Timeout covers the lock of dpkg.
+# The locks of the lists and of the archives are tried again here.
 apt_get() {
     local become=() messages end=$((SECONDS + 600))
     [ "$(id -u)" = 0 ] || become=(sudo)
@@ -70,7 +70,7 @@ apt_get() {
     done
 }
 
-# What the Swift toolchain needs to fetch, compile and link the package, and then PACKAGE….
+# Installs the packages that the Swift toolchain needs to fetch, compile and link the program, and then PACKAGE….
 install_missing_to_build() {
     install_missing ca-certificates git gcc g++ libc6-dev "$@"
 }

@@ -1,18 +1,18 @@
 #!/bin/bash
-# Installs what is missing, builds, runs every test. From a fresh clone, with nothing but the Swift toolchain.
+# Installs missing packages, builds, and runs all tests. Works in a new clone with only the Swift toolchain.
 #
-#   Tests/run.sh [OPTION]…    the options are those of swift test: --filter NAME, say
+#   Tests/run.sh [OPTION]…    options of swift test, for example --filter NAME
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
 
 packages=(bsdutils iproute2 nftables procps python3 util-linux)
-# 32-bit targets exist beside 64-bit ones on x86-64 only.
+# Only x86-64 has 32-bit targets beside 64-bit ones.
 [ "$(uname -m)" != x86_64 ] || packages+=(gcc-multilib)
 install_missing_to_build "${packages[@]}"
 swift build --build-tests
-# The program as it ships; the debug build and this one differ in behaviour.
+# The shipped program. It behaves differently from the debug build in some cases.
 SOCKALIVE_STATIC=$(static_program)
 export SOCKALIVE_STATIC
 swift test --skip-build "$@"

@@ -1,12 +1,12 @@
 #!/bin/bash
-# What else keeps an idle connection alive, each way tried: prints the table of Docs/Firewalls.md.
+# Tries other ways to keep an idle connection alive, and prints the table of Docs/Firewalls.md.
 #
 #   Tests/Lab/alternatives.sh            all of them at once, about 20 seconds
 #   Tests/Lab/alternatives.sh SCENARIO   one of them, with every message
 #
-# Each has a firewall of its own in namespaces of its own (lab.sh), which forgets after 5 s; the session on
-# port 5633 is idle for 12 s. Run as root, for a person to read; the ordinary tests do not need it.
-# Packages beyond those of Tests/run.sh: gcc-multilib haproxy libkeepalive0 openssh-server socat.
+# Each has its own firewall in its own namespaces (lab.sh), which forgets after 5 s. The session on port 5633 is idle
+# for 12 s. Run it as root; the output is for a person. The other tests do not need it. Packages beyond those of
+# Tests/run.sh: gcc-multilib haproxy libkeepalive0 openssh-server socat.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=Tests/Lab/lab.sh
@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 timeout=5 idle=12
 server=192.0.2.2
-# The names stand in the table; a scenario's function has the same one with _ for -.
+# The table has these names. The function of a scenario has the same name with _ for -.
 scenarios=(
     nothing nothing-firewall-resets
     sysctl sysctl-before-so-keepalive sysctl-after-so-keepalive
@@ -35,20 +35,20 @@ build_clients() {
     gcc -O1 -Wall -m32 -isystem /usr/include/x86_64-linux-gnu -o "$ALTERNATIVES/m32" "$source" || rm -f "$ALTERNATIVES/m32"
 }
 
-# ---- pieces ---------------------------------------------------------------------
+# ---- helpers --------------------------------------------------------------------
 
 need() {
     command -v "$1" >/dev/null || { echo "not tried: no $1" && exit 0; }
 }
 
-# An echo on the server; the options are socat's, for its end of each connection.
+# An echo on the server. The arguments are socat's options for its end of each connection.
 start_server() {
     local port=${1:-5633} options=${2:-}
     lab_on server socat "TCP-LISTEN:$port,bind=$server,fork,reuseaddr$options" EXEC:/bin/cat &
     wait_for lab_on server ss -Hltn "sport = :$port"
 }
 
-# Until the command prints something.
+# Waits until the command prints something.
 wait_for() {
     local i
     for ((i = 0; i < 100; i++)); do
@@ -58,7 +58,7 @@ wait_for() {
     lab_fail "waited for $* in vain"
 }
 
-# client FLAVOUR ADDRESS PORT [keepalive]; what runs once it stands is in $afterwards.
+# client FLAVOUR ADDRESS PORT [keepalive]: runs $afterwards when the connection is established.
 client() {
     local flavour=$1
     shift
@@ -80,7 +80,7 @@ agent_sysctl() {
 
 nothing() { start_server && client dynamic $server 5633; }
 
-# A firewall that answers what it does not know, instead of dropping it.
+# The firewall rejects unknown packets instead of dropping them.
 nothing_firewall_resets() {
     lab_on firewall nft add rule inet firewall forward meta l4proto tcp reject with tcp reset
     nothing
@@ -88,7 +88,7 @@ nothing_firewall_resets() {
 
 sysctl() { agent_sysctl && nothing; }
 sysctl_before_so_keepalive() { agent_sysctl && start_server && client dynamic $server 5633 keepalive; }
-# The timer was armed for two hours when the program asked for keepalive.
+# When the program enabled keepalive, the timer was armed for two hours.
 sysctl_after_so_keepalive() { start_server && afterwards=agent_sysctl client dynamic $server 5633 keepalive; }
 
 libkeepalive_with() {
@@ -100,7 +100,7 @@ libkeepalive() { libkeepalive_with dynamic; }
 libkeepalive_static() { libkeepalive_with static; }
 libkeepalive_32_bit() { libkeepalive_with m32; }
 
-# A proxy on the agent's host: the client connects to it, it connects to the server.
+# A proxy on the agent's host: the client connects to it, and it connects to the server.
 socat_with() {
     need socat
     start_server
@@ -142,7 +142,7 @@ haproxy_tcpka_idle() {
 
 ssh_with() {
     need /usr/sbin/sshd
-    # The server reaches its own address by its loopback.
+    # The server connects to its own address by its loopback.
     lab_on server ip link set lo up
     start_server
     mkdir -p /run/sshd /run/keys
@@ -161,7 +161,7 @@ ssh_with() {
 ssh_plain() { ssh_with; }
 ssh_server_alive() { ssh_with -o ServerAliveInterval=2 -o ServerAliveCountMax=10; }
 
-# The firewall's administrator gives one port an hour, and leaves the rest.
+# The firewall's administrator gives one port an hour, and does not change the others.
 raise_for_5633() {
     lab_on firewall nft -f - <<'RULES'
 table inet firewall {

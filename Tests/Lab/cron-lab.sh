@@ -1,7 +1,7 @@
 #!/bin/bash
-# The long form, for a person to run (about 9 minutes; as root): a real CORBA session, a real cron daemon with the
-# shipped cron file, whose schedule alone is changed to every minute; a firewall that forgets after 90 s; 4 minutes
-# idle. First without cron, where the session has to be lost, then with it, where it has to be saved.
+# The long form, for a person to run as root (about 9 minutes): a real CORBA session, a real cron daemon with the
+# shipped cron file, a firewall that forgets after 90 s, and 4 minutes idle. Only the schedule is changed, to every
+# minute. Without cron the session must be lost, and with cron it must be saved.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -36,7 +36,7 @@ lab_enter "$@"
 # shellcheck source=Tests/Lab/corba/corba.sh
 . Tests/Lab/corba/corba.sh
 
-# The shipped rule says 60m; the firewall here forgets after 90 s.
+# The shipped rule has 60m; this firewall forgets after 90 s.
 run_cron() {
     mkdir /run/etc /run/etc-work
     mount -t overlay overlay /etc -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc-work

@@ -1,11 +1,11 @@
 /*
- * The client of alternatives.sh: one connection on which nothing is said for a while, then a line.
+ * The client of alternatives.sh: one connection that is silent for a time, then sends a line.
  *
  *   idle-client ADDRESS PORT SECONDS [keepalive]
  *
- * Prints "ready" when the connection stands and an echo came back over it; SECONDS later "saved" if an
- * echo still comes back within 2 s, else "lost" and how the program gets to know.
- * Plain C and few calls, so that it can be built dynamic, static and for 32 bits.
+ * Prints "ready" when the connection is established and has echoed. After SECONDS it prints "saved" if an echo comes
+ * back within 2 s, else "lost" and how the program notices it. It is plain C with few calls, so it can be built
+ * dynamic, static and for 32 bits.
  */
 #include <arpa/inet.h>
 #include <errno.h>

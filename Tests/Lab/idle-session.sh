@@ -1,10 +1,10 @@
 #!/bin/bash
-# A session that idles longer than the firewall remembers; prints "saved" or "lost".
+# A session that is idle for longer than the firewall's timeout. Prints "saved" or "lost".
 #
 #   idle-session.sh [--timeout SECONDS] [--idle SECONDS] [--after SECONDS] [-- ARG…]
 #
-# The firewall forgets after --timeout (5); the session idles for --idle (9). When it has idled
-# for --after (0), `sockalive ARG…` runs on the agent's host; without ARG nothing runs.
+# The firewall forgets after --timeout (5). The session idles for --idle (9). When it has idled for --after (0),
+# `sockalive ARG…` runs on the agent's host. Without ARG nothing runs.
 set -eu
 # shellcheck source=Tests/Lab/lab.sh
 . "$(dirname "$0")/lab.sh"

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# A firewall laboratory, to be sourced: an agent's host, a firewall that forgets, a server.
+# A firewall laboratory, to be sourced: an agent's host, a firewall that forgets connections, a server.
 #
-#   lab_enter "$@"          first of all: runs the script again in namespaces of its own
-#   lab_possible            or says why not
-#   lab_build SECONDS       the three hosts; the firewall forgets a connection idle for SECONDS
+#   lab_enter "$@"          must be first: runs the script again in its own namespaces
+#   lab_possible            fails with the reason if a lab is impossible
+#   lab_build SECONDS       the three hosts; the firewall forgets a connection that is idle for SECONDS
 #   lab_connect COUNT       a victim named beremote, with sessions to port 5633 of the server
 #   lab_sockalive ARG…      runs sockalive on the agent's host, as its administrator
-#   lab_idle SECONDS        nobody says a word
-#   lab_verdict             "saved" or "lost", a line a session: does an echo still come back?
+#   lab_idle SECONDS        waits without any traffic
+#   lab_verdict             prints "saved" or "lost" for each session: whether an echo still comes back
 #
-# No root is needed where the kernel allows user namespaces. Whatever happens, nothing is left:
-# the namespaces, and every process in them, end with the script.
+# Needs no root if the kernel allows user namespaces. The namespaces and all processes in them end with the script, so
+# nothing is left.
 
-# Debian keeps nft here, where a plain user does not look.
+# Debian has nft here, which an ordinary user's PATH does not have.
 PATH=$PATH:/usr/sbin:/sbin
 
 LAB_PROGRAMS=${LAB_PROGRAMS:-$(swift build --package-path "$(dirname "${BASH_SOURCE[0]}")/../.." --show-bin-path)}
@@ -53,7 +53,7 @@ lab_times() {
     done
 }
 
-# Whether this machine lets a laboratory be built; says what is missing.
+# Whether this machine allows a laboratory; prints what is missing.
 lab_possible() {
     local tool
     for tool in ip nft; do
@@ -70,7 +70,7 @@ lab_on() {
 }
 
 lab_build() {
-    # The names of the hosts, and the lock of sockalive, stand in /run.
+    # The names of the hosts and sockalive's lock are in /run.
     mount -t tmpfs tmpfs /run
     ip netns add firewall
     ip netns add server
@@ -102,16 +102,16 @@ table inet firewall {
 RULES
     lab_sysctl net/ipv4/ip_forward 1
     lab_sysctl net/netfilter/nf_conntrack_tcp_timeout_established "$1"
-    # A packet in the middle of a connection that is not known makes no new state.
+    # An unknown packet from the middle of a connection makes no new state.
     lab_sysctl net/netfilter/nf_conntrack_tcp_loose 0
 }
 
-# /proc/sys/net is that of the host which opens it.
+# /proc/sys/net belongs to the host that opens it.
 lab_sysctl() {
     lab_on firewall bash -c "echo '$2' >'/proc/sys/$1'" || lab_fail "cannot set $1"
 }
 
-# One line of a program's output, which has to come in time; what follows the word is in LAB_WORDS.
+# Waits for one line of a program's output that begins with the word. The words after it are in LAB_WORDS.
 lab_expect() {
     local word=$1 line descriptor=$2
     read -r -t 10 line <&"$descriptor" || lab_fail "no \"$word\" came"
@@ -132,12 +132,12 @@ lab_connect() {
     /run/beremote connect 192.0.2.2 5633 "$LAB_SESSIONS" >/run/from-agent &
     exec {lab_from_agent}</run/from-agent
     lab_expect ready "$lab_from_agent"
-    # Its process, and the descriptor of its first session.
+    # The victim's PID, and the descriptor of its first session.
     # shellcheck disable=SC2034 # for the scripts that source this
     read -r LAB_VICTIM _ LAB_DESCRIPTOR _ <<<"$LAB_WORDS"
     LAB_DESCRIPTOR=${LAB_DESCRIPTOR%:*}
     lab_expect connected "$lab_from_server"
-    # A session that never worked cannot be lost.
+    # Only a session that worked can be lost.
     local answer
     for answer in $(lab_verdict); do
         [ "$answer" = saved ] || lab_fail "the session does not work to begin with"

@@ -1,9 +1,9 @@
 #!/bin/bash
-# What a probe says of a session behind a firewall that forgets after 6 s; a line each thing that is seen.
+# The results of a probe for a session behind a firewall that forgets after 6 s. One line for each result.
 #
 #   proof.sh early METHOD     probed after 2 s: "answered", "exit 0", "restored"
 #   proof.sh expired METHOD   after 10 s: "expired" (list), "silent", "exit 1", "restored"
-#   proof.sh late METHOD      injected and probed after 5 s, with nothing but the firewall's timeout:
+#   proof.sh late METHOD      injected and probed after 5 s, with only the firewall's timeout as an option:
 #                             "answered", "exit 0"; and 9 s later "saved" or "lost"
 set -eu
 # shellcheck source=Tests/Lab/lab.sh
@@ -23,7 +23,7 @@ prove() {
     echo "exit $code"
 }
 
-# Are the options those that a socket is born with? Asked of the kernel and not of sockalive.
+# Whether the options are the defaults of a new socket, as the kernel shows them without sockalive.
 say_restored() {
     local settings
     settings=$("$LAB_PROGRAMS/programs/read-keepalive" "$LAB_VICTIM" "$LAB_DESCRIPTOR")

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Every scenario of the lab at once, each with a firewall of its own.
-# A line each: "ok|WRONG  OUTCOME  SCENARIO". Exit 1 if any outcome is not the one that is due.
-# Where the machine lets nobody build a lab, one line: "skipped: REASON".
+# Runs every scenario of the lab at once, each with its own firewall.
+# A line each: "ok|WRONG  OUTCOME  SCENARIO". Exits with 1 if any outcome is not the expected one.
+# If the machine does not allow a lab, prints one line: "skipped: REASON".
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=Tests/Lab/scenarios.sh

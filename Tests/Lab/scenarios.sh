@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Scenarios that run at once and are compared with what is due, to be sourced.
+# Runs scenarios at once and compares their outcomes with the expected ones. To be sourced.
 #
 #   scenario_script=PATH
-#   scenario DUE NAME ARG…   starts the script; DUE is what it prints, its lines joined by ", "
-#   scenario_outcomes        a line each: "ok|WRONG  OUTCOME  SCENARIO"; 1 if any outcome is not the one due
+#   scenario DUE NAME ARG…   starts the script; DUE is its expected output, with the lines joined by ", "
+#   scenario_outcomes        a line each: "ok|WRONG  OUTCOME  SCENARIO"; 1 if any outcome is not the expected one
 
 scenario_script=
 scenario_names=() scenario_due=() scenario_processes=()

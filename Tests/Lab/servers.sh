@@ -1,7 +1,7 @@
 #!/bin/bash
-# Servers as Debian ships them, each with a client's session on it: five injections by ptrace, keepalive read
-# back from outside after each, and the session goes on. Redis, PostgreSQL, sshd.
-# Usage: Tests/Lab/servers.sh [SOCKALIVE]. Needs root: sshd and the user postgres do.
+# Servers from Debian, each with a client's session: five injections by ptrace. After each, keepalive is read back from
+# outside, and the session continues. Redis, PostgreSQL, sshd.
+# Usage: Tests/Lab/servers.sh [SOCKALIVE]. Needs root, for sshd and for the user postgres.
 set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
@@ -19,7 +19,7 @@ end() {
 }
 trap end EXIT
 
-# As another user where one is named: postgres will not run as root.
+# With -u it runs as another user: postgres refuses root.
 start() { # [-u USER] COMMAND…
     if [ "$1" = -u ]; then
         setpriv --reuid "$2" --regid "$2" --init-groups "${@:3}" >>"$folder/log" 2>&1 &
@@ -42,7 +42,7 @@ await() { # COMMAND…
     fail "no answer: $*"
 }
 
-# The session is a coprocess; ask writes it one line and holds the line that comes back against what is due.
+# The session is a coprocess. ask writes one line to it and compares its answer with the expected one.
 ask() { # QUESTION ANSWER
     local answer
     echo "$1" >&"${SESSION[1]}"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs an installed program in a root of its own that holds only /proc: it says its version and lists the live socket.
+# Runs an installed program in a root that has only /proc: it prints its version and lists the live socket.
 #
 #   alone.sh ROOT PATH    ROOT/PATH is the program
 set -euo pipefail
@@ -23,7 +23,7 @@ mount --rbind /proc "$ALONE/proc"
 cp "$1$2" "$ALONE/program"
 [ "$(cd "$ALONE" && echo *)" = "proc program" ]
 
-# Both ends of a session in this network namespace, held by the interpreter itself.
+# A session with both ends in this network namespace. The interpreter itself holds both.
 python3 - "$ALONE" "$$" <<'PYTHON' || fail "the program does not list"
 import os, socket, subprocess, sys
 room = sys.argv[1]

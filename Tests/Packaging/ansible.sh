@@ -1,10 +1,10 @@
 #!/bin/bash
-# cron/ansible/sockalive.yml, run by ansible-core against a lab host over a local connection: the package and the
-# rules arrive, a second run changes nothing.
+# Runs cron/ansible/sockalive.yml by ansible-core on a lab host over a local connection. It installs the package and the
+# rules. A second run changes nothing.
 #
 #   ansible.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 #
-# The lab host is a namespace whose /etc, /usr and /var are copies.
+# The lab host is a namespace with copies of /etc, /usr and /var.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,7 +26,7 @@ fi
 overlay /etc /usr /var
 
 play() {
-    # The host's own Python: it is the one with python3-apt.
+    # The host's own Python has python3-apt.
     HOME=/run ANSIBLE_NOCOLOR=1 "$INSIDE/ansible/bin/ansible-playbook" --inventory lab, --connection local \
         --extra-vars "sockalive_packages=$INSIDE/packages ansible_python_interpreter=/usr/bin/python3" \
         cron/ansible/sockalive.yml >/run/said 2>&1 || { cat /run/said >&2; fail "the playbook failed"; }

@@ -1,10 +1,11 @@
 #!/bin/bash
-# Debian's cron daemon and the cron file as cron/install.sh puts it, the schedule alone changed to every minute: the
-# first run logs one line a socket, the second none, and nobody gets mail. Takes two to three minutes, as root.
+# Runs Debian's cron daemon with the cron file of cron/install.sh. Only the schedule is changed, to every minute. The
+# first run logs one line for each socket, the second run logs nothing, and no user gets mail. Takes two to three
+# minutes. Needs root.
 #
 #   cron-daemon.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 #
-# All of it happens in namespaces of its own; /etc, /usr, /dev and /run are copies there.
+# Everything runs in its own namespaces. /etc, /usr, /dev and /run are copies there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -39,7 +40,7 @@ sed -i 's|^\*/5 |* |' /etc/cron.d/sockalive
 printf '#!/bin/sh\ncat >>/run/mail\n' >/usr/sbin/sendmail
 chmod 755 /usr/sbin/sendmail
 
-# What the system log would get, a line a message.
+# The input of the system log, one message a line.
 python3 -c '
 import socket
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -83,7 +84,7 @@ first=$(lines)
 echo "$first"
 await_run 2
 second=$(lines)
-# Both ends of both connections are beremote's here.
+# Both ends of both connections belong to beremote.
 [ "$(grep -c 'event=set' <<<"$first")" = 4 ] || fail "not one line a socket: $first"
 [ "$(wc -l <<<"$first")" = 4 ] || fail "more than one line a socket: $first"
 [ "$second" = "$first" ] || fail "the second run said: $second"

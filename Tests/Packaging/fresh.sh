@@ -1,17 +1,17 @@
 #!/bin/bash
-# A fresh machine: a minimal root of this machine's distribution, with the Swift toolchain and nothing else. The two
-# commands of the README run in it. Needs root and mmdebstrap.
+# A new machine: a minimal root of this machine's distribution with only the Swift toolchain. The two commands of the
+# README run in it. Needs root and mmdebstrap.
 #
-#   fresh.sh            a fresh clone, every test; some 15 minutes
-#   fresh.sh --brief    with what is built here already; the demo, some tests of each kind; some 2 minutes
+#   fresh.sh            a new clone, all tests; about 15 minutes
+#   fresh.sh --brief    the existing build; the demo and some tests of each kind; about 2 minutes
 #
-# The root is entered by pivot_root in namespaces of its own. In a chroot no user namespace can be made.
+# The root is entered by pivot_root in its own namespaces. A chroot does not allow user namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
 
-# Suites that start the programs that a minimal root lacks: pgrep, script, python3, gcc -m32, unshare.
+# Suites that use programs that a minimal root lacks: pgrep, script, python3, gcc -m32, unshare.
 brief_filter='RecycledPID|Output|Python|WrongCommandLines|StaticProgram|ExitCodes'
 brief=no
 case ${1:-} in
@@ -25,7 +25,7 @@ esac
 
 # --- inside, in the new root ---
 
-# Another program uses apt: its lock is held for some seconds (struct flock of x86-64: fcntl_locking(2)).
+# Holds apt's lock for some seconds, as another program would (struct flock of x86-64: fcntl_locking(2)).
 hold_apt_lock() {
     # shellcheck disable=SC2016 # Perl's variables
     read -r _ < <(perl -e 'use Fcntl;
@@ -53,7 +53,7 @@ run_commands() {
     done
 }
 
-# The commands that the README gives a line of their own.
+# The commands of the README, one a line.
 mapfile -t commands < <(grep -x 'Tests/[a-z]*\.sh' README.md)
 [ "${commands[*]}" = "Tests/demo.sh Tests/run.sh" ] || fail "the README's commands are ${commands[*]}"
 
@@ -63,7 +63,7 @@ root)
     exit
     ;;
 enter)
-    # The first process of a PID namespace, in a mount namespace.
+    # This is the first process of a PID namespace, in a mount namespace.
     root=$FRESH_ROOT
     mount --bind "$root" "$root"
     mount -t proc proc "$root/proc"
@@ -78,7 +78,7 @@ enter)
     pivot_root . old
     cd "$FRESH_REPOSITORY"
     umount --lazy /old
-    # Not exec: the first process outlives what it started.
+    # No exec: the first process must outlive its children.
     env -i FRESH_STAGE=root HOME=/root LANG=C.UTF-8 PATH="$FRESH_TOOLCHAIN/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
         bash Tests/Packaging/fresh.sh "$@"
     exit
@@ -96,7 +96,7 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 chmod 755 "$work"
 root=$work/root
 
-# This machine's distribution, from where this machine gets it.
+# The package sources of this machine's distribution.
 sources() {
     # shellcheck disable=SC2016 # apt-get's variables
     apt-get indextargets --format 'deb $(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' \
@@ -105,10 +105,10 @@ sources() {
 }
 [ -n "$(sources)" ] || apt_get update
 sources >"$work/sources.list"
-# How this machine reaches its mirror.
+# The network settings with which this machine reaches its mirror.
 apt-config dump Acquire | grep -E '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date) ' >"$work/apt.conf" || true
 
-# The toolchain's instructions have these installed: the libraries that it is linked with.
+# The libraries that the toolchain is linked with. Its instructions require them.
 libraries() {
     local library
     find "$toolchain/bin" -maxdepth 1 -type f -executable -exec ldd {} + 2>/dev/null |
@@ -122,7 +122,7 @@ mmdebstrap --quiet --variant=minbase --include="$(libraries)" --aptopt="$work/ap
     "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "$work/sources.list"
 cp --dereference /etc/resolv.conf /etc/hosts "$root/etc/"
 
-# Where git looks for a repository instead, which may be a folder of this machine.
+# The place to which git redirects the repository; it may be a folder of this machine.
 mounts=$toolchain
 while read -r key value; do
     git config --file "$root/etc/gitconfig" --add "$key" "$value"
@@ -130,12 +130,12 @@ while read -r key value; do
     [ ! -d "$folder" ] || [[ $'\n'$mounts$'\n' == *$'\n'$folder$'\n'* ]] || mounts+=$'\n'$folder
 done < <(git config --get-regexp '^url\..*\.insteadof$' || true)
 
-# The build remembers its place; a copy in the same place is not built anew.
+# A build depends on its path. A copy at the same path is not built again.
 mkdir -p "$root$PWD"
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp -a --parents -t "$root$PWD"
 if [ $brief = yes ]; then
     [ ! -d .build ] || cp -a .build "$root$PWD"
-    # Something is compiled and linked there.
+    # Makes the copy compile and link something.
     touch "$root$PWD"/Sources/sockalive/*.swift "$root$PWD"/Sources/CSockalive/*.c
 fi
 

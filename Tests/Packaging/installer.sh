@@ -1,5 +1,5 @@
 #!/bin/bash
-# cron/install.sh into empty folders: everything there, again without a change, edits kept, nothing left.
+# Runs cron/install.sh on empty folders: it installs everything, changes nothing again, keeps edits, removes everything.
 #
 #   installer.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 set -euo pipefail
@@ -19,7 +19,7 @@ installs() {
     cron/install.sh ${words+"${words[@]}"} "$@" >"$work/said" || fail "install.sh $* failed"
 }
 
-# Names, sizes, modes and times of everything there.
+# Names, sizes, modes and times of all files.
 picture() {
     find "$DESTDIR" -printf '%P %s %m %T@ %i\n' | sort
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The manual page: mandoc finds nothing wrong, and it has every option of every command, and no other.
+# Checks the manual page: mandoc finds no error, and the page has exactly the options of all commands.
 #
 #   manual.sh [PROGRAM]
 set -euo pipefail
@@ -11,7 +11,7 @@ page=Docs/sockalive.8
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Other pages need not be installed here.
+# Other pages need not be installed on this machine.
 complaints=$(mandoc -T lint -W style "$page" 2>&1 | grep -vE 'referenced manual not found|outdated mandoc.db' || true)
 [ -z "$complaints" ] || fail "$complaints"
 [ -z "$(awk 'length > 80' "$page")" ] || fail "longer than 80: $(awk 'length > 80' "$page")"
@@ -28,7 +28,7 @@ for command in $commands; do
     "$program" help "$command" | sed -n 's/^ \{2,8\}\(-.*\)/\1/p' | sed 's/   .*//' | options
     grep -q "^\.It Cm $command\$" "$page" || fail "the page has no command $command"
 done | sort -u | grep -vxE -- '--(help|version)' >"$work/help"
-# Words in examples may stand for anything; entries of a list do not.
+# Options in the text may belong to other programs; entries of a list may not.
 sed -n 's/^\.It //p' "$page" | grep -oE 'Fl -[a-z-]+' | sed 's/^Fl /-/' | sort -u |
     grep -vxE -- '--(help|version)' >"$work/page"
 difference=$(diff "$work/help" "$work/page") || true

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The .deb and the .rpm, each into an empty root of its own: installed, run, upgraded, removed.
+# Installs, runs, upgrades and removes the .deb and the .rpm, each in its own empty root.
 #
 #   packages.sh [PROGRAM]    PROGRAM: a static build; without it one is built
 set -euo pipefail
@@ -17,17 +17,17 @@ if [ -z "$program" ]; then
     program=$work/built/usr/local/sbin/sockalive
 fi
 
-# deb VERB [PACKAGE], rpm_ VERB [PACKAGE]: into the root of that kind
+# deb VERB [PACKAGE], rpm_ VERB [PACKAGE]: runs the package manager on its root
 deb() {
     dpkg --root="$work/deb" --force-not-root --force-confdef --force-confold --log=/dev/null "$@" >"$work/said" 2>&1
 }
 
 rpm_() {
-    # Debian's rpm asks whether it is meant.
+    # On Debian, rpm needs this option to install.
     rpm --root "$work/rpm" --dbpath /var/lib/rpm --force-debian "$@" >"$work/said" 2>&1
 }
 
-# What the package owns, without the package manager's own records.
+# The files of the package, without the package manager's own records.
 files() {
     (cd "$work/$1" && find . \( -path ./var -o -path ./tmp \) -prune -o ! -type d -print | sort)
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What the program prints with --json, on sockets made here, against Docs/sockalive-output.schema.json.
+"""Validates the program's JSON, for sockets of this script, against Docs/sockalive-output.schema.json.
 
-    schema.py PROGRAM [FOLDER]    FOLDER: what the tests kept (SOCKALIVE_TESTS_KEEP_JSON); needs the module jsonschema
+    schema.py PROGRAM [FOLDER]    FOLDER: the documents of the tests (SOCKALIVE_TESTS_KEEP_JSON); needs the module jsonschema
 """
 import json
 import os
@@ -54,7 +54,7 @@ if len(sys.argv) > 2:
     print(f"{len(kept)} documents that the tests produced, {failures} wrong")
     failures += len(kept) == 0
 
-# A schema that lets everything through would have passed, too.
+# The schema must also reject a broken document.
 broken = json.loads(subprocess.run([program, "list", *me, "--json"], capture_output=True, text=True).stdout)
 del broken["sockets"][0]["verdict"]
 failures += validator.is_valid(broken)

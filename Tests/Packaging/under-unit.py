@@ -64,7 +64,7 @@ def seccomp_program(unit):
     for index, family in enumerate(families):
         program.append((EQUAL, len(families) - index, 0, FAMILIES[family]))
     program += [(ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
-    # setns(2): no other kind than net, and 0 is any kind.
+    # setns(2): only the kind "net" is allowed. 0 would mean any kind.
     program += [(EQUAL, 0, 4, numbers["setns"]), (LOAD, 0, 0, 24)]
     program += [(EQUAL, 1, 0, CLONE_NEWNET), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
     assert unit["RestrictNamespaces"] == ["net"]

@@ -1,10 +1,10 @@
 #!/bin/bash
-# The systemd units: systemd-analyze finds nothing wrong, and under their restrictions the program does its work, on
-# processes of other users, in its own network namespace and in another. Leaving out a capability has to hurt.
+# Tests the systemd units. systemd-analyze finds no error. Under their restrictions the program works on processes of
+# other users, in its own network namespace and in another one. If any capability is left out, it must fail.
 #
 #   units.sh [PROGRAM]
 #
-# No systemd is started: Tests/Packaging/under-unit.py applies the restrictions in private namespaces.
+# No systemd is started. Tests/Packaging/under-unit.py applies the restrictions in private namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
@@ -14,7 +14,7 @@ verify() {
     local unit score
     install_missing systemd python3 gcc libc6-dev iproute2 util-linux
     for unit in sockalive.service sockalive-watch.service sockalive.timer; do
-        # The program need not be installed here.
+        # The program need not be installed on this machine.
         sed 's|/usr/local/sbin/sockalive|/bin/true|' "cron/systemd/$unit" >"$work/$unit"
     done
     [ -z "$(cd "$work" && systemd-analyze verify --man=no ./*.service ./*.timer 2>&1 | tee /dev/stderr)" ] ||
@@ -40,9 +40,9 @@ if [ -z "${UNITS_ROOM:-}" ]; then
     exit
 fi
 
-# --- from here on in namespaces of its own ---
+# --- from here on in its own namespaces ---
 
-# session NAME [COMMAND]…: a beremote of nobody's with one session, in the network where COMMAND leads
+# session NAME [COMMAND]…: starts a beremote of user nobody with one session, in the network that COMMAND enters
 session() {
     local name=$1
     shift
@@ -61,7 +61,7 @@ session there unshare --net
 # ProtectSystem=strict
 mount -o remount,bind,ro /
 
-# attempt [OPTION OF under-unit.py]…: how many sockets were set to a value that none has yet
+# attempt [OPTION OF under-unit.py]…: prints how many sockets were set to a new value
 echo 100 >/run/idle
 attempt() {
     local idle
@@ -75,7 +75,7 @@ answer = json.load(open("/run/answer"))
 print(sum(s["action"] == "set" for s in answer["sockets"]))' 2>>/run/errors || echo none
 }
 
-# expect_rights RIGHTS [OPTION OF under-unit.py]…: both sockets are set, and reached with those rights
+# expect_rights RIGHTS [OPTION OF under-unit.py]…: both sockets are set, and accessed with these rights
 expect_rights() {
     local wanted="$1 $1" found
     shift
@@ -94,9 +94,9 @@ for unit in sockalive.service sockalive-watch.service; do
             [ "$(attempt --without $capability)" = 0 ] || fail "$unit, $method: $capability is not needed"
         done
         echo "ok  $unit, $method: nothing without CAP_SYS_PTRACE, nothing without CAP_DAC_READ_SEARCH"
-        # Only sock_diag in another network namespace wants it; /proc answers as well, and more slowly.
+        # Only sock_diag in another network namespace needs it. Without it /proc is used, which is slower.
         echo "    without CAP_SYS_ADMIN: $(attempt --without CAP_SYS_ADMIN) of 2 set"
-        # Nobody's processes are reached as nobody; without the right to become that user, with all rights.
+        # Processes of nobody are accessed as nobody; without the right to become that user, with all rights.
         [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ] || continue
         expect_rights owner
         expect_rights kept --without CAP_SETUID

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compiles every small C program of the tests into a folder; this is their list. The victims of the injection are made
-# four times, as -64, -64-static, -32 and -32-static; the last two need gcc-multilib and are left out without it.
+# Compiles all small C programs of the tests into a folder. The targets of the injection have four kinds: -64,
+# -64-static, -32 and -32-static. The last two need gcc-multilib and are left out without it.
 # Usage: build.sh FOLDER
 # shellcheck disable=SC2086 # the flags are words
 set -eu
@@ -8,10 +8,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 torture=$here/../Torture
 out=$1
 flags='-std=gnu17 -O2 -Wall -Wextra -Werror -pthread'
-# <asm/…> is the same for both; gcc-multilib links it to /usr/include, and conflicts with cross compilers.
+# Both kinds use the same <asm/…>. gcc-multilib links it to /usr/include, and conflicts with cross compilers.
 flags_32="$flags -m32 -idirafter /usr/include/x86_64-linux-gnu"
 mkdir -p "$out"
-# One at a time, and nothing again for all that share the folder: a program that runs cannot be written.
+# One build at a time, and only once for a folder: a running program cannot be written.
 exec 9>"$out/lock"
 flock 9
 makes_32=true

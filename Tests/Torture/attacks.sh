@@ -1,10 +1,10 @@
 #!/bin/sh
-# Attacks the injector with targets whose owner means harm, an ordinary user: N tries (200) of each attack, and then
-# from another thread of a target every kind of harm at every single request of the injector. Counts what was gained
-# (rights, a way out of a filter, words in a set-user-ID program), harmed, crashed, hung. Needs root, gcc, FUSE, and
-# a folder in which set-user-ID programs work. Below 1000 one in four requests is taken.
-# Usage: Tests/Torture/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop, long, table, worker or
-# steps, or one line's name. SOCKALIVE=PATH takes a built program (not a static one), VICTIMS=FOLDER what build.sh made.
+# Attacks the injector with targets of a hostile ordinary user: N tries (200) of each attack, and then every action of
+# another thread of a target at every request of the injector. Counts what was gained (rights, a call that a filter
+# forbids, words in a set-user-ID program), harmed, crashed and hung. Needs root, gcc, FUSE, and a folder in which
+# set-user-ID programs work. Below 1000 tries, only one in four requests is used. Usage: Tests/Torture/attacks.sh [N
+# [KIND…]]; KIND is root, memory, filter, crash, user, stop, long, table, worker or steps, or one line's name.
+# SOCKALIVE=PATH uses a built program (not a static one), VICTIMS=FOLDER the output of build.sh.
 # shellcheck disable=SC2086 # the lists are split into words
 set -eu
 cd "$(dirname "$0")/../.."
@@ -18,7 +18,7 @@ fi
 victims=${VICTIMS:-${TMPDIR:-/tmp}/sockalive-torture.$(id -u)}
 Tests/Programs/build.sh "$victims"
 
-# Any user may look into it, and a set-user-ID program has to work there.
+# All users must have access to this folder, and set-user-ID programs must work in it.
 work=$(mktemp -d "${TMPDIR:-/tmp}/sockalive-attacks.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP

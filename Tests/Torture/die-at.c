@@ -1,7 +1,7 @@
 /*
  * Preloaded into the injector: kills it before or after its Nth request to the kernel about its target.
- * DIE_BEFORE=N or DIE_AFTER=N. SEIZE_REST=MICROSECONDS rests after each seize.
- * Where another process of the injector makes the requests, that one dies.
+ * DIE_BEFORE=N or DIE_AFTER=N. SEIZE_REST=MICROSECONDS sleeps after each seize.
+ * If another process of the injector makes the requests, that process dies.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -39,7 +39,7 @@ long ptrace(enum __ptrace_request request, ...)
     return result;
 }
 
-/* Of these calls the injector makes one kind only: its target's memory. */
+/* The injector uses these calls only for its target's memory. */
 #define MEMORY_CALL(name, pointer)                                                                            \
     ssize_t name(int file, pointer bytes, size_t size, off_t place)                                           \
     {                                                                                                         \

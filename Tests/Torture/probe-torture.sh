@@ -1,6 +1,6 @@
 #!/bin/bash
-# Kills a probe at a random moment, COUNT times (200) with each method; after the next injection every socket has to
-# have the wanted values, and in the end every session has to work. Prints what it saw; exit 1 if anything is wrong.
+# Kills a probe at a random time, COUNT times (200) with each method. After the next injection every socket must have
+# the wanted values, and at the end every session must work. Prints the results; exits with 1 on an error.
 #
 #   probe-torture.sh [COUNT]
 set -eu
@@ -14,7 +14,7 @@ lab_build 3600
 lab_connect "$sessions"
 descriptors=$(lab_sockalive list --json | sed -n 's/^      "fd" : \([0-9]*\),$/\1/p')
 
-# All settings that occur, each once, with how often.
+# All different settings, each with its count.
 settings() {
     # shellcheck disable=SC2086
     "$LAB_PROGRAMS/programs/read-keepalive" "$LAB_VICTIM" $descriptors | sort | uniq -c | sed 's/^ *//'
@@ -36,9 +36,9 @@ torture() {
     length=$((($(date +%s%N) - start) / 1000))
     [ "$length" -lt 999999 ] || length=999999
     for ((round = 0; round < count; round++)); do
-        # Every other time keepalive is off before.
+        # Keepalive is off before every second round.
         [ $((round % 2)) = 0 ] || lab_sockalive inject --off --quiet
-        # And in the second half nobody answers.
+        # In the second half no peer answers.
         [ "$round" != $((count / 2)) ] || lab_on firewall nft add chain inet firewall forward '{ policy drop; }' \
             '; flush chain inet firewall forward'
         probe_and_kill "$method" "$length"

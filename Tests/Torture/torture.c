@@ -1,8 +1,8 @@
 /*
- * Kills the injector, again and again, and looks whether its target was harmed.
+ * Kills the injector again and again, and checks whether its target was harmed.
  *
- *   torture random N SOCKALIVE VICTIM [ARGUMENT]…    SIGKILL to its process group: at any moment of the
- *                                                    run, and every other time soon after it has seized
+ *   torture random N SOCKALIVE VICTIM [ARGUMENT]…    SIGKILL to its process group, in turn at any time of the run and
+ *                                                    soon after the seize
  *   torture steps LIBRARY SOCKALIVE VICTIM …         it, or its process with the owner's rights, dies before
  *                                                    and after its first, second, … request about the target
  *                                                    (LIBRARY: die-at.c, preloaded)
@@ -47,7 +47,7 @@ static void pause_for(double length)
             usleep(500);
 }
 
-/* What follows "name" in the victim's status, as a number; -1: it has none any more. */
+/* The number after "name" in the victim's status; -1 if the victim has no status any more. */
 static long long status_number(const char *name, int base)
 {
     char text[4096];
@@ -120,7 +120,7 @@ static pid_t start_injector(int step, bool after)
     char pid[16], port_text[16], idle_text[16], step_text[16];
     snprintf(pid, sizeof pid, "%d", traced_pid);
     snprintf(port_text, sizeof port_text, "%d", port);
-    snprintf(idle_text, sizeof idle_text, "%d", 100 + idle++ % 2); /* so that there is something to set */
+    snprintf(idle_text, sizeof idle_text, "%d", 100 + idle++ % 2); /* so there is always a value to set */
     snprintf(step_text, sizeof step_text, "%d", step);
     pid_t child = fork();
     if (child != 0)
@@ -137,14 +137,14 @@ static pid_t start_injector(int step, bool after)
     _exit(127);
 }
 
-/* Nothing lost, nothing left: it echoes, is not traced or stopped, blocks no signal, has no descriptor more. */
+/* Whether the victim is as before: it echoes, is not traced or stopped, blocks no signal, has no extra descriptor. */
 static bool unharmed(void)
 {
     return echoes() && echoes() && status_number("\nTracerPid:\t", 10) == 0 &&
            (status_number("\nSigBlk:\t", 16) == 0) && count_sockets() == sockets;
 }
 
-/* Has the injector been killed (1), or was it over before (0)? */
+/* Whether the injector was killed (1), or had ended before (0). */
 static int kill_injector(pid_t injector, double moment, bool after_seize, bool *held)
 {
     int status;
@@ -205,7 +205,7 @@ int main(int argc, char **argv)
             if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
                 break; /* it has no such step */
             if (runs == 1000)
-                exit(2); /* nothing has so many: it fails for another reason */
+                exit(2); /* no injector has so many steps: it fails for another reason */
             live++;
         } else if (target) {
             int status = 0;

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Kills the injector with SIGKILL, N times (2000) at random moments and once at every single step of an
-# injection, and counts the targets harmed: root's own, another user's, and another user's that is reached with all
-# rights, because it is undumpable. Needs gcc with 32-bit support (gcc-multilib), and root or
-# CAP_SYS_PTRACE. Below 1000 the steps are those of three kinds of targets, not ten.
-# Usage: Tests/Torture/torture.sh [N]; SOCKALIVE=PATH takes a built program, VICTIMS=FOLDER what build.sh made.
+# Kills the injector with SIGKILL, N times (2000) at random times and once at every step of an injection, and counts the
+# harmed targets: root's own, another user's, and another user's undumpable ones, which are accessed with all rights.
+# Needs gcc with 32-bit support (gcc-multilib), and root or CAP_SYS_PTRACE. Below 1000, the steps use three kinds of
+# targets, not ten.
+# Usage: Tests/Torture/torture.sh [N]; SOCKALIVE=PATH uses a built program, VICTIMS=FOLDER the output of build.sh.
 # shellcheck disable=SC2086 # the line is split into words
 set -eu
 cd "$(dirname "$0")/../.."
@@ -16,7 +16,7 @@ out=${VICTIMS:-${TMPDIR:-/tmp}/sockalive-torture.$(id -u)}
 Tests/Programs/build.sh "$out"
 
 total=0 harmed=0 live=0 holding=0
-# Only root has victims of other users.
+# Only root can start victims of other users.
 owners=own
 [ "$(id -u)" != 0 ] || owners='own other undumpable'
 nobody='setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all env'
@@ -29,12 +29,12 @@ run() { # MODE NUMBER VICTIM [ARGUMENT]
     other) launcher=$nobody ;;
     undumpable)
         launcher=$nobody program=$out/unreadable-$victim
-        # Whoever may start a program and not read it has no rights over its process (fs/exec.c, would_dump).
+        # A user that may execute a program but not read it has no rights over its process (fs/exec.c, would_dump).
         [ -e "$program" ] || cp "$out/$victim" "$program"
         chmod 711 "$program"
         ;;
     esac
-    # Harm is a result like another; anything else that fails ends the run.
+    # Harm is an ordinary result. Any other failure ends the run.
     line=$("$out/torture" "$mode" "$what" "$SOCKALIVE" $launcher "$program" "$@") || [ -n "$line" ]
     printf '%-10s %-8s %-34s %s\n' "${owner:-own}" "$mode" "$victim $*" "$line"
     # "harmed H of N, L hit a live injector, T while ..."

@@ -1,14 +1,14 @@
 /*
- * A backup agent as far as this lab needs one: a CORBA client with one session to a naming service.
+ * A minimal backup agent for this lab: a CORBA client with one session to a naming service.
  *
  *   beremote CORBALOC [ORB OPTION…]
  *
  * Standard output, a line each:
- *   ready                the session stands: a call was answered
+ *   ready                the session is established: a call was answered
  *   failed REASON
  *
- * Standard input, a command a line, and what it answers:
- *   call MILLISECONDS    "answered", or "lost: REASON" where nothing came in time
+ * Standard input, a command a line, and its answer:
+ *   call MILLISECONDS    "answered", or "lost: REASON" if no answer came in time
  */
 #include <omniORB4/CORBA.h>
 #include <omniORB4/Naming.hh>

@@ -1,10 +1,10 @@
 #!/bin/bash
-# A CORBA session that idles longer than the firewall remembers; prints "saved" or "lost".
+# A CORBA session that is idle for longer than the firewall's timeout. Prints "saved" or "lost".
 #
 #   corba-session.sh [--timeout SECONDS] [--idle SECONDS] [--after SECONDS] [-- HOOK ARG…]
 #
-# The firewall forgets after --timeout (5); the session idles for --idle (9). When it has idled for
-# --after (0), HOOK runs on the agent's host, and "exit CODE" is printed first; without HOOK nothing runs.
+# The firewall forgets after --timeout (5). The session idles for --idle (9). When it has idled for --after (0), HOOK
+# runs on the agent's host, and "exit CODE" is printed first. Without HOOK nothing runs.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=Tests/Lab/lab.sh

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# A real CORBA session through the laboratory's firewall, to be sourced after lab.sh and lab_enter.
+# A real CORBA session through the laboratory's firewall. To be sourced after lab.sh and lab_enter.
 #
-#   corba_build        compiles the client, if that is not done yet (g++, libomniorb4-dev, libcos4-dev)
+#   corba_build        compiles the client, if it is not compiled yet (g++, libomniorb4-dev, libcos4-dev)
 #   corba_connect      omniNames on port 5633 of the server, a client named beremote on the agent's host
-#   corba_verdict      "saved" or "lost": is a call answered, over the very same connection?
-#   corba_install      sockalive where cron and the hook look for it, on the agent's host only
+#   corba_verdict      "saved" or "lost": whether a call is answered over the same connection
+#   corba_install      installs sockalive where cron and the hook expect it, on the agent's host only
 
 CORBA_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CORBA_CLIENT=$LAB_PROGRAMS/corba/beremote
@@ -16,7 +16,7 @@ corba_build() {
     mv "$CORBA_CLIENT.$$" "$CORBA_CLIENT"
 }
 
-# omniORB closes what has been idle for some minutes itself (inConScanPeriod, outConScanPeriod); not here.
+# omniORB itself closes connections after some idle minutes (inConScanPeriod, outConScanPeriod). Here this is disabled.
 corba_connect() {
     mkdir /run/omninames
     ORBinConScanPeriod=0 lab_on server omniNames -start 5633 -logdir /run/omninames \

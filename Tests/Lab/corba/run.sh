@@ -1,6 +1,6 @@
 #!/bin/bash
-# A CORBA session without and with the shipped hook, each behind a firewall of its own: forgets after 5 s,
-# idle for 9 s. A line each: "ok|WRONG  OUTCOME  SCENARIO". Exit 1 if any outcome is not the one that is due.
+# A CORBA session without and with the shipped hook, each behind its own firewall, which forgets after 5 s. The session
+# idles for 9 s. A line each: "ok|WRONG  OUTCOME  SCENARIO". Exits with 1 if any outcome is not the expected one.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 hook=$(cd "$here/../../.." && pwd)/cron/pre-backup

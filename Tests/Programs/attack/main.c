@@ -1,15 +1,17 @@
 /*
- * Runs the injector on attackers, again and again, and looks whether they gained anything or harmed anybody.
+ * Runs the injector on attackers again and again, and checks whether they gained or harmed anything.
  *
  *   attack KIND N SOCKALIVE FOLDER            N tries of one of the attacks (kinds[], `user`, `stop`, `worker-kill`)
  *   attack steps ACTION SOCKALIVE FOLDER [every]
- *                                             ACTION before every single request of the injector; `every`: also after
+ *                                             ACTION before every request of the injector; `every`: also after it
  *
- * FOLDER holds what build.sh made, in a place where set-user-ID programs work and any user may look.
- * Prints "KIND tried N gained G harmed H crashed C hung U": gained what its owner may not (euid 0, a folder or a
- * link that a filter forbids, words in a privileged program, all the injector's rights where the owner's would do, a
- * foreign number taken for root's), harmed an honest target, or
- * left one held; the injector ended by a signal or with a code that it does not document; it took 20 s.
+ * FOLDER has the programs of build.sh. Set-user-ID programs must work there, and all users must have access.
+ * Prints "KIND tried N gained G harmed H crashed C hung U".
+ *   gained    a result that its owner may not have: euid 0, a folder or link that a filter forbids, words in a
+ *             privileged program, all the injector's rights where the owner's are enough, a foreign PID taken as root's
+ *   harmed    an honest target was harmed, or a target was left held
+ *   crashed   the injector ended by a signal or with an undocumented code
+ *   hung      it took 20 s
  */
 #define _GNU_SOURCE
 #include "slow-pages.h"
@@ -39,7 +41,7 @@
 static struct shared *shared;
 static const char *sockalive, *folder;
 static char shared_path[300], proof_path[300], library_path[300];
-/* Where the injector's answer goes, as JSON; none: it is not looked at. */
+/* The file for the injector's JSON; empty: not used. */
 static char answer_path[320];
 static int tried, gained, harmed, crashed, hung, turned;
 
@@ -70,7 +72,7 @@ static bool echoes(void)
     return send(peer, &byte, 1, MSG_NOSIGNAL) == 1 && recv(peer, &byte, 1, 0) == 1 && byte == 'x';
 }
 
-/* One field of a process's status; -1: it has none any more. */
+/* One field of a process's status; -1 if the process has no status any more. */
 static long long status_number(const char *name, int base)
 {
     char path[64], text[4096];
@@ -101,7 +103,7 @@ static int count_descriptors(void)
     return count;
 }
 
-/* Has the process been replaced by the program that it wanted to turn, or is it gone? */
+/* Whether the process has ended, or runs the privileged program. */
 static bool is_over(void)
 {
     char path[64], name[32] = "";
@@ -136,7 +138,7 @@ static void clear_proofs(void)
     rmdir(path);
 }
 
-/* The static one has its system call instruction where the privileged program has code, too. */
+/* The static attacker has its system call instruction at an address where the privileged program has code, too. */
 static bool is_static(const char *mode)
 {
     static const char *const modes[] = {"table-exec", "table-code", "junk", "returns", "frames", "code",
@@ -163,7 +165,7 @@ static void start_attacker(const char *mode, int file, bool becomes_ready)
         setpgid(0, 0);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(out[1], 1);
-        /* Else its heap lies anywhere in a gigabyte behind its code, one time in some hundreds in our addresses. */
+        /* Otherwise its heap is anywhere in a gigabyte after its code: in some of a thousand runs at our addresses. */
         if (is_static(mode))
             personality(ADDR_NO_RANDOMIZE);
         execl(path, "attacker", mode, shared_path, folder, proof_path, file_text, (char *)NULL);
@@ -197,7 +199,7 @@ static pid_t start_injector(const char *command, const char *method, bool loads_
     int count = 8;
     snprintf(pid, sizeof pid, "%d", traced_pid);
     snprintf(port_text, sizeof port_text, "%d", port);
-    snprintf(idle_text, sizeof idle_text, "%d", 100 + idle++ % 2); /* so that there is something to set */
+    snprintf(idle_text, sizeof idle_text, "%d", 100 + idle++ % 2); /* so there is always a value to set */
     if (strcmp(command, "inject") == 0)
         words[count++] = "--no-lock", words[count++] = "--idle", words[count++] = idle_text;
     if (answer_path[0])
@@ -226,7 +228,7 @@ static pid_t start_injector(const char *command, const char *method, bool loads_
     _exit(127);
 }
 
-/* Whoever follows the injector, a worker of its own say, is in its group and ends with it. */
+/* Children of the injector, such as a worker, are in its group and end with it. */
 static void await_injector(pid_t injector)
 {
     static const int documented[] = {0, 1, 3, 64, 69, 75, 77};
@@ -250,7 +252,7 @@ static void await_injector(pid_t injector)
     crashed += !is_known;
 }
 
-/* --- what an attack has led to --- */
+/* --- the result of an attack --- */
 
 static long proof(const char *name)
 {
@@ -279,7 +281,7 @@ static bool has_gained(void)
     return user == 0 || proof("words") > 0 || is_there("folder") || is_there("link");
 }
 
-/* Stopped by a tracer, for longer than any hold lasts. */
+/* Stopped by a tracer for longer than any hold. */
 static bool stands_still(void)
 {
     for (int i = 0; i < 20; i++) {
@@ -356,7 +358,7 @@ static void run_kind(const struct kind *kind, int tries)
     end_attacker();
 }
 
-/* --- 5: somebody else's connection counted as root's --- */
+/* --- 5: another user's connection counts as root's --- */
 
 static void run_user(int tries)
 {
@@ -382,7 +384,7 @@ static void run_user(int tries)
     }
 }
 
-/* --- 6: the injector is stopped while it holds --- */
+/* --- 6: the injector is stopped during a hold --- */
 
 static bool is_stopped(pid_t injector)
 {
@@ -406,7 +408,7 @@ static void run_stop(int tries)
         pid_t injector = start_injector("inject", "ptrace", false, false);
         while (!has_ended(injector) && status_number("\nTracerPid:\t", 10) <= 0)
             ;
-        /* 50 us is the kernel's own slack for a sleep: count instead. */
+        /* A sleep has a slack of 50 us in the kernel, so this spins. */
         for (double end = seconds() + (double)(random() % 400) / 1e6; seconds() < end;)
             ;
         kill(-injector, signals[tried % 3]);
@@ -429,8 +431,8 @@ static void run_stop(int tries)
 /* --- a killed helper --- */
 
 /*
- * The target's owner, who may signal a child of the injector from the moment on when that has become the owner's. Only
- * whom the kernel lists as the injector's child is signalled, and by a user who owns nothing but targets.
+ * The target's owner. It may signal a child of the injector as soon as the child has become that user. It signals only
+ * processes that the kernel lists as the injector's children, and its user owns nothing except targets.
  */
 static pid_t start_killer(pid_t injector, bool kills_all)
 {
@@ -455,7 +457,7 @@ static pid_t start_killer(pid_t injector, bool kills_all)
     _exit(0);
 }
 
-/* Says the injector that it has kept all rights for this target, which its owner could have reached as well? */
+/* Whether the injector reports that it kept all rights for this target, which needs only its owner's. */
 static bool has_kept_rights(bool kills, bool kills_all)
 {
     char text[16384];
@@ -476,7 +478,7 @@ static bool has_kept_rights(bool kills, bool kills_all)
     return strstr(text, "\"kept\"") != NULL;
 }
 
-/* Every other time all helpers, and else the first only: another one may take its place. */
+/* In turn it kills all helpers, and only the first: another one may replace that. */
 static void run_worker_kill(int tries)
 {
     start_attacker("echoes", -1, false);
@@ -515,7 +517,7 @@ static int borrow(void)
     return copy;
 }
 
-/* Under the number stands another connection by now: was that one set? */
+/* Whether another connection, which now has the number, was set. */
 static bool has_set_another(ino_t inode)
 {
     struct stat status;
@@ -557,7 +559,7 @@ static const char *harm(const char *action, int descriptors, ino_t inode)
     return strcmp(action, "replace") == 0 && has_set_another(inode) ? "another socket was set" : NULL;
 }
 
-/* Every step, before and after it; or every fourth, from any on. */
+/* Every step, before and after it; or every fourth step, from a random start. */
 static void run_steps(const char *action, bool every)
 {
     const int stride = every ? 1 : 4;
@@ -590,7 +592,7 @@ static void run_steps(const char *action, bool every)
                     usleep(1000);
                 bool has_won = has_gained();
                 const char *what = harm(action, descriptors, status.st_ino);
-                /* That program belongs to its owner: nothing is gained, but it is not the one that was held. */
+                /* That program belongs to its owner, so nothing is gained. But it is not the held program. */
                 if (has_won && strcmp(action, "exec-ordinary") == 0)
                     has_won = false, what = "another program was written to";
                 if (has_won || what)
@@ -636,7 +638,7 @@ int main(int argc, char **argv)
             run_kind(&kinds[i], atoi(argv[2]));
     if (tried == 0)
         return 64;
-    /* Another program than the held one was written to: its owner gains nothing by it, and it must not be. */
+    /* A program other than the held one was written to. Its owner gains nothing, but this must not happen. */
     if (turned > 0)
         fprintf(stderr, "%s: another program was written to %d times\n", name, turned);
     harmed += turned;

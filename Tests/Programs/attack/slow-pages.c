@@ -1,4 +1,4 @@
-/* A file system whose files' pages come late while somebody holds their user: FUSE, in a mount namespace of its own. */
+/* A file system whose pages are slow while its user is held: FUSE, in its own mount namespace. */
 #define _GNU_SOURCE
 #include "slow-pages.h"
 
@@ -27,7 +27,7 @@ static void answer(const struct fuse_in_header *request, int error, const void *
         _exit(0);
 }
 
-/* With inode number 0 it looks like memory without a file in /proc/PID/maps. */
+/* With inode number 0, /proc/PID/maps shows it like memory without a file. */
 static struct fuse_attr attributes(uint64_t node)
 {
     return (struct fuse_attr){.ino = node == FUSE_ROOT_ID || node > WITH_INODE ? node : 0,
@@ -51,7 +51,7 @@ static bool is_traced(int pid)
 static void send_page(const struct fuse_in_header *request, const struct fuse_read_in *read_in)
 {
     static char file[AREA_SIZE];
-    /* All that an injection looks for in code. */
+    /* All gadgets of an injection. */
     memset(file, 0x90, 4096);
     memcpy(file + 256, "\x0f\x05\xc3", 3);
     memcpy(file + 512, "\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", 9);

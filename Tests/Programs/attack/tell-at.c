@@ -1,7 +1,7 @@
 /*
- * Preloaded into the injector: before (or after) its Nth request about its target, the first seize being number 1,
- * it tells the target "now", and waits until that is done, or for 50 ms. ATTACK_SHARED=FILE.
- * With HIDE_PIDFD the kernel seems to have no pidfd: no filter does it, so that no right of the injector is lost.
+ * Preloaded into the injector. Before (or after) its Nth request about its target (the first seize is number 1), it
+ * sets `now` for the target, and waits until the action is done, or for 50 ms. ATTACK_SHARED=FILE. With HIDE_PIDFD the
+ * kernel seems to have no pidfd. A filter would do this, too, but would take rights from the injector.
  */
 #define _GNU_SOURCE
 #include "../common/attack.h"
@@ -21,7 +21,7 @@
 
 static struct shared *shared;
 
-/* Before the injector becomes somebody who may not open the file. */
+/* Runs before the injector becomes a user that may not open the file. */
 __attribute__((constructor)) static void begin(void)
 {
     shared = map_shared(getenv("ATTACK_SHARED"));
@@ -90,7 +90,7 @@ long ptrace(enum __ptrace_request request, ...)
 HOOK_VECTOR(process_vm_readv)
 HOOK_VECTOR(process_vm_writev)
 
-/* Of a process's memory, not of any other file. */
+/* Only the memory of a process counts. */
 static int is_memory(int fd)
 {
     char path[32], link[128];
@@ -113,7 +113,7 @@ HOOK_FILE(pread64, read_function, void *)
 HOOK_FILE(pwrite, write_function, const void *)
 HOOK_FILE(pwrite64, write_function, const void *)
 
-/* Both calls by their numbers, which are the same everywhere. */
+/* Both calls by number. The numbers are the same on every architecture. */
 long syscall(long number, ...)
 {
     va_list arguments;

@@ -1,31 +1,33 @@
 /*
- * A local user who wants to gain something by being injected. Started as root, it becomes that user first.
+ * A target whose user wants to gain rights from an injection. Started as root, it first becomes that user.
  *
  *   attacker MODE SHARED FOLDER PROOF [FILE]     prints "PID FD PORT"; the peer connects to PORT on 127.0.0.1
  *
- * FOLDER holds `privileged` (set-user-ID root) and `ordinary` (the same without that); PROOF is a folder for what
- * they say. FILE is the number of a descriptor of a file whose pages come late (slow pages, below).
+ * FOLDER has `privileged` (set-user-ID root) and `ordinary` (the same without that). PROOF is a folder for their
+ * output. FILE is the number of a descriptor of a file whose pages are slow (slow pages, below).
  *
- *   rewrite-exec, rewrite-mkdir    the main thread spins; a process with the same memory makes every call that the
- *                                  frames on its stack hold an execve of `privileged`, or, under a filter that
- *                                  forbids it, a mkdir of PROOF/folder
+ *   rewrite-exec, rewrite-mkdir    the main thread spins; a process with the same memory changes every call of the
+ *                                  frames on its stack into an execve of `privileged`, or into a mkdir of
+ *                                  PROOF/folder, which a filter forbids
  *   code-exec, code-mkdir          the same by overwriting the instructions that the frames lead to
  *   table-exec, table-code         as rewrite-exec and code-exec, but the socket is in another thread's own table and
  *                                  only from time to time in the main thread's
- *   page                           sleeps in a call at the very start of a page; the page before comes and goes
+ *   page                           sleeps in a call at the very start of a page; the page before it appears and
+ *                                  disappears
  *   slow-pc, slow-section, slow-stack, slow-code
- *                                  the bytes in front of the program counter, the critical section of rseq(2), the
- *                                  stack, or code are on a page whose read waits until another thread has
- *                                  executed `privileged` under the same number
- *   long-exec, long-mkdir          stands where nothing is free for an injector, so that this has memory mapped, and
- *                                  may not be traced by its owner; another process keeps the memory's lock meanwhile,
- *                                  and the call, once over, returns into code that executes `privileged`, or makes
- *                                  PROOF/folder, which a filter forbids
- *   other-table                    the instruction that the injector looked at becomes `int $0x80`, so that the kernel
- *                                  takes mmap's number for link's: PROOF/link, which a filter forbids
+ *                                  the bytes before the program counter, the critical section of rseq(2), the stack, or
+ *                                  code are on a page whose read waits until another thread has executed `privileged`
+ *                                  under the same PID
+ *   long-exec, long-mkdir          offers no free memory, so the injector must map some; its owner may not trace it.
+ *                                  Another process holds the memory's lock meanwhile. After the call, the thread
+ *                                  returns into code that executes `privileged`, or makes PROOF/folder, which a
+ *                                  filter forbids
+ *   other-table                    the instruction that the injector checked becomes `int $0x80`, so the kernel takes
+ *                                  the number of mmap as that of link: PROOF/link, which a filter forbids
  *   linked                         executes FOLDER/beremote, a link to `privileged`, with the socket inherited
- *   echoes                         one thread that may be traced by its owner: nothing else
- *   ACTION                         echoes; another thread does it when the injector's library says "now" (actions[])
+ *   echoes                         one thread that its owner may trace; it does nothing else
+ *   ACTION                         echoes; another thread does the action when the injector's library sets `now`
+ *                                  (actions[])
  */
 #define _GNU_SOURCE
 #include "../common/attack.h"
@@ -55,8 +57,8 @@
 #include <asm/prctl.h>
 
 #define PAGE 4096UL
-#define TURNED_ADDRESS 0x28000000UL /* the call that a held thread is to make, as code; out of the heap's way */
-#define SCAN 32768UL /* more than any injection lays below a stack pointer */
+#define TURNED_ADDRESS 0x28000000UL /* the attacker's call for a held thread, as code; away from the heap */
+#define SCAN 32768UL /* more than any injection uses below a stack pointer */
 
 static struct shared *shared;
 static char one_byte;
@@ -66,7 +68,7 @@ static char privileged_path[256], ordinary_path[256], proof_path[256], folder_pa
 static char *exec_arguments[] = {privileged_path, proof_path, "2500", NULL, NULL};
 static char *no_environment[] = {NULL};
 
-/* --- calls without the C library: its code may be gone, its thread block is not ours --- */
+/* --- calls without the C library: its code may be unmapped, and its thread block may be another one --- */
 
 static inline long call(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -95,10 +97,10 @@ static void *map_at(unsigned long address, unsigned long size, int rights)
     return memory;
 }
 
-/* --- what the main thread stands on --- */
+/* --- the main thread's code and stack --- */
 
 #define STACK_TOP (AREA_END - 16384)
-/* In the page of code; the privileged program has nops there. */
+/* In the page of code. The privileged program has nops there. */
 #define SLEEP_OFFSET 2   /* `xor %eax,%eax; syscall; jmp back`: read(2) for ever */
 #define CALL_OFFSET 14   /* `syscall; ret` */
 #define SPIN_OFFSET 24   /* `jmp .` */
@@ -118,7 +120,7 @@ static void make_stack(int file)
 }
 
 #ifdef FIXED
-/* Linked to CODE_ADDRESS: an injector that looks for instructions finds these first, and makes its calls there. */
+/* Linked to CODE_ADDRESS: an injector finds these instructions first, and makes its calls there. */
 __asm__(".section .code,\"ax\",@progbits\n"
         ".byte 0x90, 0x90, 0x31, 0xc0, 0x0f, 0x05, 0xeb, 0xfa\n"
         ".fill 6, 1, 0x90\n"
@@ -156,7 +158,7 @@ _Noreturn static void jump(unsigned long address, long rax, long rdi, long rsi, 
     __builtin_unreachable();
 }
 
-/* Echoes through the page of code, on the fixed stack, with no thread block. */
+/* Echoes by the page of code, on the fixed stack, with no thread block. */
 __attribute__((noinline, no_stack_protector)) static long fixed_call(long number, long a, long b, long c)
 {
     long result;
@@ -183,13 +185,13 @@ static void echo(void)
     _exit(0);
 }
 
-/* --- 1 and 3: another one writes where a thread is held --- */
+/* --- 1 and 3: another process writes to the memory of a held thread --- */
 
 static bool rewrites_code, makes_folder;
-/* Past the frame's flags: r8…r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (asm/sigcontext.h). */
+/* Indexes after the frame's flags: r8…r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (asm/sigcontext.h). */
 enum { RDI = 14, RSI = 15, RDX = 18, RAX = 19, RSP = 21, RIP = 22, FRAME_WORDS = 40 };
 
-/* One that makes a call, not the one that leads back to what was found. */
+/* A frame that makes a call, and not the one that restores the thread. */
 static bool is_frame(const volatile uint64_t *words)
 {
     return words[1] == 7 && words[2] == 0 && words[4] == 4 &&
@@ -233,7 +235,7 @@ static void rewrite_code(unsigned long address, const uint8_t *turned)
         *(volatile uint8_t *)(address + i) = jump_there[i];
 }
 
-/* A process of its own with the same memory; it must not use the C library's thread block. */
+/* A separate process with the same memory. It must not use the C library's thread block. */
 __attribute__((no_stack_protector)) static int rewrite_always(void *turned)
 {
     bool is_done = false;
@@ -262,7 +264,7 @@ static void start_rewriter(void)
         exit(5);
 }
 
-/* setsockopt passes, mkdir does not; nor does any call of another table. */
+/* Allows setsockopt. Forbids mkdir, and any call of another table. */
 static void forbid(unsigned first, unsigned second, unsigned answer, unsigned flags)
 {
     struct sock_filter code[] = {
@@ -282,7 +284,7 @@ static void forbid(unsigned first, unsigned second, unsigned answer, unsigned fl
 
 static int carrier[2];
 
-/* A message in flight holds the socket: each look at it gives a descriptor of it, the lowest free one. */
+/* A message in flight holds the socket. Each peek at it creates a descriptor of the socket, the lowest free one. */
 static void send_connection(void)
 {
     char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
@@ -297,8 +299,8 @@ static void send_connection(void)
 }
 
 /*
- * The injector finds the socket absent here, decides for ptrace, reads the list of mappings, and chooses a thread: by
- * then the socket is to be here. A long list makes that time long.
+ * The injector finds the socket absent here, decides for ptrace, reads the list of mappings, and chooses a thread. At
+ * that time the socket must be here. A long list gives more time.
  */
 static void make_many_mappings(void)
 {
@@ -338,7 +340,7 @@ static void start_thread(void *(*body)(void *), unsigned long stack)
     pthread_t thread;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
-    /* No guard page: nobody shall take it for a stack with room, and hold this thread. */
+    /* No guard page, so the injector does not take it for a stack with room, and does not hold this thread. */
     if (stack)
         pthread_attr_setstack(&attributes, map_at(stack, 262144, PROT_READ | PROT_WRITE), 262144);
     if (pthread_create(&thread, &attributes, body, NULL) != 0)
@@ -350,7 +352,7 @@ _Noreturn static void run_rewrite(bool has_tables)
     int silent[2];
     make_code();
     make_stack(-1);
-    /* Now: later it would take the connection's number. */
+    /* Made now, because later it would take the connection's number. */
     if (pipe(silent) < 0)
         exit(5);
     if (makes_folder)
@@ -367,13 +369,13 @@ _Noreturn static void run_rewrite(bool has_tables)
     shared->is_ready = 2;
     if (!has_tables)
         jump(CODE_ADDRESS + SPIN_OFFSET, 0, 0, 0, 0);
-    /* Asleep, with room on its stack: it is the thread that is held, if it has the socket then. */
+    /* Asleep, with room on its stack. So the injector holds this thread, if it has the socket then. */
     jump(CODE_ADDRESS + SLEEP_OFFSET, 0, silent[0], (long)&one_byte, 1);
 }
 
-/* --- 4 and 2: a page that is not always there --- */
+/* --- 4 and 2: a page that is not always mapped --- */
 
-/* Sleeps in read(2), made by the first instruction of the page behind CODE_ADDRESS's. */
+/* Sleeps in read(2). The call is the first instruction of the page after that of CODE_ADDRESS. */
 _Noreturn static void sleep_at_page_start(void)
 {
     uint8_t *code = map_at(CODE_ADDRESS + PAGE, PAGE, PROT_READ | PROT_WRITE);
@@ -408,7 +410,7 @@ static void *slow_page(unsigned long address, unsigned long size, int rights)
 static unsigned long slow_code;
 static struct rseq *rseq_area;
 
-/* While a read of the page waits, this thread executes another program: it takes over the process's number. */
+/* While a read of the page waits, this thread executes another program, which takes over the PID. */
 static void *execute_when_read(void *unused)
 {
     char path[64], text[512];
@@ -439,11 +441,11 @@ _Noreturn static void run_slow(const char *what)
     else
         make_code();
     if (strcmp(what, "code") == 0) {
-        /* Above the loader: it is found first. The file holds all that is looked for (Tests/Programs/attack). */
+        /* Above the loader, so it is found first. The file has all gadgets (Tests/Programs/attack). */
         slow_code = getauxval(AT_BASE) + 0x2000000;
         slow_page(slow_code, PAGE, PROT_READ | PROT_EXEC);
     }
-    if (strcmp(what, "stack") == 0) /* the thread's block, and what it stands on, are there */
+    if (strcmp(what, "stack") == 0) /* makes the pages of the thread block and of the stack top present */
         *(volatile char *)(AREA_END - PAGE) = *(volatile char *)STACK_TOP = 0;
     if (strcmp(what, "section") == 0) {
         slow_page(CODE_ADDRESS + 64 * PAGE, PAGE, PROT_READ);
@@ -456,9 +458,9 @@ _Noreturn static void run_slow(const char *what)
     sleep_at_page_start();
 }
 
-/* --- a call that lasts, and a call of another table --- */
+/* --- a long call, and a call of another table --- */
 
-/* Of the main thread, for processes with the same memory: they have no thread block of their own. */
+/* The main thread's PID, for processes with the same memory: they have no thread block of their own. */
 static pid_t leader;
 static int leader_stat = -1;
 
@@ -500,8 +502,10 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Where an injector finds no memory that is free. This one has no guard page below, so it is nobody's stack; and in
- * the lowest part of the main thread's own, where the kernel's zeros may lie, are none. */
+/*
+ * Leaves no free memory for an injector. This area has no guard page below, so it does not count as a stack. The lowest
+ * part of the main thread's own stack is filled, so it has no zeros of the kernel.
+ */
 static void make_unusable_stack(void)
 {
     char line[512];
@@ -515,7 +519,7 @@ static void make_unusable_stack(void)
         fclose(maps);
 }
 
-/* Seconds. An injector may wait one for the call and one for the stop after it; or three, and three. */
+/* Seconds. An injector may wait one for the call and one for the stop after it; or three and three. */
 static const double lock_times[] = {1.3, 1.3, 4, 1.3, 1.3, 6.5};
 #define LOCK_TIMES (sizeof lock_times / sizeof *lock_times)
 static double lock_time, exec_delay;
@@ -524,7 +528,7 @@ static atomic_int keeps_lock;
 static char *late_memory;
 #define LATE_SIZE (4UL << 30) /* a tenth of a second's work, and 8 MB of page tables */
 
-/* All its pages are looked at under the lock. */
+/* Holds the lock while the kernel walks all pages. */
 __attribute__((no_stack_protector)) static int keep_lock(void *unused)
 {
     (void)unused;
@@ -534,14 +538,14 @@ __attribute__((no_stack_protector)) static int keep_lock(void *unused)
     CALL3(SYS_madvise, late_memory, LATE_SIZE, MADV_POPULATE_READ);
     shared->now = seconds() - start > 1;
     shared->done = 1;
-    /* The last to have the memory would have to clear it up, in the middle of its execve. */
+    /* Stays: the last process with the memory would have to free it, in the middle of its execve. */
     while (CALL3(SYS_getppid, 0, 0, 0) == leader)
         rest(100000);
     CALL3(SYS_exit, 0, 0, 0);
     return 0;
 }
 
-/* On the same processor, for which the other one is last in line from now on: it hardly gets on. */
+/* Takes the processor of the lock keeper, which becomes SCHED_IDLE, so it makes almost no progress. */
 __attribute__((no_stack_protector)) static int take_processor(void *unused)
 {
     struct sched_param none = {0};
@@ -559,8 +563,10 @@ __attribute__((no_stack_protector)) static int take_processor(void *unused)
     return 0;
 }
 
-/* What the call returns into, if nobody stops it there. An injector waits a second for a stop; the one of execve is to
- * come between its last look and what it does then. */
+/*
+ * The thread returns here from the call, if the injector does not stop it. An injector waits a second for a stop. The
+ * execve must come between its last check and its next request.
+ */
 __attribute__((no_stack_protector, used)) static void run_freely(void)
 {
     double start = seconds();
@@ -587,7 +593,7 @@ _Noreturn static void run_long(void)
     CPU_SET(number, &last);
     exec_arguments[3] = (char *)shared_path;
     lock_time = lock_times[shared->tries_before % LOCK_TIMES];
-    /* Less what execve itself takes; where exactly the last look falls is a matter of luck. */
+    /* Minus the time of execve itself. The exact time of the last check is a matter of luck. */
     exec_delay = 1 + (shared->tries_before % 5 * 50 - 100) / 1e6;
     late_memory = mmap(NULL, LATE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (late_memory == MAP_FAILED || madvise(late_memory, LATE_SIZE, MADV_NOHUGEPAGE) < 0)
@@ -607,12 +613,12 @@ _Noreturn static void run_long(void)
     jump(CODE_ADDRESS + SPIN_OFFSET, 0, 0, 0, 0);
 }
 
-/* Above all that the kernel places: an injector looks there first. */
+/* Above everything that the kernel maps: an injector searches there first. */
 #define TOP_CODE_ADDRESS 0x7ffffffe0000UL
 
 static volatile uint16_t *top_call;
 
-/* Back and forth: it is the one at one look and the other at the next, or in the call, for a time that varies. */
+/* Alternates between the two instructions, at a varying speed. So a check and the call may see different ones. */
 __attribute__((no_stack_protector)) static int swap_table(void *unused)
 {
     const unsigned length = 4U << shared->tries_before % 10;
@@ -630,7 +636,7 @@ __attribute__((no_stack_protector)) static int swap_table(void *unused)
 
 _Noreturn static void run_other_table(void)
 {
-    /* Where 32 bits reach: the first two arguments of the other table. */
+    /* Within 32 bits: the first two arguments of the other table. */
     char *source = map_at(TURNED_ADDRESS, PAGE, PROT_READ | PROT_WRITE), *link_path = source + PAGE / 2;
     int file = memfd_create("code", MFD_CLOEXEC);
     snprintf(source, PAGE / 2, "%s/source", proof_path);
@@ -661,7 +667,7 @@ _Noreturn static void run_other_table(void)
     __builtin_unreachable();
 }
 
-/* --- at each step: what another thread does --- */
+/* --- the actions of another thread at each step --- */
 
 static void act_exec_privileged(void)
 {
@@ -723,7 +729,7 @@ static void act_stop(void)
     kill(getpid(), SIGSTOP);
 }
 
-/* The main thread is to handle it, once. */
+/* The main thread must handle it, once. */
 static void act_signal(void)
 {
     syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1);
@@ -761,7 +767,7 @@ static void act_clone(void)
     start_thread(own_table, 0);
 }
 
-/* A child traces itself, and another one, for a moment, its parent: where it may. */
+/* A child traces itself, and another child briefly traces its parent, if it may. */
 static void act_trace(void)
 {
     pid_t leader = getpid(), child = fork();
@@ -784,7 +790,7 @@ static void act_trace(void)
     waitpid(child, NULL, __WALL);
 }
 
-#define STACK_PART 32768UL /* what an injection may use below the stack pointer */
+#define STACK_PART 32768UL /* the part below the stack pointer that an injection may use */
 #define STACK_BOTTOM ((STACK_TOP - STACK_PART) & ~(PAGE - 1))
 
 static void act_protect_stack(void)
@@ -802,7 +808,7 @@ static void act_unmap_stack(void)
     CALL3(SYS_munmap, STACK_BOTTOM, STACK_PART, 0);
 }
 
-/* Other memory at the same place. */
+/* Maps other memory at the same place. */
 static void act_map_stack(void)
 {
     const long flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -812,7 +818,7 @@ static void act_map_stack(void)
 static unsigned long library_code[32][2];
 static size_t library_count;
 
-/* All code but the program's own: it is taken away later, when nothing can be read of it any more. */
+/* Finds all code except the program's own. It is unmapped later, when maps cannot be read any more. */
 static void find_library_code(void)
 {
     char line[512], rights[8];
@@ -878,7 +884,7 @@ static void act_nothing(void)
 static const struct action {
     const char *name;
     void (*act)(void);
-    bool is_fixed; /* the main thread stands at the addresses that the privileged program has, too */
+    bool is_fixed; /* the main thread uses addresses that the privileged program has, too */
 } actions[] = {
     {"nothing", act_nothing, false},
     {"exec-privileged", act_exec_privileged, true},
@@ -909,7 +915,7 @@ static const struct action {
     {"returns", act_returns, true},
     {"frames", act_frames, true},
     {"code", act_code, true},
-    /* The same under a filter; the call is one that it forbids. */
+    /* The same under a filter, which forbids the call. */
     {"filtered-returns", act_returns, true},
     {"filtered-frames", act_frames, true},
     {"filtered-code", act_code, true},
@@ -933,7 +939,7 @@ static void handle(int signal)
     (void)signal;
 }
 
-/* On a port of its own: nobody looks for it. */
+/* On its own port, which no injector selects. */
 static void make_other_connection(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -984,7 +990,7 @@ static void become_user(void)
     if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(ATTACKER_USER, ATTACKER_USER, ATTACKER_USER) < 0 ||
                            setresuid(ATTACKER_USER, ATTACKER_USER, ATTACKER_USER) < 0))
         exit(4);
-    /* As any program of that user is; and the kernel has forgotten with whom this one ends. */
+    /* Dumpable, as any program of that user is. The change of user has also cleared PR_SET_PDEATHSIG. */
     prctl(PR_SET_DUMPABLE, 1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
@@ -1008,7 +1014,7 @@ int main(int argc, char **argv)
     if (bind(listener, (void *)&address, sizeof address) < 0 || listen(listener, 2) < 0)
         return 1;
     getsockname(listener, (void *)&address, &length);
-    /* The number that accept4 will take. */
+    /* The descriptor number that accept returns next. */
     connection = dup(listener);
     close(connection);
     printf("%d %d %d\n", getpid(), connection, ntohs(address.sin_port));

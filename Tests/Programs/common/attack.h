@@ -1,4 +1,4 @@
-/* What an attacker, the program that it wants to turn, the injector's library and the driver share. */
+/* Shared by the attacker, its privileged program, the injector's library and the driver. */
 #ifndef ATTACK_H
 #define ATTACK_H
 
@@ -9,27 +9,29 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* In the set-user-ID program: a function that nobody calls, and memory that stays zero. The attacker has its own
- * code and its stack at the same addresses. */
+/*
+ * In the set-user-ID program: a function that is never called, and memory that stays zero. The attacker has its own
+ * code and its stack at the same addresses.
+ */
 #define CODE_ADDRESS 0x20000000UL
 #define AREA_ADDRESS 0x30000000UL
 #define AREA_SIZE 0x40000UL
 #define AREA_END (AREA_ADDRESS + AREA_SIZE)
 
-/* Any user who owns nothing. */
+/* A user that owns nothing. */
 #define ATTACKER_USER 65534
 
 /* A file that all of them map. */
 struct shared {
-    /* Steps: which request of the injector is the moment, and on which side of it. */
+    /* Steps: the request of the injector at which to act, and whether to act after it. */
     atomic_int count, wanted, after, is_seized;
-    /* The moment has come; what was to be done is done. */
+    /* now: act. done: the action is done. */
     atomic_int now, done;
-    /* Slow pages: the process that is held, and whether a read of it waits. */
+    /* Slow pages: the held process, and whether a read of it waits. */
     atomic_int target, is_reading;
-    /* All that one try needs stands. */
+    /* Everything for one try is ready. */
     atomic_int is_ready;
-    /* How many tries there were before this one: what an attack varies from one to the next. */
+    /* The number of earlier tries. An attack varies with it. */
     atomic_int tries_before;
 };
 

@@ -1,6 +1,6 @@
 /*
- * What the test programs share: TCP sessions by number, and lines on standard output.
- * Every program says what went wrong as "failed CALL: REASON" and exits with 1.
+ * Shared by the test programs: TCP sessions by number, and lines on standard output. On an error a program prints
+ * "failed CALL: REASON" and exits with 1.
  */
 #ifndef SESSIONS_H
 #define SESSIONS_H
@@ -40,7 +40,7 @@ _Noreturn static inline void usage(const char *text)
     exit(64);
 }
 
-/* An address decides the family: "127.0.0.1", "::1", "::ffff:127.0.0.1" (an IPv6 socket that carries IPv4). */
+/* The address decides the family: "127.0.0.1", "::1", "::ffff:127.0.0.1" (an IPv6 socket that carries IPv4). */
 static inline socklen_t parse_address(const char *text, int port, struct sockaddr_storage *out)
 {
     struct sockaddr_in *v4 = (struct sockaddr_in *)out;
@@ -81,7 +81,7 @@ static inline int open_session(const struct sockaddr_storage *address, socklen_t
     return fd;
 }
 
-/* Says "listening PORT"; the port may have been 0. */
+/* Prints "listening PORT". With port 0 the kernel chooses one. */
 static inline int open_listener(const struct sockaddr_storage *address, socklen_t length)
 {
     int one = 1;
@@ -94,7 +94,7 @@ static inline int open_listener(const struct sockaddr_storage *address, socklen_
     return fd;
 }
 
-/* connect|listen ADDRESS PORT [COUNT]: fills fds, answers how many; -1 if the words are wrong. */
+/* connect|listen ADDRESS PORT [COUNT]: fills fds and returns their count; -1 if the arguments are wrong. */
 static inline int open_sessions(int argc, char **argv, int *fds)
 {
     struct sockaddr_storage address;

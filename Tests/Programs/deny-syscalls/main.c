@@ -1,11 +1,11 @@
 /*
- * Runs a command under a seccomp filter that answers chosen system calls with an error,
- * as an older kernel (ENOSYS) or a stricter machine (EPERM) would.
+ * Runs a command under a seccomp filter that makes chosen system calls fail, as on an older kernel (ENOSYS) or a
+ * stricter machine (EPERM).
  *
  *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
  *
- * NAME: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid; pidfd_thread is pidfd_open with the flag
- * PIDFD_THREAD alone, as before Linux 6.9. ERROR: ENOSYS, EPERM or EINVAL.
+ * NAME: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid; pidfd_thread is pidfd_open only with the flag
+ * PIDFD_THREAD, as before Linux 6.9. ERROR: ENOSYS, EPERM or EINVAL.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,18 +1,18 @@
 /*
- * The other end of the victim's sessions: sends, and sees whether the same comes back.
+ * The peer of the victim's sessions: it sends data, and checks the echo.
  *
  *   echo-peer connect|listen ADDRESS PORT [COUNT]
  *
  * Standard output, a line each:
  *   listening PORT             listen only
- *   connected COUNT            every session stands
+ *   connected COUNT            every session is established
  *   failed CALL: REASON
  *
- * Standard input, a command a line, and what it answers:
- *   echo MILLISECONDS          sends a token on each session; then a line each in their order:
- *                              "echoed N", "silent N" (nothing came in time) or "broken N: REASON"
- *   stream                     from now on sends the next token whenever the last came back
- *   stop                       "streamed SENT RECEIVED": tokens sent, and those that came back whole and in order
+ * Standard input, a command a line, and its answer:
+ *   echo MILLISECONDS          sends a token on each session; then a line for each, in order:
+ *                              "echoed N", "silent N" (no echo in time) or "broken N: REASON"
+ *   stream                     from now on sends the next token after each echo
+ *   stop                       "streamed SENT RECEIVED": tokens sent, and tokens that came back complete and in order
  * At end of input it closes every session and ends.
  */
 #include "sessions.h"
@@ -24,7 +24,7 @@
 
 #define TOKEN 32
 
-/* How long "stop" waits for what is still on its way. */
+/* How long "stop" waits for tokens in flight. */
 #define PATIENCE_MS 5000
 
 static int sessions[SESSIONS_MAX];
@@ -47,7 +47,7 @@ static int64_t now_ms(void)
     return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
-/* 0, or an errno. */
+/* Returns 0 or an errno. */
 static int send_token(int i)
 {
     struct exchange *exchange = &exchanges[i];
@@ -58,7 +58,7 @@ static int send_token(int i)
     return send(sessions[i], exchange->sent, TOKEN, MSG_NOSIGNAL) == TOKEN ? 0 : errno;
 }
 
-/* 0 while the token is not back whole, 1 once it is, or -errno. */
+/* Returns 0 while the token is incomplete, 1 when it is complete, or -errno. */
 static int receive_token(int i)
 {
     struct exchange *exchange = &exchanges[i];
@@ -104,7 +104,7 @@ static void echo(int milliseconds)
         answer_echo(i, errors[i], deadline);
 }
 
-/* One turn of the stream over every session that has something to say. */
+/* One turn of the stream over every session that is readable. */
 static void turn(struct pollfd *polled, int again)
 {
     for (int i = 0; i < count; i++) {
@@ -130,7 +130,7 @@ static int pending(void)
     return sum;
 }
 
-/* Sends and receives until the next command stands on standard input. */
+/* Sends and receives until standard input has the next command. */
 static void stream(void)
 {
     static struct pollfd polled[SESSIONS_MAX + 1];
@@ -160,7 +160,7 @@ int main(int argc, char **argv)
     if (count < 0)
         usage("echo-peer connect|listen ADDRESS PORT [COUNT]");
     say("connected %d", count);
-    /* stream() polls standard input: no line may hide in a buffer of stdio. */
+    /* stream() polls standard input, so stdio must not buffer a line. */
     setvbuf(stdin, NULL, _IONBF, 0);
     while (fgets(line, sizeof line, stdin)) {
         if (strncmp(line, "echo ", 5) == 0)

@@ -1,9 +1,9 @@
 /*
- * Traces a process, as a debugger would, and lets it run on.
+ * Traces a process, as a debugger would, and lets it run.
  *
  *   hold-traced PID
  *
- * Says "tracing PID", or "failed ptrace: REASON"; lets go and ends at the end of standard input.
+ * Prints "tracing PID", or "failed ptrace: REASON". Detaches and ends at the end of standard input.
  */
 #include "sessions.h"
 

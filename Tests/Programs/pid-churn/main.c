@@ -1,15 +1,15 @@
 /*
- * One PID, given in turn to two processes that live for some 100 µs each: one calls itself "beremote" and
- * has no socket; the other is a stranger and has one. Nobody may ever take the stranger's socket for beremote's.
+ * Gives one PID in turn to two processes that live for about 100 µs each. One calls itself "beremote" and has no
+ * socket. The other has another name and a socket. That socket must never count as beremote's.
  *
  *   pid-churn PID
  *
- * Runs in a PID namespace of its own, whose /proc is mounted (it writes /proc/sys/kernel/ns_last_pid).
+ * Runs in its own PID namespace with its /proc mounted (it writes /proc/sys/kernel/ns_last_pid).
  *
  * Standard output, a line each:
  *   ready PORT
- *   churned TIMES RECYCLED TOUCHED   at end of input: how often the PID was had, how often by the second process
- *                                    right after the first, and whether the stranger's keepalive is on
+ *   churned TIMES RECYCLED TOUCHED   at end of input: how often the PID was assigned, how often to the second process
+ *                                    right after the first, and whether the second process's keepalive is on
  *   failed CALL: REASON
  */
 #include "sessions.h"
@@ -37,7 +37,7 @@ static int connect_pair(void)
     return ntohs(((struct sockaddr_in *)&address)->sin_port);
 }
 
-/* Forks a process that gets this PID, if nobody else was faster. */
+/* Forks a process that gets this PID, unless another fork is faster. */
 static int live(int pid, const char *name, int has_socket)
 {
     char text[16];

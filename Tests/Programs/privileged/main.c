@@ -1,10 +1,10 @@
 /*
- * The program that an attacker wants to turn: set-user-ID root, static, at fixed addresses.
+ * The program that an attacker wants to control: set-user-ID root, static, at fixed addresses.
  *
- *   privileged FOLDER MILLISECONDS [SHARED]     lives for so long, and says in FOLDER what was done to it
+ *   privileged FOLDER MILLISECONDS [SHARED]     lives for this time, and reports in FOLDER
  *
- *   FOLDER/user     the function that nobody calls has run; the file holds the effective user
- *   FOLDER/words    so many words that are not its own stood in its memory
+ *   FOLDER/user     the function that is never called has run; the file has the effective user
+ *   FOLDER/words    the number of foreign words in its memory
  */
 #define _GNU_SOURCE
 #include "../common/attack.h"
@@ -35,7 +35,7 @@ static void write_number(const char *path, unsigned long number)
     syscall(SYS_close, fd);
 }
 
-/* Turned at its very first instruction: nothing is known yet, and of the C library only system calls are ready. */
+/* For a thread that is diverted at its very first instruction: of the C library only system calls are ready. */
 static void enter_folder(void)
 {
     static volatile char words[1024];
@@ -57,7 +57,7 @@ __attribute__((used)) static void win_body(void)
     syscall(SYS_exit_group, 0);
 }
 
-/* It stands at CODE_ADDRESS, behind some nops: any program counter near there comes to it. It needs nobody's stack. */
+/* At CODE_ADDRESS, after some nops: any program counter near there leads to it. It has its own stack. */
 __asm__(".section .win,\"ax\",@progbits\n"
         ".fill 256, 1, 0x90\n"
         "lea own_stack+65472(%rip), %rsp\n"

@@ -1,5 +1,5 @@
 /*
- * What keepalive a socket of another process really has, asked of the kernel and not of sockalive.
+ * Prints the real keepalive settings of sockets in another process. It asks the kernel without sockalive.
  *
  *   read-keepalive PID FD…
  *

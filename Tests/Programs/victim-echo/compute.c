@@ -9,7 +9,7 @@ static const uint64_t odd = 0x9e3779b97f4a7c15u;
 
 #if defined(__x86_64__)
 
-/* round.S counts on these. */
+/* round.S uses these offsets. */
 _Static_assert(offsetof(struct computation, red_zone) == 104, "RED_ZONE");
 _Static_assert(offsetof(struct computation, chaos) == 256, "CHAOS");
 _Static_assert(offsetof(struct computation, factor) == 640, "FACTOR");
@@ -28,7 +28,7 @@ static int vectors(void)
 
 #else
 
-/* Elsewhere the compiler chooses the registers. */
+/* On other architectures the compiler chooses the registers. */
 static void victim_round(struct computation *c, uint64_t steps)
 {
     while (steps-- > 0) {
@@ -66,7 +66,7 @@ void compute_start(struct computation *c)
 
 void compute_round(struct computation *c)
 {
-    /* What a round only holds is changed between rounds. */
+    /* The values that a round only holds are changed between rounds. */
     for (int i = 0; i < 128; i++)
         c->upper[i / 8][i % 8] = (c->upper[i / 8][i % 8] + (uint64_t)i + 1) * odd;
     for (int i = 0; i < 7; i++)

@@ -1,6 +1,6 @@
 /*
- * A computation that notices when anybody touches it: its state lives in every register
- * class of the machine for a whole round, and each bit of the state bears on the digest.
+ * A computation that detects changes from outside: its state is in every register class of the machine for a whole
+ * round, and each bit of the state affects the digest.
  */
 #ifndef COMPUTE_H
 #define COMPUTE_H

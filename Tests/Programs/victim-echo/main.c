@@ -1,11 +1,11 @@
 /*
- * A program with TCP sessions that echoes what comes over them: the stand-in for the backup agent.
+ * A program with TCP sessions that echoes all data: the test replacement for the backup agent.
  *
  *   victim-echo [OPTION]… connect|listen ADDRESS PORT [COUNT]
  *   victim-echo compute ROUNDS
  *
- *   --name TEXT        what /proc calls the process (any bytes; cut at 15)
- *   --mode read        one thread a session, each asleep in read(2); the default
+ *   --name TEXT        the process's name in /proc (any bytes; cut at 15)
+ *   --mode read        one thread for each session, asleep in read(2); the default
  *   --mode poll        one thread asleep in poll(2) over all sessions
  *   --mode spin        one thread that computes without pause and echoes in between
  *   --fork             a child that sleeps inherits every session
@@ -13,10 +13,10 @@
  *
  * Standard output, a line each:
  *   listening PORT                    listen only
- *   ready PID CHILD FD:PORT…          every session stands (CHILD is 0 without --fork; PORT is the local one)
+ *   ready PID CHILD FD:PORT…          every session is established (CHILD is 0 without --fork; PORT is the local one)
  *   echoed BYTES                      every peer has closed
- *   sum ROUNDS DIGEST                 spin, then; compute at once: what that many rounds give, to the last bit
- *   failed CALL: REASON               a call failed, EINTR included: nobody may disturb this program
+ *   sum ROUNDS DIGEST                 after it, with spin; at once, with compute: the exact result of that many rounds
+ *   failed CALL: REASON               a call failed. EINTR counts, too: an injection must not interrupt this program
  *
  * It ends when its peers close.
  */
@@ -160,7 +160,7 @@ static void say_ready(pid_t child)
     say("");
 }
 
-/* Answers how many words were options. */
+/* Returns how many words were options. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
     int i = 0;
@@ -187,7 +187,7 @@ int main(int argc, char **argv)
     struct options options = {0};
     int used = 1 + parse_options(argc - 1, argv + 1, &options);
 
-    /* Yama lets strangers in only where the target says so; without Yama this is refused, and not needed. */
+    /* Yama allows other users' tools only with the target's consent. Without Yama this fails, and is not needed. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
     if (argc - used == 2 && strcmp(argv[used], "compute") == 0) {
         compute(strtoull(argv[used + 1], NULL, 10));

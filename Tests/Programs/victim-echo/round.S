@@ -1,8 +1,7 @@
 /*
  * void victim_round(struct computation *rdi, uint64_t rsi), x86-64: rsi steps on the state at rdi.
  *
- * rsp holds the stack and every other register carries state. The offsets are those
- * of compute.h; compute.c asserts them.
+ * rsp has the stack, and every other register has state. The offsets are those of compute.h; compute.c asserts them.
  */
 #if defined(__x86_64__)
 
@@ -46,11 +45,11 @@
 #define LOAD_MASK(i, reg) kmovq MASK+8*i(%rdi), %reg
 #define STORE_MASK(i, reg) kmovq %reg, MASK+8*i(%rdi)
 
-/* Each can be undone, so a changed bit stays changed to the end; adc carries the flags along. */
+/* Each is reversible, so a changed bit stays changed to the end. adc includes the flags. */
 #define MIX(from, to) adc %from, %to; rol $13, %to
 #define MIX_RED_ZONE(i, reg) add %reg, -8-8*i(%rsp); xor -8-8*i(%rsp), %reg
 
-/* x = factor x (1 - x): a wrong last digit is a wrong first digit some fifty steps on. */
+/* x = factor x (1 - x): a wrong last digit becomes a wrong first digit after about fifty steps. */
 #define STEP_SSE(i) movapd %xmm15, %xmm12; subpd %xmm##i, %xmm12; mulpd %xmm14, %xmm##i; mulpd %xmm12, %xmm##i
 #define STEP_AVX(i) vsubpd %ymm##i, %ymm15, %ymm12; vmulpd %ymm14, %ymm##i, %ymm##i; vmulpd %ymm12, %ymm##i, %ymm##i
 

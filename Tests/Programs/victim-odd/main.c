@@ -1,19 +1,19 @@
 /*
- * Echoes what arrives on one TCP connection, in circumstances that an injection has to cope with.
+ * Echoes the data of one TCP connection, in a state that is difficult for an injection.
  *
  *   victim-odd HOW     prints "PID FD PORT"; the peer connects to PORT on 127.0.0.1
  *
  *   plain          one thread, asleep in read
- *   threads        the main thread asleep, others that open and close descriptors without pause
- *   own-table      the echoing thread has a descriptor table of its own; others have not the socket
+ *   threads        the main thread is asleep; others open and close descriptors without pause
+ *   own-table      the echoing thread has its own descriptor table; other threads do not have the socket
  *   zombie-main    the main thread has exited
  *   vfork          the parent waits uninterruptibly for a child that echoes
- *   coroutine      the stack pointer stands in memory from malloc, right above data that others use
+ *   coroutine      the stack pointer is in memory from malloc, right above data that others use
  *   one-coroutine  the same without other threads
  *   deep           the same, and the main thread's own stack has been used to its lowest part
- *   dispatch       its own system calls are signals, but for those of the one function that echoes
+ *   dispatch       its own system calls are signals, except those of the one function that echoes
  *   seccomp        a filter kills the process for getsockopt, setsockopt, fcntl and mmap
- *   swap           puts another file under FD, and the connection back, without pause
+ *   swap           replaces FD by another file, and by the connection again, without pause
  *   rseq           spins in restartable sequences
  */
 #define _GNU_SOURCE
@@ -40,7 +40,7 @@
 
 static int connection;
 
-/* What stands below a coroutine's stack. */
+/* The data below a coroutine's stack. */
 #define BLOCK_SIZE 65536
 static uint8_t *block;
 
@@ -101,7 +101,7 @@ static void run_own_table(void)
     start_thread(echo_own_table, (void *)&ready);
     while (!ready)
         usleep(1000);
-    /* The main thread's number is another file now. */
+    /* In the main thread's table the number is now another file. */
     int null = open("/dev/null", O_RDONLY);
     dup2(null, connection);
     for (;;)
@@ -124,7 +124,7 @@ static void *check_always(void *unused)
     return unused;
 }
 
-/* The kernel gives a program 128 KB of stack to begin with, and more as it is used (mm/mmap.c, expand_stack). */
+/* The kernel gives a program an initial stack of 128 KB, and extends it on use (mm/mmap.c, expand_stack). */
 static void use_stack(void)
 {
     volatile char deep[256 * 1024];
@@ -136,13 +136,13 @@ static void run_coroutine(int alone)
 {
     static ucontext_t here, there;
     char byte;
-    /* So that the loader, which needs much stack, has been asked for these already. */
+    /* Makes the loader resolve these now, because it needs much stack. */
     if (read(-1, &byte, 1) >= 0 || write(-1, &byte, 1) >= 0)
         _exit(2);
     block = malloc(2 * BLOCK_SIZE);
     memset(block, 0x5a, BLOCK_SIZE);
     getcontext(&there);
-    /* A small stack: what an injection would put below the stack pointer reaches into the checked half. */
+    /* A small stack: data of an injection below the stack pointer would reach into the checked half. */
     there.uc_stack.ss_sp = block + BLOCK_SIZE;
     there.uc_stack.ss_size = 4096;
     there.uc_link = NULL;
@@ -173,7 +173,7 @@ static void run_seccomp(void)
 }
 
 #if defined(__x86_64__)
-/* PR_SET_SYSCALL_USER_DISPATCH (Linux 5.11): what a page does not hold is no system call but a SIGSYS. */
+/* PR_SET_SYSCALL_USER_DISPATCH (Linux 5.11): a call from outside one page becomes a SIGSYS. */
 static char selector;
 
 __attribute__((noinline, section(".text.dispatch"), aligned(4096))) static void echo_by_own_calls(int fd, char *byte)
@@ -224,8 +224,8 @@ static void run_swap(void)
 #include <sys/rseq.h>
 
 /*
- * A sequence that counts in two places, first in memory, then in a register that is stored at the end.
- * Gone on with in the middle after an interruption that the kernel has forgotten, the two would differ.
+ * A sequence that counts in two places: first in memory, then in a register that is stored at the end. If it continued
+ * in the middle after an interruption that the kernel has forgotten, the two would differ.
  */
 static void run_rseq(void)
 {
@@ -239,7 +239,7 @@ static void run_rseq(void)
             "lea 9b(%%rip), %%rax\n"
             "mov %%rax, %[cs]\n"
             "1: mov $200000, %%ecx\n"
-            "4: cmpq $0, %[cs]\n" /* cleared inside: interrupted, and nobody aborted us */
+            "4: cmpq $0, %[cs]\n" /* cleared inside: interrupted without an abort */
             "jne 5f\n"
             "mov $1, %[flag]\n"
             "5: dec %%ecx\n jnz 4b\n"

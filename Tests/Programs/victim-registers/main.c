@@ -1,7 +1,6 @@
 /*
- * Keeps a known value in every register that a program can hold one in, over a spin or over a
- * blocking poll, and looks whether each is still there. What it finds it says over the socket:
- * every byte that arrives comes back as `k`, or as `!` once anything has been lost.
+ * Keeps a known value in every register that a program can use, during a spin or a blocking poll, and checks each of
+ * them. It reports over the socket: every byte that arrives is answered by `k`, or by `!` after any loss.
  *
  *   victim-registers spin|poll     prints "PID FD PORT"; the peer connects to PORT on 127.0.0.1
  */
@@ -16,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The assembly below knows these offsets. */
+/* The assembly below uses these offsets. */
 struct state {
     uint8_t vector[32][64]; /* 0 */
     uint64_t mask[8];       /* 2048 */
@@ -79,7 +78,7 @@ __asm__(
     "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp; xor %eax, %eax; ret\n");
 #define VECTORS_16 16
 #else
-/* As above with what 32-bit programs have; the call goes the way of libc, through the vDSO. */
+/* The same with the registers of 32-bit programs. The call is made like libc's, through the vDSO. */
 __asm__(
     ".text\n.globl live\nlive:\n"
     "push %ebp; push %ebx; push %esi; push %edi; sub $16, %esp\n"

@@ -1,8 +1,8 @@
 /*
- * Gets a queued real-time signal every millisecond, numbered, and counts which ones arrive.
+ * Gets a queued and numbered real-time signal every millisecond, and counts the signals that arrive.
  *
  *   victim-signals spin|sleep    prints "PID FD"; a line on standard input ends it;
- *                                then "sent N handled N wrong N" and what it was woken from for no reason
+ *                                then "sent N handled N wrong N woken N" (woken: EINTR without a handler)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -70,7 +70,7 @@ int main(int argc, char **argv)
             over_at = time(NULL);
         if (over_at && time(NULL) > over_at + 3)
             break;
-        /* poll(2) is never restarted: EINTR without a handler run is one it should not have seen. */
+        /* poll(2) is never restarted. EINTR without a handler run must not be visible to the program. */
         if (sleeps && poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 100) < 0 && errno == EINTR && handled == before)
             woken++;
     }

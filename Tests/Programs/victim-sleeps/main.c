@@ -1,11 +1,10 @@
 /*
- * Blocks in one system call until it is woken on purpose, and says whether it came back for any
- * other reason.
+ * Blocks in one system call until it is woken on purpose, and reports any other return of the call.
  *
- *   victim-sleeps CALL     prints "PID FD"; a line on standard input wakes it; prints "ok" or what was wrong
+ *   victim-sleeps CALL     prints "PID FD"; a line on standard input wakes it; prints "ok" or the error
  *   victim-sleeps          prints the calls that it knows
  *
- * FD is one end of a TCP connection; the other is its own, too.
+ * FD is one end of a TCP connection; the process has the other end, too.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,7 +33,7 @@
 
 #define TIMEOUT_MS 1500
 
-/* Shared with the child that wakes. */
+/* Shared with the child that wakes it. */
 static volatile struct { double woken_at; int futex; } *shared;
 static int pipe_fds[2], listener, near_end, far_end, epoll, semaphores, queue;
 static struct sockaddr_in address = {.sin_family = AF_INET};
@@ -53,7 +52,7 @@ static void handle(int number)
     handled = handled + 1;
 }
 
-/* ---- the calls: each answers what it returned, and leaves errno ------------- */
+/* ---- the calls: each returns its result, and leaves errno -------------------- */
 
 static long read_socket(void) { char byte; return read(near_end, &byte, 1); }
 static long read_pipe(void) { char byte; return read(pipe_fds[0], &byte, 1); }
@@ -97,7 +96,7 @@ static long sigtimedwait_call(void)
     sigprocmask(SIG_BLOCK, &set, NULL);
     return sigtimedwait(&set, NULL, &(struct timespec){60, 0}) == SIGUSR2 ? 1 : -1;
 }
-/* These three end with EINTR, by the handler and by nothing else. */
+/* These three end with EINTR, and only by the handler. */
 static long pause_call(void) { return pause() < 0 && errno == EINTR && handled == 1 ? 1 : -1; }
 static long sigsuspend_call(void)
 {
@@ -111,7 +110,7 @@ static long sigsuspend_call(void)
 static long epoll_handler(void) { return epoll_call() < 0 && errno == EINTR && handled == 1 ? 1 : -1; }
 static long waitpid_call(void) { return waitpid(-1, NULL, 0) > 0 ? 1 : -1; }
 
-/* These end by their own timeout, and not before. */
+/* These end by their own timeout, and not earlier. */
 static long nanosleep_call(void)
 {
     return nanosleep(&(struct timespec){TIMEOUT_MS / 1000, TIMEOUT_MS % 1000 * 1000000}, NULL) == 0 ? 0 : -1;
@@ -139,7 +138,7 @@ static long sigtimedwait_end(void)
     return sigtimedwait(&set, NULL, &timeout) < 0 && errno == EAGAIN ? 0 : -1;
 }
 
-/* ---- what wakes them -------------------------------------------------------- */
+/* ---- the ways to wake them -------------------------------------------------- */
 
 static void wake_socket(pid_t sleeper) { (void)sleeper; (void)!write(far_end, "x", 1); }
 static void wake_pipe(pid_t sleeper) { (void)sleeper; (void)!write(pipe_fds[1], "x", 1); }
