@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Validates the program's JSON, for sockets of this script, against Docs/sockalive-output.schema.json.
 
-    schema.py PROGRAM [FOLDER]    FOLDER: the documents of the tests (SOCKALIVE_TESTS_KEEP_JSON); needs the module jsonschema
+    schema.py PROGRAM [FOLDER]    FOLDER: documents of the tests (SOCKALIVE_TESTS_KEEP_JSON); needs jsonschema
 """
 import json
 import os

@@ -61,13 +61,13 @@ struct DoctorAnswer: Decodable {
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         let answer = try decoder.decode(DoctorAnswer.self, from: Data(program.output.utf8))
         #expect(answer.schema == 1 && answer.command == "doctor", sourceLocation: sourceLocation)
-        #expect(answer.remediless.isEmpty, sourceLocation: sourceLocation)
+        #expect(answer.problemsWithoutRemedy.isEmpty, sourceLocation: sourceLocation)
         #expect((answer.summary.problems > 0) == (program.status == 1), sourceLocation: sourceLocation)
         return answer
     }
 
     /// Problems without a remedy. There must be none.
-    private var remediless: [String] {
+    private var problemsWithoutRemedy: [String] {
         checks.filter { $0.status == "problem" && ($0.remedy ?? "").isEmpty }.map(\.name)
             + targets.filter { $0.status == "problem" && ($0.remedy ?? "").isEmpty }.map(\.message)
     }
