@@ -9,7 +9,7 @@ struct OwnRights: Sendable {
     /// left to the parent.
     let leavesFiltersToParent: Bool
 
-    /// If `/proc` does not tell a right, this process counts as having more than any owner.
+    /// If `/proc` does not show a right, this process counts as having more rights than any owner.
     ///
     /// - Parameter parent: the rights of the process that started this one as a worker; nil if there is none.
     init(procfs: ProcFS, parent: OwnRights? = nil) {
