@@ -7,7 +7,7 @@ let swiftSettings: [SwiftSetting] = [
 ]
 
 let cSettings: [CSetting] = [
-    // ptrace requests, process_vm_readv and gettid are GNU extensions.
+    // CPU_SET, sched_getcpu, setns, unshare, setresuid, ppoll and strerrorname_np are GNU extensions.
     .define("_GNU_SOURCE"),
     .enableWarning("all"),
     .enableWarning("extra"),
