@@ -20,7 +20,7 @@ import Testing
         }
     }
 
-    /// The first processor of a thread that was started on another one.
+    /// The place of a new thread that is started on another processor.
     private func start() throws -> Place {
         var place = Place()
         var thread = pthread_t()
@@ -33,7 +33,7 @@ import Testing
                 }, place)
         }
         try #require(status == 0)
-        // A sleeping thread leaves its processor to the new thread.
+        // Busy-wait: a sleeping thread would leave its processor to the new thread.
         let start = ContinuousClock.now
         while start.duration(to: .now) < .milliseconds(2) {}
         pthread_join(thread, nil)
