@@ -48,7 +48,7 @@ import Testing
     }
 
     static let ofOneCommand = [
-        "list": [["--dry-run"], ["--wait", "5s"], ["--timeout", "5s"], ["--syslog"], ["--every", "5s"]],
+        "list": wrong("--timeout", durations) + [["--dry-run"], ["--wait", "5s"], ["--syslog"], ["--every", "5s"]],
         "inject": running + probing.map { ["--probe"] + $0 } + [["--wait", "5s"], ["--dry-run", "--probe"]],
         "probe": running + probing + [["--dry-run"], ["--probe"], ["--check"]],
     ]

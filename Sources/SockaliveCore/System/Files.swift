@@ -67,8 +67,8 @@ enum StateFile {
     }
 }
 
-/// How many files this process may have open (RLIMIT_NOFILE, getrlimit(2)). Each process that matches is held by a
-/// descriptor, and the usual limit of 1,024 is for programs that use select(2).
+/// How many files this process may open (RLIMIT_NOFILE, getrlimit(2)). Each matching process needs one descriptor,
+/// and the usual limit of 1,024 is for programs that use select(2).
 package enum OpenFiles {
     /// Descriptors that a run needs for everything else, with a margin.
     private static let reserve = 32
