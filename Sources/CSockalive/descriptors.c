@@ -5,11 +5,15 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* The numbers are the same on every architecture. A C library that is older than the call does not define them. */
@@ -86,6 +90,24 @@ int sockalive_close_by_exit(int fd)
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     return 0;
+}
+
+ssize_t sockalive_socket_protocol(const char *path, char *name, size_t size)
+{
+    ssize_t count = getxattr(path, "system.sockprotoname", name, size);
+    return count < 0 ? -errno : count;
+}
+
+int sockalive_socket_namespace(int fd, uint64_t *inode)
+{
+    struct stat status;
+    int namespace = ioctl(fd, SIOCGSKNS);
+    if (namespace < 0)
+        return -errno;
+    int result = fstat(namespace, &status) < 0 ? -errno : 0;
+    close(namespace);
+    *inode = status.st_ino;
+    return result;
 }
 
 int sockalive_diag_socket(void)

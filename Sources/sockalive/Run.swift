@@ -134,6 +134,11 @@ struct RunError: Error {
     init(_ error: SearchError) {
         switch error {
         case .foreignNamespace: self = .foreignNamespace
+        case .hidden:
+            self.init(
+                line: "nothing was found, but /proc does not show the processes of other users (hidepid): "
+                    + "run as root, or in the group that the mount option gid= names",
+                status: .noPermission)
         case .stopped(let reason): self.init(line: reason.searchLine, status: .someFailed)
         case .source(let failure):
             self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)

@@ -44,6 +44,15 @@ void sockalive_close_all_but(int kept);
 int sockalive_close_by_exit(int fd);
 
 /*
+ * The name of the protocol of the socket that a /proc link leads to, such as "TCP" or "UNIX" (net/socket.c,
+ * sockfs_xattr_get). Its length, or -errno.
+ */
+ssize_t sockalive_socket_protocol(const char *path, char *name, size_t size);
+
+/* The inode of the network namespace of a socket (SIOCGSKNS, Linux 4.9; CAP_NET_ADMIN there). 0, or -errno. */
+int sockalive_socket_namespace(int fd, uint64_t *inode);
+
+/*
  * A NETLINK_SOCK_DIAG socket of this thread's network namespace. It stays in that namespace, no matter which thread
  * uses it (netlink(7)). A close-on-exec descriptor, or -errno.
  */

@@ -15,7 +15,7 @@ struct CommScan: Sendable {
     var hung: Set<Int32> = []
 
     /// The kernel cuts comm at 15 bytes (TASK_COMM_LEN).
-    private static let maxCommLength = 15
+    static let maxCommLength = 15
     private static let maxThreads = WorkerProgress.maxScanThreads
     /// Fewer processes are not worth a thread.
     private static let processesPerThread = 150
@@ -23,55 +23,80 @@ struct CommScan: Sendable {
     /// Whether comm, or the base name of the executable, is one of the names: comm is cut, and a program may
     /// change it, so that the file's name counts too.
     func matches(_ pid: Int32) -> Bool {
-        Self.withMemory { matches(pid, $0, thread: 0) }
+        Self.withMemory { if case .no = answer(pid, $0, thread: 0) { false } else { true } }
     }
 
-    private func matches(_ pid: Int32, _ memory: Bytes, thread: Int) -> Bool {
-        let path = Bytes(rebasing: memory[..<32])
-        let answer = Bytes(rebasing: memory[32...])
-        guard !commMatches(pid, path, answer) else { return true }
-        guard !hung.contains(pid) else { return false }
+    /// What a process says to the names.
+    private enum Answer {
+        case no, yes
+        /// It could not be asked, for a reason that is this program's own: no descriptors left, no memory.
+        case failed(Errno)
+    }
+
+    private static let pathSize = 32
+    private static let commSize = 16
+
+    /// For a path, for comm and for a longer text. Too large for the stack, so that it is taken once for many processes.
+    private static func withMemory<Result>(_ body: (Bytes) -> Result) -> Result {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: pathSize + commSize + Int(PATH_MAX), body)
+    }
+
+    private func answer(_ pid: Int32, _ memory: Bytes, thread: Int) -> Answer {
+        let path = Bytes(rebasing: memory[..<Self.pathSize])
+        let room = Bytes(rebasing: memory[Self.pathSize..<Self.pathSize + Self.commSize])
+        let text = Bytes(rebasing: memory[(Self.pathSize + Self.commSize)...])
+        var count = read(pid, "/comm", path, into: room)
+        if count < 0 { return Self.answer(errno) }
+        // The text and a line end.
+        let comm = room[..<max(0, count - 1)]
+        if isWanted(comm) { return .yes }
+        // Whether a longer name may stand behind it.
+        let isCutOff = isCutOff(comm)
+        if hung.contains(pid) { return isCutOff ? .yes : .no }
         // The link waits for the end of an execve(2) of the process (exec_update_lock), which may wait for a file server.
         WorkerProgress.scan(pid, thread: thread)
         defer { WorkerProgress.scan(0, thread: thread) }
-        return executableMatches(pid, path, answer)
+        let link = Self.path(pid, "/exe", in: path)
+        count = text.withMemoryRebound(to: CChar.self) { readlinkat(root, link, $0.baseAddress!, $0.count) }
+        if count < 0 {
+            // Where the link may not be read, the process counts as meant, and its descriptors will say that they may
+            // not be read, either.
+            if isCutOff && Errno(rawValue: errno).isPermission { return .yes }
+            return Self.answer(errno)
+        }
+        let program = text[..<count].withoutDeletedSuffix.baseName
+        if isWanted(program) { return .yes }
+        guard isCutOff || program.isLoader else { return .no }
+        // A script, or a program that the dynamic loader was told to run: its name is among the arguments.
+        count = read(pid, "/cmdline", path, into: text)
+        return count > 0 && namesOneOf(text[..<count]) ? .yes : .no
     }
 
-    /// For a question and its answer. Too large for the stack, so that it is taken once for many processes.
-    private static func withMemory<Result>(_ body: (Bytes) -> Result) -> Result {
-        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 32 + Int(PATH_MAX), body)
+    /// What an error means for the question.
+    private static func answer(_ error: Int32) -> Answer {
+        [EMFILE, ENFILE, ENOMEM].contains(error) ? .failed(Errno(rawValue: error)) : .no
     }
 
-    private func commMatches(_ pid: Int32, _ path: Bytes, _ answer: Bytes) -> Bool {
-        let isWorthAsking = hung.contains(pid) || names.contains { $0.bytes.count <= Self.maxCommLength }
-        guard isWorthAsking else { return false }
-        let file = openat(root, Self.path(pid, "/comm", in: path), O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return false }
+    private func read(_ pid: Int32, _ file: StaticString, _ path: Bytes, into bytes: Bytes) -> Int {
+        let file = openat(root, Self.path(pid, file, in: path), O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return -1 }
         defer { close(file) }
-        // The text and a line end.
-        let count = read(file, answer.baseAddress, answer.count)
-        guard count > 0 else { return false }
-        let comm = answer[..<(count - 1)]
-        return isWanted(comm) || (hung.contains(pid) && isCutOff(comm))
+        return Glibc.read(file, bytes.baseAddress, bytes.count)
     }
 
-    private func executableMatches(_ pid: Int32, _ path: Bytes, _ answer: Bytes) -> Bool {
-        let path = Self.path(pid, "/exe", in: path)
-        let count = answer.withMemoryRebound(to: CChar.self) { readlinkat(root, path, $0.baseAddress!, $0.count) }
-        guard count > 0 else { return false }
-        let link = answer[..<count].withoutDeletedSuffix
-        let start = link.lastIndex(of: UInt8(ascii: "/")).map { $0 + 1 } ?? link.startIndex
-        return isWanted(link[start...])
+    /// Whether an argument, or its base name, is one of the names. Each argument ends with a zero byte.
+    private func namesOneOf(_ arguments: Slice<Bytes>) -> Bool {
+        arguments.split(separator: 0).contains { isWanted($0) || isWanted($0.baseName) }
     }
 
     private typealias Bytes = UnsafeMutableBufferPointer<UInt8>
 
-    private func isWanted(_ name: Slice<UnsafeMutableBufferPointer<UInt8>>) -> Bool {
+    private func isWanted(_ name: Slice<Bytes>) -> Bool {
         names.contains { $0.bytes.count == name.count && $0.bytes.elementsEqual(name) }
     }
 
     /// What the kernel leaves in comm of a longer name.
-    private func isCutOff(_ comm: Slice<UnsafeMutableBufferPointer<UInt8>>) -> Bool {
+    private func isCutOff(_ comm: Slice<Bytes>) -> Bool {
         comm.count == Self.maxCommLength && names.contains { $0.bytes.starts(with: comm) }
     }
 
@@ -159,8 +184,12 @@ extension CommScan {
             CommScan.withMemory { memory in
                 withUnsafeTemporaryAllocation(byteCount: Self.portion, alignment: 8) { entries in
                     while let pids = next(into: entries) {
-                        for pid in pids where scan.matches(pid, memory, thread: thread) {
-                            hits.withLock { $0.pids.append(pid) }
+                        for pid in pids {
+                            switch scan.answer(pid, memory, thread: thread) {
+                            case .no: break
+                            case .yes: hits.withLock { $0.pids.append(pid) }
+                            case .failed(let error): hits.withLock { $0.error = error }
+                            }
                         }
                     }
                 }
@@ -197,6 +226,14 @@ struct DirectoryEntries: Sequence, IteratorProtocol {
 }
 
 extension BidirectionalCollection<UInt8> {
+    /// What stands behind the last slash.
+    var baseName: SubSequence {
+        suffix(from: lastIndex(of: UInt8(ascii: "/")).map { index(after: $0) } ?? startIndex)
+    }
+
+    /// The base name of a dynamic loader, such as `ld-linux-x86-64.so.2` or `ld-2.31.so`.
+    fileprivate var isLoader: Bool { starts(with: "ld-".utf8) || starts(with: "ld.so".utf8) }
+
     /// The kernel adds ` (deleted)` to the path of an unlinked file (fs/d_path.c).
     var withoutDeletedSuffix: SubSequence {
         let marker: StaticString = " (deleted)"

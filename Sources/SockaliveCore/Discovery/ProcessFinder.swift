@@ -36,6 +36,8 @@ extension NetworkNamespaces {
 struct ProcessLimits {
     /// Whether a process may be looked at at all. It is asked only for what comes close to the selection.
     var includes: (Int32) -> Bool = { _ in true }
+    /// Processes whose links hung. They need not be of the selection.
+    var excluded: Set<Int32> = []
     /// Processes whose link to the executable is not read.
     var hungExecutables: Set<Int32> = []
 }
@@ -47,7 +49,23 @@ struct ProcessLimits {
 struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
-    var limits = ProcessLimits()
+    private let limits: ProcessLimits
+    /// The path of the executable, as it was given and without symbolic links: the kernel's link shows it so.
+    private let wantedPaths: [[UInt8]]
+
+    init(procfs: ProcFS, selection: ProcessSelection, limits: ProcessLimits = ProcessLimits()) {
+        self.procfs = procfs
+        self.selection = selection
+        self.limits = limits
+        wantedPaths = selection.executable.map { [Array($0.utf8)] + (Self.resolved($0).map { [$0] } ?? []) } ?? []
+    }
+
+    private static func resolved(_ path: String) -> [UInt8]? {
+        WorkerProgress.enter(.executable)
+        guard let resolved = realpath(path, nil) else { return nil }
+        defer { free(resolved) }
+        return Array(UnsafeRawBufferPointer(start: resolved, count: strlen(resolved)))
+    }
 
     /// - Throws: `tooManyOpenFiles` rather than to leave out a process that cannot be held.
     func processes() throws -> [ProcessHandle] {
@@ -55,6 +73,15 @@ struct ProcessFinder {
             guard limits.includes(pid), let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
             if let descriptor = handle.descriptor, OpenFiles.areUsedUp(at: descriptor) { throw Errno.tooManyOpenFiles }
             return matches(pid) ? handle : nil
+        }
+    }
+
+    /// Numbers of the selection that are threads, with their processes: `/proc/TID` exists, though no listing shows it.
+    func threads() -> [(tid: Int32, process: Int32)] {
+        selection.pids.sorted().compactMap { pid in
+            WorkerProgress.enter(.user, pid)
+            guard let process = (try? procfs.status("\(pid)"))?.threadGroup, process != pid else { return nil }
+            return (pid, process)
         }
     }
 
@@ -108,8 +135,17 @@ struct ProcessFinder {
     private func hasWantedExecutable(_ pid: Int32) -> Bool {
         guard let wanted = selection.executable else { return true }
         WorkerProgress.enter(.executable, pid)
-        guard let link = try? procfs.link("\(pid)/exe") else { return false }
-        if link.elementsEqual(wanted.utf8) {
+        let link: [UInt8]
+        do {
+            link = try procfs.link("\(pid)/exe")
+        } catch let error as Errno where error.isPermission {
+            // Not known. A process that bears the name counts as meant: its descriptors will say that they may not be
+            // read, either.
+            return hasNameOf(wanted, pid)
+        } catch {
+            return false
+        }
+        if wantedPaths.contains(where: link.elementsEqual) {
             if sharesMounts(pid) { return true }
             WorkerProgress.enter(.executable, pid)
             var status = stat()
@@ -119,7 +155,12 @@ struct ProcessFinder {
         }
         // Replaced by an update while it runs. Which file it was cannot be told any more; where anybody may make
         // a path of that name, in a mount namespace of their own, it is not believed.
-        return link.withoutDeletedSuffix.elementsEqual(wanted.utf8) && sharesMounts(pid)
+        return wantedPaths.contains(where: link.withoutDeletedSuffix.elementsEqual) && sharesMounts(pid)
+    }
+
+    private func hasNameOf(_ path: String, _ pid: Int32) -> Bool {
+        let name = Array(path.utf8).baseName.prefix(CommScan.maxCommLength)
+        return (try? procfs.read("\(pid)/comm") { $0.dropLast().elementsEqual(name) }) ?? false
     }
 
     private func sharesMounts(_ pid: Int32) -> Bool {

@@ -68,6 +68,7 @@ private final class ProcessMatcher {
 
     private let procfs: ProcFS
     private var answers: [Question: Bool] = [:]
+    private var finders: [ProcessSelection: ProcessFinder] = [:]
 
     init(procfs: ProcFS) {
         self.procfs = procfs
@@ -76,7 +77,9 @@ private final class ProcessMatcher {
     func matches(_ pid: Int32, _ selection: ProcessSelection) -> Bool {
         let question = Question(pid: pid, selection: selection)
         if let answer = answers[question] { return answer }
-        let answer = ProcessFinder(procfs: procfs, selection: selection).matches(pid)
+        let finder = finders[selection] ?? ProcessFinder(procfs: procfs, selection: selection)
+        finders[selection] = finder
+        let answer = finder.matches(pid)
         answers[question] = answer
         return answer
     }

@@ -14,8 +14,9 @@ struct SocketCollector {
     }
 
     private struct Entry {
-        let process: ProcessIdentity
+        var process: ProcessIdentity
         let row: SocketRow
+        let namespace: NetworkNamespace
         let key: Key
         var holders: [SocketHolder]
     }
@@ -27,21 +28,26 @@ struct SocketCollector {
     /// How many sockets have an inode.
     private var countByInode: [UInt64: Int] = [:]
     private var handles: [Int32: ProcessHandle] = [:]
-    private var hidden: [(process: MatchedProcess, rows: [UInt64: [SocketRow]])] = []
-    private var denied: [Int32: Errno] = [:]
+    private var members: [Int32: MatchedProcess] = [:]
+    private var hidden: [(process: MatchedProcess, error: Errno, rows: [SocketRow])] = []
+    private var ringOwners: [(process: MatchedProcess, rows: [SocketRow])] = []
+    private var threads: [UnansweredProcess] = []
+    private let procfs: ProcFS
 
     /// - Parameter areCookiesGlobal: no two sockets of two namespaces have one cookie (Linux 5.4).
-    init(finder: ProcessFinder, areCookiesGlobal: Bool) {
+    init(procfs: ProcFS, finder: ProcessFinder, areCookiesGlobal: Bool) {
+        self.procfs = procfs
         self.finder = finder
         self.areCookiesGlobal = areCookiesGlobal
     }
 
     /// Only processes with a matching socket are read any further.
-    mutating func add(_ process: MatchedProcess, _ descriptors: [(fd: Int32, row: SocketRow)]) {
+    mutating func add(_ process: MatchedProcess, _ descriptors: [(fd: Int32, found: FoundRow)]) {
         var identity: ProcessIdentity?
         handles[process.pid] = process.handle
-        for (fd, row) in descriptors {
-            let key = key(of: row, in: process.namespace)
+        members[process.pid] = process
+        for (fd, found) in descriptors {
+            let key = key(of: found.row, in: found.namespace)
             let holder = SocketHolder(pid: process.pid, fd: fd)
             if let index = indexByKey[key] {
                 entries[index].holders.append(holder)
@@ -49,14 +55,24 @@ struct SocketCollector {
                 // Another holder of a socket that is known is asked for nothing.
                 identity = identity ?? finder.identity(of: process)
                 guard let identity else { return }
-                add(Entry(process: identity, row: row, key: key, holders: [holder]))
+                add(
+                    Entry(
+                        process: identity, row: found.row, namespace: found.namespace, key: key, holders: [holder]))
             }
         }
     }
 
-    mutating func deny(_ process: MatchedProcess, _ error: Errno, rows: [UInt64: [SocketRow]]) {
-        denied[process.pid] = error
-        hidden.append((process, rows))
+    /// - Parameter rows: the table of the process's namespace.
+    mutating func deny(_ process: MatchedProcess, _ error: Errno, rows: [SocketRow]) {
+        hidden.append((process, error, rows))
+    }
+
+    mutating func add(ringOwner process: MatchedProcess, rows: [SocketRow]) {
+        ringOwners.append((process, rows))
+    }
+
+    mutating func add(thread tid: Int32, of process: Int32) {
+        threads.append(UnansweredProcess(pid: tid, name: name(of: tid), reason: .thread(of: process)))
     }
 
     private func key(of row: SocketRow, in namespace: NetworkNamespace) -> Key {
@@ -74,25 +90,76 @@ struct SocketCollector {
 
     /// The sockets by process and number; behind them those out of reach.
     mutating func snapshot(processes: [Int32]) -> Snapshot {
-        for index in entries.indices { entries[index].holders.sort() }
+        for index in entries.indices {
+            entries[index].holders.sort()
+            // A socket of two processes was found with one of them; it is told with the first.
+            let first = entries[index].holders[0].pid
+            if first != entries[index].process.pid, let member = members[first],
+                let identity = finder.identity(of: member)
+            {
+                entries[index].process = identity
+            }
+        }
         entries.sort { $0.holders[0] < $1.holders[0] }
-        addHidden()
+        let unanswered = addHidden() + ringSockets + threads
         let sockets = entries.map {
             DiscoveredSocket(
-                process: $0.process, holders: $0.holders, row: $0.row, sharesInode: countByInode[$0.row.inode] != 1)
+                process: $0.process, holders: $0.holders, row: $0.row,
+                sharesInode: countByInode[$0.row.inode] != 1, networkNamespace: $0.namespace.inode)
         }
-        return Snapshot(sockets: sockets, processes: processes, denied: denied, handles: handles)
+        return Snapshot(sockets: sockets, processes: processes, unanswered: unanswered, handles: handles)
     }
 
     /// A socket that nobody readable holds, and whose user is that of a process that may not be
     /// read, is most likely that process's: it is a candidate out of reach, not none.
-    private mutating func addHidden() {
-        for (process, rows) in hidden.sorted(by: { $0.process.pid < $1.process.pid }) {
+    ///
+    /// - Returns: the processes that may have one of the other sockets that nobody readable holds: a process may change
+    ///   its user after it has made a socket. Where there is no such socket, a process surely has none.
+    private mutating func addHidden() -> [UnansweredProcess] {
+        var answered: Set<Int32> = []
+        let foreignUser = procfs.overflowUser
+        hidden.sort { $0.process.pid < $1.process.pid }
+        for (process, _, rows) in hidden {
             guard !rows.isEmpty, let identity = finder.identity(of: process) else { continue }
-            for row in rows.values.joined().sorted(by: { $0.inode < $1.inode }) where row.uid == identity.uid {
+            // In a user namespace all users from outside have one number: it tells nothing.
+            for row in rows.sorted(by: { $0.inode < $1.inode })
+            where row.uid == identity.uid && row.uid != foreignUser {
                 let key = key(of: row, in: process.namespace)
-                if indexByKey[key] == nil { add(Entry(process: identity, row: row, key: key, holders: [])) }
+                guard indexByKey[key] == nil else { continue }
+                answered.insert(process.pid)
+                add(Entry(process: identity, row: row, namespace: process.namespace, key: key, holders: []))
             }
         }
+        let known = indexByKey
+        return hidden.compactMap { process, error, rows in
+            let hasOrphan = rows.contains { known[key(of: $0, in: process.namespace)] == nil }
+            guard !answered.contains(process.pid), !error.isPermission || hasOrphan else { return nil }
+            return UnansweredProcess(pid: process.pid, name: name(of: process.pid), reason: .descriptors(error))
+        }
+    }
+
+    /// Sockets of the user of a process with an io_uring that are in no descriptor table.
+    private var ringSockets: [UnansweredProcess] {
+        ringOwners.compactMap { process, rows in
+            let orphans = rows.filter { indexByKey[key(of: $0, in: process.namespace)] == nil }
+            guard !orphans.isEmpty, let identity = finder.identity(of: process),
+                let row = orphans.first(where: { $0.uid == identity.uid })
+            else { return nil }
+            return UnansweredProcess(pid: process.pid, name: identity.name, reason: .ring(row))
+        }
+    }
+
+    private func name(of pid: Int32) -> UntrustedText? {
+        try? procfs.read("\(pid)/comm") { UntrustedText($0.dropLast()) }
+    }
+}
+
+extension ProcFS {
+    /// The number that all users have who have none in this user namespace (user_namespaces(7)); nil in the first one,
+    /// where each has its own.
+    fileprivate var overflowUser: UInt32? {
+        let map = (text("self/uid_map") ?? []).split(whereSeparator: { " \n".utf8.contains($0) })
+        let isFirst = map.count == 3 && map[2].elementsEqual("4294967295".utf8)
+        return isFirst ? nil : number("sys/kernel/overflowuid").flatMap(UInt32.init(exactly:))
     }
 }

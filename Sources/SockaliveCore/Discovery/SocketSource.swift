@@ -114,8 +114,8 @@ extension SocketRow {
     }
 }
 
-extension [SocketRow] {
+extension [FoundRow] {
     /// All subflows of an MPTCP socket bear its inode (net/mptcp/subflow.c, mptcp_subflow_create_socket): the
     /// one that has been idle for longest stands for it, being the first that a firewall forgets.
-    var longestIdle: SocketRow? { self.max { ($0.idleSeconds ?? 0) < ($1.idleSeconds ?? 0) } }
+    var longestIdle: FoundRow? { self.max { ($0.row.idleSeconds ?? 0) < ($1.row.idleSeconds ?? 0) } }
 }

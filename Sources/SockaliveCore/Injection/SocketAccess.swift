@@ -74,7 +74,10 @@ final class SocketAccess {
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         var firstFailure: SocketFailure?
         var waits = 0
-        for holder in socket.holders.onePerProcess(unless: socket.sharesInode) {
+        var lastPID: Int32?
+        for holder in socket.holders {
+            // Another descriptor of the same process leads nowhere that the first one did not.
+            if holder.pid == lastPID { continue }
             if let known = unreachable[holder.pid] {
                 firstFailure = firstFailure ?? known
                 continue
@@ -86,6 +89,8 @@ final class SocketAccess {
             } catch {
                 let failure = failure(for: error, holder: holder)
                 firstFailure = firstFailure ?? failure
+                // Unless the number is another file by now, is not open (O_PATH), or is of another thread's table.
+                if !failure.isOfDescriptor { lastPID = holder.pid }
                 guard let attachError = error as? RemoteSocket.AttachError, attachError.isOfProcess else { continue }
                 unreachable[holder.pid] = failure
                 if attachError.mayHaveWaited { waits += 1 }
@@ -228,6 +233,11 @@ extension SocketFailure {
     }
 }
 
+extension SocketFailure {
+    /// The descriptor is not that socket, or not open; another descriptor of the process may be.
+    var isOfDescriptor: Bool { ["ESTALE", "EBADF", "EINVAL"].contains(code) }
+}
+
 extension RemoteSocket.AttachError {
     /// It would be met again for every socket of the process.
     fileprivate var isOfProcess: Bool {
@@ -245,14 +255,5 @@ extension RemoteSocket.AttachError {
     /// Before anything was called in the target.
     fileprivate var mayBeOfOldGadgets: Bool {
         reason == .prepare || reason == .unsupported
-    }
-}
-
-extension [SocketHolder] {
-    /// A second descriptor of the same process leads nowhere that the first does not, unless several sockets have the
-    /// inode by which it was found.
-    fileprivate func onePerProcess(unless sharesInode: Bool) -> [SocketHolder] {
-        var seen: Set<Int32> = []
-        return count == 1 || sharesInode ? self : filter { seen.insert($0.pid).inserted }
     }
 }

@@ -91,7 +91,7 @@ final class TCPInfoReader {
 
     func tcpInfo(of socket: DiscoveredSocket) throws(SocketFailure) -> AccessResult<TCPInfo> {
         WorkerProgress.enter(.socketTable, socket.process.pid, inode: socket.inode)
-        if let tcpInfo = connection(to: socket.process)?.tcpInfo(of: socket.row) {
+        if let tcpInfo = connection(to: socket)?.tcpInfo(of: socket.row) {
             return AccessResult(outcome: tcpInfo, method: access.method, pausedMicroseconds: 0)
         }
         hasTouched = true
@@ -104,11 +104,11 @@ final class TCPInfoReader {
         hasTouched && access.method == .ptrace ? min(500, max(20, elapsed)) : min(20, max(0.3, elapsed / 5))
     }
 
-    private func connection(to process: ProcessIdentity) -> DiagConnection? {
-        let namespace = process.networkNamespace
+    private func connection(to socket: DiscoveredSocket) -> DiagConnection? {
+        let namespace = socket.networkNamespace
         if let known = connections[namespace] { return known }
         let connection = namespace.flatMap {
-            try? DiagConnection(namespaces.diagSocket(in: .inode($0), seenBy: [process.pid]))
+            try? DiagConnection(namespaces.diagSocket(in: .inode($0), seenBy: [socket.process.pid]))
         }
         connections.updateValue(connection, forKey: namespace)
         return connection

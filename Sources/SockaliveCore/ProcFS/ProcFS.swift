@@ -89,20 +89,33 @@ package final class ProcFS {
         return numbers.sorted()
     }
 
-    /// The sockets among the descriptors of a folder, by number; nil if the folder is empty.
-    func sockets(in path: String) throws -> [SocketDescriptor]? {
-        var descriptors: [SocketDescriptor] = []
+    /// What the links of a descriptor folder tell; nil if the folder is empty.
+    ///
+    /// - Throws: `Errno`; `permissionDenied` where the folder may be listed, and its links may not be read: that takes
+    ///   PTRACE_MODE_READ (fs/proc/base.c, proc_fd_access_allowed), the list CAP_DAC_READ_SEARCH or the same user.
+    func descriptors(in path: String) throws -> DescriptorTable? {
+        var table = DescriptorTable()
         var isEmpty = true
+        var failure: Errno?
         try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
             try eachNumber(in: path) { folder, number, name in
                 isEmpty = false
-                // A longer link is not a socket: that has `socket:[` and at most 20 digits.
+                // A longer link is no socket: `socket:[` and at most 20 digits.
                 let count = readlinkat(folder, name, target.baseAddress!, target.count)
-                guard count > 0, let inode = target[..<count].inode(ofKind: "socket") else { return }
-                descriptors.append(SocketDescriptor(fd: number, inode: inode))
+                if count < 0 {
+                    // Closed since: ENOENT.
+                    let error = Errno(rawValue: errno)
+                    if error.isPermission { failure = error }
+                } else if let inode = target[..<count].inode(ofKind: "socket") {
+                    table.sockets.append(SocketDescriptor(fd: number, inode: inode))
+                } else if target[..<count].elementsEqual("anon_inode:[io_uring]".utf8) {
+                    table.rings.append(number)
+                }
             }
         }
-        return isEmpty ? nil : descriptors.sorted { $0.fd < $1.fd }
+        if let failure { throw failure }
+        table.sockets.sort { $0.fd < $1.fd }
+        return isEmpty ? nil : table
     }
 
     /// How many threads a process has. Its `task` folder has one link for each, and two more (fs/proc/base.c,
@@ -136,6 +149,14 @@ package final class ProcFS {
         guard fstatat(root.rawValue, path, &status, 0) == 0 else { return nil }
         return FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     }
+}
+
+/// What a descriptor table holds, as far as it matters here.
+struct DescriptorTable {
+    /// By number.
+    var sockets: [SocketDescriptor] = []
+    /// Descriptors of io_uring, which may have files of its own registered.
+    var rings: [Int32] = []
 }
 
 /// A descriptor that is a socket, and the socket's inode.

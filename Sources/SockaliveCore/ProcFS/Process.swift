@@ -34,6 +34,8 @@ package struct ProcessStatus: Equatable, Sendable {
     private(set) var hasShadowStack = false
     /// The thread's number in its own PID namespace.
     private(set) var ownNumber: Int32?
+    /// The process that it is a thread of.
+    private(set) var threadGroup: Int32?
 
     /// The effective user, whose rights the process acts with.
     package var uid: UInt32 { users.effective }
@@ -73,6 +75,7 @@ package struct ProcessStatus: Equatable, Sendable {
         case "FDSize:": descriptorTableSize = first.decimal() ?? 0
         case "x86_Thread_features:": hasShadowStack = values.contains { $0.elementsEqual("shstk".utf8) }
         // One for each nested namespace; the innermost is the last.
+        case "Tgid:": threadGroup = first.decimal()
         case "NSpid:": ownNumber = last.decimal()
         default: break
         }

@@ -132,7 +132,7 @@ package struct SocketReport: Encodable, Sendable {
         holders = socket.holders.map { HolderReport(pid: $0.pid, fd: $0.fd) }
         inode = row.inode
         _cookie = Nullable(wrappedValue: row.cookie.map(String.init))
-        _netns = Nullable(wrappedValue: socket.process.networkNamespace)
+        _netns = Nullable(wrappedValue: socket.networkNamespace)
         family = row.family.rawValue
         state = row.state.rawValue
         local = EndpointReport(row.local)

@@ -49,6 +49,12 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     /// SO_COOKIE; nil before Linux 4.12.
     var cookie: UInt64? { option(.cookie, like: UInt64(0)) }
 
+    /// The inode of its network namespace; nil where the kernel does not tell.
+    var networkNamespace: UInt64? {
+        var inode: UInt64 = 0
+        return sockalive_socket_namespace(descriptor, &inode) == 0 ? inode : nil
+    }
+
     var isMultipath: Bool { Self.isMultipath(descriptor) }
 
     private static func isMultipath(_ descriptor: Int32) -> Bool {

@@ -7,6 +7,8 @@ enum RunEvent {
     /// The candidates come in an order that ``result`` and ``armed`` refer to.
     case candidate(AssignedSocket)
     case result(index: Int, ResultRecord)
+    /// Its owner has closed the socket.
+    case gone(index: Int)
     /// A probe is about to change the socket; these were its settings.
     case armed(index: Int, KeepaliveSettings)
     case process(ProcessFailure)
@@ -28,6 +30,8 @@ package enum SearchError: Error {
     /// `/proc` shows another PID namespace.
     case foreignNamespace
     case stopped(StopReason)
+    /// No process matches among those that are shown, and others are not shown.
+    case hidden
     case source(SourceFailure)
     case proc(Errno)
     /// The kernel gives no process or no memory for the work.
@@ -64,6 +68,9 @@ struct RunEventWriter {
             writer.write(UInt8(2))
             writer.write(Int32(index))
             record.write(into: &writer)
+        case .gone(let index):
+            writer.write(UInt8(8))
+            writer.write(Int32(index))
         case .armed(let index, let settings):
             writer.write(UInt8(3))
             writer.write(Int32(index))
@@ -99,6 +106,7 @@ struct RunEventWriter {
         writer.write(socket.holders)
         writer.write(socket.row)
         writer.write(socket.sharesInode)
+        writer.write(socket.networkNamespace)
     }
 }
 
@@ -134,6 +142,7 @@ struct RunEventReader {
         case 6:
             return .absence(
                 AbsenceReason(idleProcesses: try processes(&reader), otherOwners: try processes(&reader)))
+        case 8: return .gone(index: Int(try reader.read(Int32.self)))
         case 7: return .error(try SearchError(&reader))
         default: throw WireReader.Malformed()
         }
@@ -150,7 +159,8 @@ struct RunEventReader {
         }
         lastProcess = process
         return DiscoveredSocket(
-            process: process, holders: try reader.readArray(), row: try reader.read(), sharesInode: try reader.read())
+            process: process, holders: try reader.readArray(), row: try reader.read(), sharesInode: try reader.read(),
+            networkNamespace: try reader.read())
     }
 
     private func processes(_ reader: inout WireReader) throws(WireReader.Malformed) -> [ProcessIdentity] {
@@ -211,6 +221,7 @@ extension SearchError {
         case .proc(let error), .noWorker(let error):
             writer.write(UInt8(4))
             writer.write(error.rawValue)
+        case .hidden: writer.write(UInt8(5))
         case .workerFailed: writer.write(UInt8(0))
         }
     }
@@ -222,6 +233,7 @@ extension SearchError {
         case 2: self = .stopped(.signal(try reader.readText()))
         case 3: self = .source(SourceFailure(error: Errno(rawValue: try reader.read())))
         case 4: self = .proc(Errno(rawValue: try reader.read()))
+        case 5: self = .hidden
         default: throw WireReader.Malformed()
         }
     }

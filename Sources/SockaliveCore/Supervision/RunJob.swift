@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// All that one run does to other processes: it finds the sockets, treats and asks them.
@@ -69,7 +70,7 @@ package struct RunJob: Sendable {
 
 extension RunJob {
     /// One execution in a worker.
-    private final class Execution {
+    fileprivate final class Execution {
         private let job: RunJob
         private let procfs: ProcFS
         private let control: RunControl
@@ -77,6 +78,7 @@ extension RunJob {
         private let send: (RunEvent) -> Void
         /// Candidates that were sent.
         private var count = 0
+        private var failures = 0
         private var reported: Set<Int32> = []
 
         init(
@@ -92,30 +94,39 @@ extension RunJob {
         /// Processes that hung before, or whose user has one that does, come last.
         func run() throws {
             let late = recovery.late(procfs)
-            try run { !late.contains($0) }
-            guard !late.isEmpty else { return }
-            do {
-                try run { late.contains($0) }
-            } catch let reason as StopReason {
-                for pid in late.pids { send(.process(failure(pid, .lateUnreached(pid, reason)))) }
+            try run(isLast: late.isEmpty) { !late.contains($0) }
+            if !late.isEmpty {
+                do {
+                    try run(isLast: true) { late.contains($0) }
+                } catch let reason as StopReason {
+                    for pid in late.pids { send(.process(failure(pid, .lateUnreached(pid, reason)))) }
+                }
             }
+            // Nothing was found because nothing could be seen.
+            if count == 0 && failures == 0 && job.rules.union.processes.isHidden(procfs) { throw SearchError.hidden }
         }
 
-        private func run(_ isIncluded: @escaping (Int32) -> Bool) throws {
+        /// - Parameter isLast: what is not found now is not there.
+        private func run(isLast: Bool, _ isIncluded: @escaping (Int32) -> Bool) throws {
             let discovery = Discovery(
                 procfs: procfs, source: recovery.source ?? job.source,
                 method: recovery.source == nil ? job.choice.resolved() : .ptrace,
                 limits: ProcessLimits(
                     includes: { [self] pid in isIncluded(pid) && mayBeLookedAt(pid) },
-                    hungExecutables: recovery.hungExecutables))
+                    excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables))
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count))
+            for process in snapshot.unanswered {
+                let failure = failure(process, Diagnosis(procfs: procfs, method: job.choice.resolved()))
+                send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
+                failures += 1
+            }
             let candidates = snapshot.assigned(job.rules, procfs).filter { job.isOpen(recovery.known($0.socket)) }
             let first = count
             for candidate in candidates { send(.candidate(candidate)) }
             count += candidates.count
-            if candidates.isEmpty && count == 0 && job.explainsAbsence {
+            if isLast && candidates.isEmpty && count == 0 && failures == 0 && job.explainsAbsence {
                 // From here on only an explanation is sought: what hangs in it is no failure.
                 send(.absence(.unknown))
                 // What several rules have in common says nothing about any of them.
@@ -135,7 +146,10 @@ extension RunJob {
         /// A process whose name or links hung is not looked at again in this run.
         private func mayBeLookedAt(_ pid: Int32) -> Bool {
             guard let hang = recovery.excluded[pid] else { return true }
-            if reported.insert(pid).inserted { send(.process(failure(pid, hang))) }
+            if reported.insert(pid).inserted {
+                send(.process(failure(pid, hang)))
+                failures += 1
+            }
             return false
         }
 
@@ -165,13 +179,38 @@ extension RunJob {
                 if let result = results[index] { send(.result(index: first + index, ResultRecord(result))) }
             }
             let open = results.indices.filter { results[$0] == nil }
-            let treated = KeepaliveRun(mode: mode, access: access).results(
-                for: open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
+            let run = KeepaliveRun(mode: mode, access: access)
+            let stopReason: () -> StopReason? = { [control] in control.stopReason }
+            _ = run.results(
+                for: open.map { candidates[$0] }, stopReason: stopReason,
                 report: { [send] position, result in
-                    send(.result(index: first + open[position], ResultRecord(result)))
+                    let index = open[position]
+                    results[index] = result
+                    guard result.failure?.mayBeOfClosed == true else {
+                        return send(.result(index: first + index, ResultRecord(result)))
+                    }
+                    guard let moved = sought(candidates[index]) else { return send(.gone(index: first + index)) }
+                    let again = run.results(for: [moved], stopReason: stopReason)[0]
+                    results[index] = again
+                    send(.result(index: first + index, ResultRecord(again)))
                 })
-            for (index, result) in zip(open, treated) { results[index] = result }
             return results
+        }
+
+        /// Where a socket is by now: its descriptor may have been closed, or moved, since it was found.
+        ///
+        /// - Returns: nil if none of its processes has it any more.
+        private func sought(_ candidate: AssignedSocket) -> AssignedSocket? {
+            var socket = candidate.socket
+            let pids = Set(socket.holders.map(\.pid)).sorted()
+            let processes = pids.compactMap { ProcessHandle(pid: $0, procfs: procfs) }
+            guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: { nil }), scan.denied.isEmpty
+            else { return candidate }
+            socket.holders = scan.entries.flatMap { entry in
+                entry.descriptors.filter { $0.inode == socket.inode }
+                    .map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
+            }
+            return socket.holders.isEmpty ? nil : AssignedSocket(socket: socket, request: candidate.request)
         }
 
         /// - Parameter results: what injection made of the sockets; nil where they are only asked.
@@ -195,6 +234,10 @@ extension RunJob {
                 progress: { [send] in send(.progress($0)) },
                 report: { [send] position, probe in
                     let index = asked[position]
+                    if probe.failure?.mayBeOfClosed == true && sought(candidates[index]) == nil {
+                        // What was set on it stays told.
+                        return base[index] == nil ? send(.gone(index: first + index)) : ()
+                    }
                     var result = base[index] ?? SocketResult(probe, method: run.method)
                     if base[index] != nil { result.add(probe) }
                     send(.result(index: first + index, ResultRecord(result)))
@@ -216,7 +259,51 @@ extension RunJob {
     }
 }
 
+extension ProcessSelection {
+    /// Whether some process that it means may be there, and `/proc` does not show it (proc(5), hidepid).
+    fileprivate func isHidden(_ procfs: ProcFS) -> Bool {
+        if uid == geteuid() { return false }
+        let isByNumber = !pids.isEmpty && names.isEmpty && !anyProcess
+        let numbers = isByNumber ? pids : [1]
+        return numbers.contains { number in
+            let exists = kill(number, 0) == 0 || errno == EPERM
+            return exists && procfs.text("\(number)/comm") == nil
+        }
+    }
+}
+
+extension RunJob.Execution {
+    fileprivate func failure(_ process: UnansweredProcess, _ diagnosis: Diagnosis) -> SocketFailure {
+        let pid = process.pid
+        switch process.reason {
+        case .descriptors(let error) where error.isPermission:
+            return SocketFailure(
+                .permission, error,
+                "its descriptors may not be read, so nobody knows whether it has such a connection (\(error.name))",
+                remedy: diagnosis.rights)
+        case .descriptors(let error):
+            let isLimit = error == .tooManyOpenFiles || error == .tooManyOpenFilesInSystem
+            return SocketFailure(
+                .other, error, "its descriptors could not be read (\(error))",
+                remedy: isLimit ? "raise the limit of open files (ulimit -n)" : "run again")
+        case .ring(let row):
+            return SocketFailure(
+                .unsupported, .notSupported,
+                "\(row.local) → \(row.remote) of its user is in no descriptor table, and it has an io_uring: "
+                    + "sockets of that (direct descriptors) cannot be reached from outside",
+                remedy: "the program itself has to set SO_KEEPALIVE, or to use ordinary descriptors")
+        case .thread(let process):
+            return SocketFailure(
+                .other, .invalidArgument, "\(pid) is the number of a thread, not of a process",
+                remedy: "name its process: --pid \(process)")
+        }
+    }
+}
+
 extension SocketFailure {
+    /// Its owner may have closed it, or ended.
+    fileprivate var mayBeOfClosed: Bool { ["ESTALE", "EBADF", "ESRCH", "ENOENT"].contains(code) }
+
     fileprivate static func lateUnreached(_ pid: Int32, _ reason: StopReason) -> SocketFailure {
         SocketFailure(
             .other, .timedOut,

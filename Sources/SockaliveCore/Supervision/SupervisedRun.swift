@@ -107,6 +107,7 @@ package struct SupervisedRun {
         private var outcome = RunOutcome()
         private var candidates: [AssignedSocket] = []
         private var results: [SocketResult?] = []
+        private var gone: Set<Int> = []
         private var indexByKey: [SocketKey: Int] = [:]
         /// The present worker's candidates, by its own numbers.
         private var indices: [Int] = []
@@ -148,6 +149,9 @@ package struct SupervisedRun {
                 results[index] = result
                 recovery.add(result)
                 progress(isProof ? .proved(result) : .treated(result))
+            case .gone(let number):
+                guard indices.indices.contains(number) else { return }
+                gone.insert(indices[number])
             case .armed(let number, let settings):
                 guard indices.indices.contains(number) else { return }
                 recovery.add(armed: settings, of: candidates[indices[number]].socket)
@@ -179,7 +183,9 @@ package struct SupervisedRun {
         /// - Parameter reason: why what has no result was not reached.
         func finished(_ reason: StopReason?) -> RunOutcome {
             var outcome = outcome
-            outcome.results = zip(candidates, results).map { candidate, result in
+            outcome.results = zip(candidates, results).enumerated().compactMap { index, pair in
+                let (candidate, result) = pair
+                if gone.contains(index) { return nil }
                 if let result { return result }
                 let failure = recovery.failure(of: candidate.socket) ?? reason?.failure ?? .unreported
                 var unreached = SocketResult(
@@ -189,7 +195,8 @@ package struct SupervisedRun {
             }
             // A process that hung when the time was up, before another worker could tell its name.
             let told = Set(outcome.failures.map(\.pid))
-            for (pid, failure) in recovery.excluded.sorted(by: { $0.key < $1.key }) where !told.contains(pid) {
+            for (pid, failure) in recovery.excluded.sorted(by: { $0.key < $1.key })
+            where reason != nil && !told.contains(pid) {
                 outcome.failures.append(ProcessFailure(pid: pid, name: nil, failure: failure))
             }
             // Another worker, and what came last, follow what was found before.

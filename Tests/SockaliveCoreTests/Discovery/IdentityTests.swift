@@ -71,7 +71,7 @@ import Testing
                 DiscoveredSocket(process: socket.process, holders: socket.holders.suffix(1), row: socket.row)
             }
             let snapshot = Snapshot(
-                sockets: shuffled, processes: found.processes, denied: found.denied, handles: found.handles)
+                sockets: shuffled, processes: found.processes, unanswered: found.unanswered, handles: found.handles)
             let results = snapshot.results(procfs, .inject, KeepaliveRequest(enabled: round % 2 == 0))
             changed += results.count { $0.failure?.code == "ESTALE" }
             #expect(!unwanted.descriptors.contains(where: isKept))

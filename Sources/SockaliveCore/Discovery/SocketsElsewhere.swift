@@ -1,0 +1,86 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// Finds sockets that are in another network namespace than their process: setns(2) moves a thread, and its sockets
+/// stay where they were made. Proxies do that (haproxy's `namespace`, pasta, rootlesskit).
+struct SocketsElsewhere {
+    let procfs: ProcFS
+    let tables: SocketTables
+    let mayBorrow: Bool
+    /// Processes whose links hung.
+    let excluded: Set<Int32>
+    let stopReason: () -> StopReason?
+
+    private static let maxBorrowed = 400
+    private static let maxNamespaces = 512
+
+    /// The rows by inode.
+    ///
+    /// - Parameters:
+    ///   - entries: descriptors that the table of the namespace does not know, of whatever kind of socket.
+    ///   - known: namespaces whose tables were read.
+    func rows(
+        of entries: [FDScan.Entry], namespace: NetworkNamespace, known: [NetworkNamespace]
+    ) throws -> [UInt64: [FoundRow]] {
+        guard procfs.isOwn else { return [:] }
+        var rest = try entries.compactMap(onlyTCP)
+        if rest.isEmpty { return [:] }
+        let borrowed = BorrowedRows(tables: tables, namespace: namespace)
+        if mayBorrow, rest.reduce(0, { $0 + $1.descriptors.count }) <= Self.maxBorrowed {
+            if let rows = borrowed.rows(of: rest) { return rows }
+        }
+        // What the namespace has at all: other ports, other peers.
+        let all = SocketSelection(ports: nil, listeners: true)
+        let everything = SocketTables(procfs: procfs, source: tables.source, selection: all)
+        let here = try everything.rows(of: namespace, seenBy: rest.map(\.process), inodes: nil)
+        rest = rest.compactMap { $0.without { here[$0] != nil } }
+        if rest.isEmpty { return [:] }
+        if mayBorrow, let rows = borrowed.rows(of: rest) { return rows }
+        return try search(Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]))
+    }
+
+    /// Sockets that are TCP, or MPTCP; in doubt they are.
+    private func onlyTCP(_ entry: FDScan.Entry) throws -> FDScan.Entry? {
+        if let reason = stopReason() { throw reason }
+        WorkerProgress.enter(.descriptors, entry.process.pid)
+        var others: Set<UInt64> = []
+        for descriptor in entry.descriptors {
+            let path = "/proc/\(entry.process.pid)/fd/\(descriptor.fd)"
+            let isOther = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 32) { name in
+                let count = sockalive_socket_protocol(path, name.baseAddress, name.count)
+                return count > 0 && !name[..<count].map(UInt8.init(bitPattern:)).containsTCP
+            }
+            if isOther { others.insert(descriptor.inode) }
+        }
+        return entry.without { others.contains($0) }
+    }
+
+    /// Looks into the tables of the other namespaces that some process is in.
+    private func search(_ inodes: Set<UInt64>, besides known: Set<NetworkNamespace>) throws -> [UInt64: [FoundRow]] {
+        let namespaces = NetworkNamespaces(procfs: procfs)
+        var seen = known
+        var found: [UInt64: [FoundRow]] = [:]
+        for pid in try procfs.numbers(in: ".") where !excluded.contains(pid) {
+            if let reason = stopReason() { throw reason }
+            guard found.count < inodes.count, seen.count < Self.maxNamespaces else { break }
+            guard let namespace = namespaces.namespace(of: pid), seen.insert(namespace).inserted,
+                let process = ProcessHandle(pid: pid, procfs: procfs)
+            else { continue }
+            // A namespace that may not be entered: its table is not needed for the answer about this process's own.
+            let rows = try? tables.rows(of: namespace, seenBy: [process], inodes: inodes)
+            found.merge((rows ?? [:]).tagged(namespace), uniquingKeysWith: +)
+        }
+        return found
+    }
+}
+
+extension [UInt8] {
+    fileprivate var containsTCP: Bool { starts(with: "TCP".utf8) || starts(with: "MPTCP".utf8) }
+}
+
+extension [UInt64: [SocketRow]] {
+    func tagged(_ namespace: NetworkNamespace) -> [UInt64: [FoundRow]] {
+        mapValues { $0.map { FoundRow(row: $0, namespace: namespace) } }
+    }
+}
