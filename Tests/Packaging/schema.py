@@ -23,11 +23,13 @@ for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
     listener = socket.create_server((address, 0), family=family)
     client = socket.create_connection(listener.getsockname()[:2])
     ends += [listener, client, listener.accept()[0]]
+ends[1].shutdown(socket.SHUT_WR)
 
 me = ["--pid", str(os.getpid()), "--any-port"]
 gone = ["--pid", "4194304"]
 runs = [
-    ["list", *me], ["list", *me, "--listeners"], ["list", *gone],
+    ["list", *me], ["list", *me, "--listeners"], ["list", *me, "--half-closed"],
+    ["list", *gone],
     ["inject", *me, "--dry-run"], ["inject", *me, "--no-lock"], ["inject", *me, "--no-lock", "--method", "ptrace"],
     ["inject", *me, "--no-lock", "--user-timeout", "1h"], ["inject", *me, "--no-lock", "--off"], ["inject", *gone],
 ]

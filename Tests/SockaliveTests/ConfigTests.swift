@@ -120,7 +120,7 @@ extension ProcessTests {
 
         @Test(arguments: [
             ["--port", "5633"], ["--firewall-timeout", "60m"], ["--listeners"], ["--method", "auto"],
-            ["--source", "auto"], ["--off"], ["--any-process"],
+            ["--source", "auto"], ["--off"], ["--any-process"], ["--half-closed"],
         ])
         func `rules are in the file or on the command line, not in both`(options: [String]) throws {
             let path = try file("--pid 1\n")

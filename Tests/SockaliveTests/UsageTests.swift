@@ -40,7 +40,7 @@ import Testing
         ["--any-process", "--process", "beremote"], ["--any-process", "--pid", "1"], ["--any-port", "--port", "5633"],
         ["--quiet", "--verbose"], ["--off", "--idle", "5m"], ["--off", "--count", "5"], ["--unknown"], ["surplus"],
         ["--pid"], ["--port"], ["--config", ""], ["--config", "/nonexistent"], ["--json=yes"], ["--pid", "1\n2"],
-        ["--process", "a\u{1b}[31m/b"],
+        ["--process", "a\u{1b}[31m/b"], ["--half-closed=yes"],
     ]
 
     static func wrong(_ option: String, _ values: [String]) -> [[String]] {

@@ -137,7 +137,7 @@ struct BorrowedRows {
 
         /// The row with its timer. A socket that the namespace does not know is in another one, which it tells itself.
         mutating func completed(_ row: SocketRow, _ socket: borrowing BorrowedSocket) -> FoundRow {
-            guard row.state == .established else { return FoundRow(row: row, namespace: namespace) }
+            guard row.state.hasPeer else { return FoundRow(row: row, namespace: namespace) }
             WorkerProgress.enter(next: .socketTable)
             if diag == nil && !isMissing {
                 diag = try? tables.diagSocket(in: namespace, seenBy: members)
@@ -145,7 +145,7 @@ struct BorrowedRows {
             }
             guard !isMissing else { return FoundRow(row: row, namespace: namespace) }
             if var exact = try? diag?.row(family: row.family, local: row.local, remote: row.remote),
-                exact.inode == row.inode, exact.state == .established
+                exact.inode == row.inode, exact.state.hasPeer
             {
                 // Of an MPTCP socket the table shows a subflow, whose cookie is another.
                 exact.cookie = row.cookie

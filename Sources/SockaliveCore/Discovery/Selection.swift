@@ -30,24 +30,35 @@ package struct SocketSelection: Equatable, Sendable {
     package var remote: AddressRange?
     /// Also LISTEN sockets: what they accept from then on inherits their keepalive.
     package var listeners: Bool
+    /// Also connections of which one direction is closed.
+    package var halfClosed: Bool
 
-    package init(ports: Set<UInt16>?, remote: AddressRange? = nil, listeners: Bool = false) {
+    package init(
+        ports: Set<UInt16>?, remote: AddressRange? = nil, listeners: Bool = false, halfClosed: Bool = false
+    ) {
         self.ports = ports
         self.remote = remote
         self.listeners = listeners
+        self.halfClosed = halfClosed
+    }
+
+    var states: Set<SocketRow.State> {
+        Set([.established] + (halfClosed ? [.finWait2, .closeWait] : []) + (listeners ? [.listen] : []))
     }
 
     /// The part of the question that state and ports answer.
     func accepts(state: SocketRow.State, localPort: UInt16, remotePort: UInt16) -> Bool {
         switch state {
-        case .established: ports.map { $0.contains(localPort) || $0.contains(remotePort) } ?? true
-        case .listen: listeners && (ports?.contains(localPort) ?? true)
+        case .finWait2, .closeWait: guard halfClosed else { return false }
+        case .listen: guard listeners else { return false }
+        case .established: break
         }
+        return ports.map { $0.contains(localPort) || (state.hasPeer && $0.contains(remotePort)) } ?? true
     }
 
     /// The part that needs the peer's address; a listener has no peer.
     func accepts(_ row: SocketRow) -> Bool {
-        guard let remote, row.state == .established else { return true }
+        guard let remote, row.state.hasPeer else { return true }
         return remote.contains(row.remote.address)
     }
 
@@ -98,6 +109,7 @@ extension SocketSelection {
         if let ports, let others = other.ports { union.ports = ports.union(others) }
         union.remote = remote == other.remote ? remote : nil
         union.listeners = listeners || other.listeners
+        union.halfClosed = halfClosed || other.halfClosed
         return union
     }
 }

@@ -55,8 +55,8 @@ struct SocketTables {
         WorkerProgress.enter(.socketTable)
         var socket = try diagSocket(in: namespace, seenBy: members.map(\.pid))
         var rows: [UInt64: [SocketRow]] = [:]
-        try socket.dump(listeners: selection.listeners, ports: selection.ports) { message in
-            // Inode 0: a connection that no process has accepted yet.
+        try socket.dump(states: selection.states, ports: selection.ports) { message in
+            // Inode 0: no process has accepted the connection yet, or its last owner has closed it (FIN_WAIT2).
             guard message.inode != 0, inodes?.contains(message.inode) ?? true,
                 let state = message.state,
                 selection.accepts(state: state, localPort: message.localPort, remotePort: message.remotePort),

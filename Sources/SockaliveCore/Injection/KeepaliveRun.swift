@@ -53,7 +53,7 @@ package struct KeepaliveRun {
         for socket: DiscoveredSocket, _ request: KeepaliveRequest, isLast: Bool
     ) -> SocketResult? {
         var operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-        operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state == .established
+        operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state.hasPeer
         do {
             guard let result = try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1) else { return nil }
             return SocketResult(
@@ -128,7 +128,7 @@ package struct SocketResult: Sendable {
         var armed: Double?
         if action != .set, case .keepalive(let seconds) = socket.row.timer { armed = seconds }
         guard let after else { return armed }
-        guard after.enabled, socket.row.state == .established else { return nil }
+        guard after.enabled, socket.row.state.hasPeer else { return nil }
         let due = idleSeconds.map { max(0, Double(after.idle) - $0) }
         return due.map { max($0, armed ?? 0) } ?? armed
     }
@@ -141,7 +141,7 @@ package struct SocketResult: Sendable {
         // Who answered was not forgotten, however long it had been idle.
         if probe?.answered != true, let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
         if let after { return after.verdict(against: firewallTimeout) }
-        return socket.row.state == .established && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
+        return socket.row.state.hasPeer && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
     }
 }
 
@@ -153,7 +153,7 @@ extension SocketResult {
         self.init(
             socket: socket, request: KeepaliveRequest(), action: outcome.action, before: outcome.before,
             after: outcome.after, planned: outcome.planned,
-            idleSeconds: socket.row.state == .listen ? nil : socket.row.idleSeconds ?? outcome.idleSeconds,
+            idleSeconds: socket.row.state.hasPeer ? socket.row.idleSeconds ?? outcome.idleSeconds : nil,
             method: method, crashSafe: crashSafe, rights: rights, pausedMicroseconds: pausedMicroseconds,
             failure: nil, probe: nil)
     }

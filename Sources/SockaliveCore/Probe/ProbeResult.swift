@@ -55,7 +55,7 @@ struct Candidate {
     var result: ProbeResult {
         ProbeResult(
             socket: socket, before: armed?.found, after: after,
-            idleSeconds: socket.row.state == .listen ? nil : armed?.tcpInfo.idleSeconds,
+            idleSeconds: socket.row.state.hasPeer ? armed?.tcpInfo.idleSeconds : nil,
             pausedMicroseconds: pausedMicroseconds, rights: rights, answer: answer, failure: failure)
     }
 }

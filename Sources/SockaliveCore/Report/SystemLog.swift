@@ -141,7 +141,7 @@ package struct LogLine: Equatable, Sendable {
         text += " process=\(Self.quoted(socket.process.name))"
         if let holder = socket.holders.first { add("fd", "\(holder.fd)") }
         add("local", "\(socket.row.local)")
-        if socket.row.state == .established { add("remote", "\(socket.row.remote)") }
+        if socket.row.state.hasPeer { add("remote", "\(socket.row.remote)") }
     }
 
     private mutating func add(_ key: String, _ value: String) {

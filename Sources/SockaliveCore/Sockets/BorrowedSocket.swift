@@ -86,8 +86,8 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
 }
 
 extension BorrowedSocket {
-    /// The socket's own data in the form of a table row; nil unless it is a TCP socket that is established or
-    /// listening.
+    /// The socket's own data in the form of a table row; nil unless it is a TCP socket in one of the states of
+    /// ``SocketRow/State``.
     func row() -> SocketRow? {
         guard let kind = option(.protocolNumber, like: Int32(0)), kind == Int32(IPPROTO_TCP) || isMultipath,
             let domain = option(.domain, like: Int32(0)), domain == AF_INET || domain == AF_INET6,
@@ -96,10 +96,10 @@ extension BorrowedSocket {
         else { return nil }
         let family: IPAddress.Family = domain == AF_INET ? .ipv4 : .ipv6
         let nowhere = Endpoint(address: family == .ipv4 ? IPAddress(ipv4: 0) : IPAddress(ipv6: 0, 0), port: 0)
-        guard let remote = state == .listen ? nowhere : endpoint(getpeername) else { return nil }
+        guard let remote = state.hasPeer ? endpoint(getpeername) : nowhere else { return nil }
         return SocketRow(
             family: family, local: local, remote: remote, state: state, timer: .other, uid: owner, inode: inode,
-            idleSeconds: state == .established ? idleSeconds : nil, cookie: cookie)
+            idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie)
     }
 
     private func stateAndIdle() -> (SocketRow.State, Double?)? {

@@ -80,7 +80,7 @@ struct SockDiagMessage {
             local: Endpoint(address: local, port: localPort),
             remote: Endpoint(address: remote, port: remotePort),
             state: state, timer: timer, uid: field(64, UInt32.self), inode: inode,
-            idleSeconds: state == .established ? idleSeconds : nil, cookie: cookie)
+            idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie)
     }
 
     private var family: IPAddress.Family? {

@@ -3,10 +3,6 @@ import Glibc
 
 /// Requests to NETLINK_SOCK_DIAG, as bytes (sock_diag(7), include/uapi/linux/inet_diag.h). Pure.
 enum SockDiagRequest {
-    /// States of include/net/tcp_states.h as bits.
-    static let established: UInt32 = 1 << UInt32(TCP_ESTABLISHED)
-    static let listen: UInt32 = 1 << UInt32(TCP_LISTEN)
-
     private static let requestFlag = UInt16(NLM_F_REQUEST)
     /// NLM_F_DUMP.
     private static let dumpFlag = UInt16(NLM_F_ROOT | NLM_F_MATCH)
@@ -17,10 +13,10 @@ enum SockDiagRequest {
     ///
     /// TCPDIAG_GETSOCK is the older of the two request types. It has no family, so one walk over the connection hash
     /// (262,144 buckets, 4 ms) returns both. SOCK_DIAG_BY_FAMILY needs two walks.
-    static func dump(listeners: Bool, ports: Set<UInt16>?, sequence: UInt32) -> [UInt8] {
+    static func dump(states: Set<SocketRow.State>, ports: Set<UInt16>?, sequence: UInt32) -> [UInt8] {
         var body: [UInt8] = [0, 0, 0, infoExtension]
         body += [UInt8](repeating: 0, count: 48)
-        body.append(number: listeners ? established | listen : established)
+        body.append(number: states.reduce(UInt32(0)) { $0 | 1 << $1.kernelNumber })
         body.append(number: UInt32(0))
         if let program = ports.flatMap(PortFilter.program) {
             // struct rtattr.

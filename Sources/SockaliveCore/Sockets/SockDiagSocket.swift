@@ -45,11 +45,11 @@ struct SockDiagSocket: ~Copyable {
     ///
     /// - Parameter body: gets each socket. After a restart it may get a socket again.
     mutating func dump(
-        listeners: Bool, ports: Set<UInt16>?, _ body: (SockDiagMessage) -> Void
+        states: Set<SocketRow.State>, ports: Set<UInt16>?, _ body: (SockDiagMessage) -> Void
     ) throws(Errno) {
         for _ in 0..<Self.maxAttempts {
             sequence += 1
-            let request = SockDiagRequest.dump(listeners: listeners, ports: ports, sequence: sequence)
+            let request = SockDiagRequest.dump(states: states, ports: ports, sequence: sequence)
             if try ask(request, isDump: true, body) { return }
         }
     }

@@ -3,21 +3,43 @@ import Glibc
 /// One row of a TCP socket table.
 package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
     package enum State: String, BitwiseCopyable, Sendable {
-        case established, listen
+        case established
+        /// Half closed: the owner has closed its direction (shutdown(2)). The peer may still send.
+        case finWait2 = "fin_wait2"
+        /// Half closed by the peer. The owner may still send.
+        case closeWait = "close_wait"
+        case listen
 
         /// - Parameter number: as in include/net/tcp_states.h.
         init?(kernel number: UInt8) {
             switch Int(number) {
             case TCP_ESTABLISHED: self = .established
+            case TCP_FIN_WAIT2: self = .finWait2
+            case TCP_CLOSE_WAIT: self = .closeWait
             case TCP_LISTEN: self = .listen
             default: return nil
             }
         }
+
+        var kernelNumber: UInt32 {
+            switch self {
+            case .established: UInt32(TCP_ESTABLISHED)
+            case .finWait2: UInt32(TCP_FIN_WAIT2)
+            case .closeWait: UInt32(TCP_CLOSE_WAIT)
+            case .listen: UInt32(TCP_LISTEN)
+            }
+        }
+
+        /// One direction is closed. Keepalive works as on an established connection (net/ipv4/tcp_timer.c,
+        /// tcp_keepalive_timer).
+        package var isHalfClosed: Bool { self == .finWait2 || self == .closeWait }
+        /// It is a connection, not a listener.
+        package var hasPeer: Bool { self != .listen }
     }
 
     /// The timer that runs on a socket (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
     package enum Timer: Equatable, BitwiseCopyable, Sendable {
-        /// No timer: on an established socket keepalive is off.
+        /// No timer: on a connection keepalive is off.
         case none
         /// Keepalive is on; the next probe is due in this many seconds.
         case keepalive(seconds: Double)

@@ -42,6 +42,9 @@ struct SelectionOptions: ParsableArguments {
     @Flag(help: "Also match LISTEN sockets: what they accept from then on inherits keepalive.")
     var listeners = false
 
+    @Flag(help: "Also match half-closed connections: FIN_WAIT2 and CLOSE_WAIT.")
+    var halfClosed = false
+
     @Option(help: .init("Where the sockets are looked up: auto, procfs or diag.", valueName: "source"))
     var source: SocketSource?
 
@@ -55,7 +58,7 @@ struct SelectionOptions: ParsableArguments {
     }
 
     var isGiven: Bool {
-        !(process.isEmpty && pid.isEmpty && port.isEmpty) || anyProcess || anyPort || listeners
+        !(process.isEmpty && pid.isEmpty && port.isEmpty) || anyProcess || anyPort || listeners || halfClosed
             || exe != nil || user != nil || remote != nil || source != nil
     }
 
@@ -66,7 +69,8 @@ struct SelectionOptions: ParsableArguments {
                 names: namesDefault ? ["beremote"] : process, pids: Set(pid), anyProcess: anyProcess,
                 executable: exe, uid: user),
             sockets: SocketSelection(
-                ports: anyPort ? nil : port.isEmpty ? [5633] : Set(port), remote: remote, listeners: listeners))
+                ports: anyPort ? nil : port.isEmpty ? [5633] : Set(port), remote: remote, listeners: listeners,
+                halfClosed: halfClosed))
     }
 
     /// What was looked for, in words.
@@ -80,7 +84,8 @@ struct SelectionOptions: ParsableArguments {
         let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
         let ports = anyPort ? "any port" : "port \(numbers)"
         let peer = remote.map { " to \($0.base)/\($0.prefixLength)" } ?? ""
-        return "\(processes), \(listeners ? "established or listening" : "established")\(peer), \(ports)"
+        let states = ["established"] + (halfClosed ? ["half-closed"] : []) + (listeners ? ["listening"] : [])
+        return "\(processes), \(states.joined(separator: " or "))\(peer), \(ports)"
     }
 }
 

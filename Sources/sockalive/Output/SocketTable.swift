@@ -46,10 +46,16 @@ struct SocketTable {
             Cell(socket.process.name.escaped),
             Cell(socket.holders.first.map { "\($0.fd)" } ?? "?"),
             Cell("\(socket.row.local)"),
-            Cell(socket.row.state == .listen ? "(listening)" : "\(socket.row.remote)"),
+            Cell(peer(socket.row)),
             idle(result),
             Cell(keepalive(result)),
         ]
+    }
+
+    /// With the state where it is not established.
+    private func peer(_ row: SocketRow) -> String {
+        guard row.state.hasPeer else { return "(listening)" }
+        return row.state.isHalfClosed ? "\(row.remote) (\(row.state.rawValue))" : "\(row.remote)"
     }
 
     /// Beside an answer the bare verdict: the line is long enough.

@@ -10,6 +10,8 @@
  *   --mode spin        one thread that computes without pause and echoes in between
  *   --fork             a child that sleeps inherits every session
  *   --keepalive I:V:C  keepalive on from the start: idle, interval, count
+ *   --half-close       sends FIN on each session at once, so that nothing can be echoed
+ *   --orphan           closes the last session then
  *
  * Standard output, a line each:
  *   listening PORT                    listen only
@@ -35,7 +37,7 @@ enum mode { MODE_READ, MODE_POLL, MODE_SPIN };
 
 struct options {
     enum mode mode;
-    int with_child;
+    int with_child, half_close, orphan;
     int keepalive[3]; /* idle, interval, count; 0: leave it off */
 };
 
@@ -168,6 +170,10 @@ static int parse_options(int argc, char **argv, struct options *options)
     for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
         if (strcmp(argv[i], "--fork") == 0)
             options->with_child = 1;
+        else if (strcmp(argv[i], "--half-close") == 0)
+            options->half_close = 1;
+        else if (strcmp(argv[i], "--orphan") == 0)
+            options->orphan = 1;
         else if (i + 1 == argc)
             return argc;
         else if (strcmp(argv[i], "--name") == 0)
@@ -198,6 +204,10 @@ int main(int argc, char **argv)
         usage("victim-echo [OPTION]... connect|listen ADDRESS PORT [COUNT] | compute ROUNDS");
     for (int i = 0; options.keepalive[0] && i < count; i++)
         turn_keepalive_on(sessions[i], options.keepalive);
+    for (int i = 0; options.half_close && i < count; i++)
+        shutdown(sessions[i], SHUT_WR);
+    if (options.orphan)
+        close(sessions[--count]);
     say_ready(options.with_child ? sleeping_child() : 0);
 
     if (options.mode == MODE_SPIN)

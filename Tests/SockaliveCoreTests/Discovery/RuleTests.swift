@@ -97,6 +97,10 @@ import Testing
         #expect(union.processes == ProcessSelection(names: ["a", "b"], pids: [7], uid: 3))
         #expect(union.sockets == SocketSelection(ports: [1, 2]))
         #expect(RuleSet([two]).union == two.selection)
+        let half = Rule(
+            selection: Selection(processes: one.selection.processes, sockets: .init(ports: [1], halfClosed: true)),
+            request: KeepaliveRequest())
+        #expect(!union.sockets.halfClosed && RuleSet([one, half]).union.sockets.halfClosed)
         let file = rule(ProcessSelection(executable: "/x"), ports: nil)
         #expect(RuleSet([one, file]).union.processes == ProcessSelection(anyProcess: true))
         #expect(RuleSet([one, file]).union.sockets.ports == nil)

@@ -1,5 +1,6 @@
 import CSockalive
 import Glibc
+import SystemPackage
 import Testing
 
 @testable import SockaliveCore
@@ -9,12 +10,13 @@ import Testing
     private static let hasDiag = (try? SockDiagSocket()) != nil
 
     private func snapshot(
-        _ connections: LiveConnections, _ source: SocketSource, listeners: Bool = true, method: Method = .ptrace
+        _ connections: LiveConnections, _ source: SocketSource, listeners: Bool = true, halfClosed: Bool = false,
+        method: Method = .ptrace
     ) throws -> [UInt64: DiscoveredSocket] {
         let discovery = Discovery(procfs: try ProcFS(), source: source, method: method)
         let selection = Selection(
             processes: ProcessSelection(pids: [getpid()]),
-            sockets: SocketSelection(ports: connections.ports, listeners: listeners))
+            sockets: SocketSelection(ports: connections.ports, listeners: listeners, halfClosed: halfClosed))
         let sockets = try discovery.snapshot(of: selection).sockets
         let byInode = Dictionary(grouping: sockets, by: \.inode)
         #expect(byInode.values.allSatisfy { $0.count == 1 }, "no socket twice")
@@ -107,6 +109,42 @@ import Testing
         let sockets = try snapshot(connections, source, listeners: false)
         #expect(sockets.count == 6)
         #expect(sockets.values.allSatisfy { $0.row.state == .established })
+    }
+
+    @Test(arguments: SocketSource.allCases, [Method.pidfd, .ptrace])
+    func `half-closed connections are found only where they are asked for`(source: SocketSource, method: Method) throws
+    {
+        let connections = try LiveConnections(each: 2, keepaliveOn: 2)
+        let closed = [1, 3, 5]
+        for index in closed { connections.halfClose(index) }
+        let without = try snapshot(connections, source, listeners: false, method: method)
+        #expect(without.count == 6 && without.values.allSatisfy { $0.row.state == .established })
+        let sockets = try snapshot(connections, source, listeners: false, halfClosed: true, method: method)
+        #expect(sockets.count == 12)
+        for index in closed {
+            let client = try #require(sockets[LiveConnections.inode(of: connections.pairs[index].client)]).row
+            let server = try #require(sockets[LiveConnections.inode(of: connections.pairs[index].server)]).row
+            #expect(client.state == .finWait2 && server.state == .closeWait)
+            #expect(client.remote == server.local && client.local == server.remote)
+            #expect(server.timer == SocketRow.Timer.none)
+            guard case .keepalive(let seconds) = client.timer else { throw Errno.invalidArgument }
+            #expect((7000...7200).contains(seconds))
+            #expect((client.idleSeconds == nil) == (source == .procfs) && (client.idleSeconds ?? 0) < 60)
+        }
+    }
+
+    /// FIN_WAIT2 without an owner: the kernel alone keeps it, and nobody can set its options.
+    @Test(arguments: SocketSource.allCases, [Method.pidfd, .ptrace])
+    func `a half-closed connection that its owner has closed is nobody's`(source: SocketSource, method: Method) throws {
+        let connections = try LiveConnections(each: 1, kinds: [.ipv4], keepaliveOn: .max)
+        connections.halfClose(0)
+        connections.orphan(0, seconds: 100)
+        var diag = try SockDiagSocket()
+        var inodes: [UInt64] = []
+        try diag.dump(states: [.finWait2], ports: connections.ports) { inodes.append($0.inode) }
+        #expect(inodes == [0])
+        let sockets = try snapshot(connections, source, listeners: false, halfClosed: true, method: method)
+        #expect(sockets.values.map(\.row.state) == [.closeWait])
     }
 
     @Test(arguments: SocketSource.allCases)

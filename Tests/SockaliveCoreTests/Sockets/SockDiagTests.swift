@@ -73,9 +73,12 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
 
 @Suite struct SockDiagTests {
     @Test func `a request for all established sockets`() {
-        #expect(SockDiagRequest.dump(listeners: false, ports: nil, sequence: 7) == bytes(dumpRequest))
+        #expect(SockDiagRequest.dump(states: [.established], ports: nil, sequence: 7) == bytes(dumpRequest))
         let withListeners = bytes(dumpRequest.replacing("02000000 00000000 ", with: "02040000 00000000 "))
-        #expect(SockDiagRequest.dump(listeners: true, ports: nil, sequence: 7) == withListeners)
+        #expect(SockDiagRequest.dump(states: [.established, .listen], ports: nil, sequence: 7) == withListeners)
+        let withHalfClosed = bytes(dumpRequest.replacing("02000000 00000000 ", with: "22010000 00000000 "))
+        let selection = SocketSelection(ports: nil, halfClosed: true)
+        #expect(SockDiagRequest.dump(states: selection.states, ports: nil, sequence: 7) == withHalfClosed)
     }
 
     @Test func `a request for one connection`() throws {
@@ -119,7 +122,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         #expect(read(bytes(row)).rows.first?.timer == timer)
     }
 
-    @Test(arguments: ["01 01", "ff 01", "02 02", "02 06", "02 ff"])
+    @Test(arguments: ["01 01", "ff 01", "02 02", "02 04", "02 06", "02 ff"])
     func `other families and other states give no row`(start: String) {
         let message = diagEstablished.replacing("02 01 02 00 ", with: "\(start) 02 00 ")
         #expect(read(bytes(message)).rows.isEmpty)
@@ -207,7 +210,7 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
     @Test func `with too many ports there is no filter`() {
         #expect(PortFilter.program(Set(1...257)) == nil)
         #expect(PortFilter.program([]) == nil)
-        let request = SockDiagRequest.dump(listeners: false, ports: Set(1...257), sequence: 7)
+        let request = SockDiagRequest.dump(states: [.established], ports: Set(1...257), sequence: 7)
         #expect(request == bytes(dumpRequest))
     }
 }

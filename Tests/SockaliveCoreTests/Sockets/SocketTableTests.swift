@@ -42,13 +42,23 @@ private let stranger =
         #expect(socketRows(listening, listeners: true).map(\.state) == [.listen])
     }
 
+    @Test(arguments: [("05", SocketRow.State.finWait2), ("08", .closeWait)])
+    func `half-closed connections are found only where they are asked for`(number: String, state: SocketRow.State) {
+        let row = established.replacing(" 01 0", with: " \(number) 0")
+        #expect(socketRows(row).isEmpty)
+        #expect(socketRows(row, listeners: true).isEmpty)
+        #expect(socketRows(row, halfClosed: true).map(\.state) == [state])
+        #expect(socketRows(row, ports: [1], halfClosed: true).isEmpty)
+        #expect(socketRows(row + listening, halfClosed: true).count == 1)
+    }
+
     @Test func `without ports every port matches`() {
         #expect(socketRows(stranger + established, ports: nil, listeners: true).map(\.inode) == [24, 102513])
     }
 
-    @Test(arguments: ["02", "04", "06", "08", "0C"])
+    @Test(arguments: ["02", "04", "06", "09", "0B", "0C"])
     func `opening and closing connections are no candidates`(state: String) {
-        #expect(socketRows(established.replacing(" 01 0", with: " \(state) 0")).isEmpty)
+        #expect(socketRows(established.replacing(" 01 0", with: " \(state) 0"), halfClosed: true).isEmpty)
     }
 
     @Test func `IPv6 and v4-mapped addresses are parsed`() {

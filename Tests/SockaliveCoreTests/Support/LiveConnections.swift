@@ -51,6 +51,24 @@ final class LiveConnections {
         return (client, server)
     }
 
+    /// Closes the client's direction of a connection: the client is in FIN_WAIT2 then, and the server in CLOSE_WAIT.
+    func halfClose(_ index: Int) {
+        let client = pairs[index].client
+        shutdown(client, Int32(SHUT_WR))
+        var state: UInt8 = 0
+        repeat {
+            var length: socklen_t = 1
+            getsockopt(client, Int32(IPPROTO_TCP), TCP_INFO, &state, &length)
+        } while Int(state) != TCP_FIN_WAIT2
+    }
+
+    /// Closes the client's descriptor; the kernel keeps its half of the connection for so many seconds (tcp(7)).
+    func orphan(_ index: Int, seconds: Int32) {
+        Self.set(pairs[index].client, Int32(IPPROTO_TCP), TCP_LINGER2, seconds)
+        close(pairs[index].client)
+        pairs[index].client = -1
+    }
+
     deinit {
         for pair in pairs {
             close(pair.client)

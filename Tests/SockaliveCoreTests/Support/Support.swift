@@ -2,9 +2,10 @@
 
 /// Parses a table's text as discovery does.
 func socketRows(
-    _ text: String, family: IPAddress.Family = .ipv4, ports: Set<UInt16>? = [5633], listeners: Bool = false
+    _ text: String, family: IPAddress.Family = .ipv4, ports: Set<UInt16>? = [5633], listeners: Bool = false,
+    halfClosed: Bool = false
 ) -> [SocketRow] {
-    let selection = SocketSelection(ports: ports, listeners: listeners)
+    let selection = SocketSelection(ports: ports, listeners: listeners, halfClosed: halfClosed)
     let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
     return Array(text.utf8).withUnsafeBufferPointer { reader.rows(in: $0) }
 }

@@ -28,6 +28,10 @@ final class Victim {
         /// Keepalive from the start: idle, interval, count.
         var keepalive: (Int, Int, Int)?
         var hasChild = false
+        /// It has closed its own direction: it is in FIN_WAIT2, and its peer in CLOSE_WAIT.
+        var isHalfClosed = false
+        /// It has closed the last session altogether.
+        var hasOrphan = false
         /// Commands that run the peer and the victim: `nsenter …`.
         var peerLauncher: [String] = []
         var launcher: [String] = []
@@ -82,6 +86,8 @@ final class Victim {
         if let (idle, interval, count) = options.keepalive {
             arguments += ["--keepalive", "\(idle):\(interval):\(count)"]
         }
+        if options.isHalfClosed { arguments.append("--half-close") }
+        if options.hasOrphan { arguments.append("--orphan") }
         if options.hasChild { arguments.append("--fork") }
         return arguments + ["connect", options.address, "\(port)", "\(options.sessions)"]
     }
