@@ -54,6 +54,7 @@ package struct KeepaliveRun {
     ) -> SocketResult? {
         var operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
         operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state.hasPeer
+        operation.keepaliveByTimer = socket.row.keepaliveByTimer
         do {
             guard let result = try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1) else { return nil }
             return SocketResult(
@@ -115,6 +116,9 @@ package struct SocketResult: Sendable {
     package internal(set) var failure: SocketFailure?
     /// nil where the connection was not asked.
     package internal(set) var probe: ProbeAnswer?
+    /// An MPTCP socket has other options than its subflow, whose values nobody can read. So it is not known what was
+    /// before.
+    package internal(set) var subflowDiffers = false
 
     /// Seconds until the kernel's next keepalive probe, as far as that is known.
     ///
@@ -150,12 +154,16 @@ extension SocketResult {
         socket: DiscoveredSocket, outcome: KeepaliveOperation.Outcome, method: Method, crashSafe: Bool? = nil,
         rights: Rights?, pausedMicroseconds: Int
     ) {
+        // Setting an option of an MPTCP socket sets it on every subflow.
+        let isUnknown = outcome.subflowDiffers
         self.init(
-            socket: socket, request: KeepaliveRequest(), action: outcome.action, before: outcome.before,
-            after: outcome.after, planned: outcome.planned,
+            socket: socket, request: KeepaliveRequest(), action: outcome.action,
+            before: isUnknown ? nil : outcome.before,
+            after: isUnknown && outcome.action != .set ? nil : outcome.after,
+            planned: isUnknown && outcome.action == .none ? nil : outcome.planned,
             idleSeconds: socket.row.state.hasPeer ? socket.row.idleSeconds ?? outcome.idleSeconds : nil,
             method: method, crashSafe: crashSafe, rights: rights, pausedMicroseconds: pausedMicroseconds,
-            failure: nil, probe: nil)
+            failure: nil, probe: nil, subflowDiffers: isUnknown)
     }
 
     init(socket: DiscoveredSocket, failure: SocketFailure, isFailedAction: Bool) {
@@ -174,6 +182,8 @@ struct KeepaliveOperation: SocketOperation {
     let isDryRun: Bool
     /// Asks for the idle time too, where the socket table did not tell it: one call more inside the target.
     var readsIdleTime = true
+    /// ``SocketRow/keepaliveByTimer`` of the socket.
+    var keepaliveByTimer: Bool?
 
     struct Outcome: Sendable {
         var before: KeepaliveSettings
@@ -183,6 +193,7 @@ struct KeepaliveOperation: SocketOperation {
         var planned: KeepaliveSettings
         var idleSeconds: Double?
         var action: SocketAction
+        var subflowDiffers = false
     }
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
@@ -190,8 +201,10 @@ struct KeepaliveOperation: SocketOperation {
         let idleSeconds = readsIdleTime ? try idleSeconds(of: &socket) : nil
         var outcome = Outcome(
             before: before, after: before, planned: before, idleSeconds: idleSeconds, action: .none)
+        outcome.subflowDiffers = try socket.differFromSubflow(before, timer: keepaliveByTimer)
         guard let request else { return outcome }
-        let plan = KeepalivePlan(current: before, request: request)
+        var plan = KeepalivePlan(current: before, request: request)
+        if outcome.subflowDiffers, plan == .leave { plan = before.again }
         outcome.planned = before.applying(plan)
         guard case .set(let steps) = plan else {
             outcome.action = .unchanged
@@ -213,6 +226,13 @@ struct KeepaliveOperation: SocketOperation {
         } catch is Errno {
             return nil
         }
+    }
+}
+
+extension KeepaliveSettings {
+    /// What a socket says already, for subflows that have other values.
+    fileprivate var again: KeepalivePlan {
+        .set(enabled ? [.enable(true), .interval(interval), .count(count), .idle(idle)] : [.enable(false)])
     }
 }
 

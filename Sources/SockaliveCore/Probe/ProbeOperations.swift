@@ -1,6 +1,8 @@
 /// Makes one socket send a keepalive probe now.
 struct ProbeArming: SocketOperation {
     let clock: ProbeClock
+    /// ``SocketRow/keepaliveByTimer`` of the socket.
+    var keepaliveByTimer: Bool?
     /// The settings that a worker found which was killed before it could put them back.
     var known: KeepaliveSettings?
     /// Told of the settings before anything is changed.
@@ -19,10 +21,15 @@ struct ProbeArming: SocketOperation {
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         var found = try socket.keepalive()
-        if let known, found.hasProbeMarker { found = known }
+        let isLeftover = known != nil && found.hasProbeMarker
+        if let known, isLeftover { found = known }
         let tcpInfo = try socket.tcpInfo()
         guard !tcpInfo.isListening else {
             return Outcome(found: found, tcpInfo: tcpInfo, pending: nil, isTouched: false, error: nil)
+        }
+        // What the subflow has could not be put back.
+        if !isLeftover, try socket.differFromSubflow(found, timer: keepaliveByTimer) {
+            throw SocketFailure.subflowDiffers
         }
         let steps = ProbePlan.arming(found, tcpInfo)
         var failure: (any Error)?
@@ -40,6 +47,13 @@ struct ProbeArming: SocketOperation {
             pending: PendingProbe(asked: asked, isArmed: !steps.isEmpty, tcpInfo: tcpInfo),
             isTouched: !steps.isEmpty, error: failure)
     }
+}
+
+extension SocketFailure {
+    fileprivate static let subflowDiffers = SocketFailure(
+        .unsupported, .notSupported,
+        "the MPTCP socket's keepalive is not that of its subflow, whose values cannot be read and put back",
+        remedy: "inject gives both the same values; probe afterwards")
 }
 
 /// Puts one socket's settings back, and reads them.

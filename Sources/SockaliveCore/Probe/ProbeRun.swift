@@ -41,15 +41,17 @@ package struct ProbeRun {
 
     /// What came of it, in the sockets' order. Whatever ends the run early, everything is put back first.
     ///
-    /// - Parameter report: told of each result as soon as the socket is put back.
+    /// - Parameters:
+    ///   - areTimersCurrent: nothing was set since the sockets were found.
+    ///   - report: told of each result as soon as the socket is put back.
     func results(
-        for sockets: [DiscoveredSocket], progress: (Progress) -> Void = { _ in },
+        for sockets: [DiscoveredSocket], areTimersCurrent: Bool = true, progress: (Progress) -> Void = { _ in },
         report: (Int, ProbeResult) -> Void = { _, _ in }
     ) -> [ProbeResult] {
         var candidates = sockets.map { Candidate(socket: $0) }
         let start = clock.milliseconds
         for index in candidates.indices {
-            arm(&candidates[index], index)
+            arm(&candidates[index], index, areTimersCurrent)
             if candidates[index].isSettled { report(index, candidates[index].result) }
         }
         // Putting back takes about as long.
@@ -58,13 +60,16 @@ package struct ProbeRun {
         return candidates.map(\.result)
     }
 
-    private func arm(_ candidate: inout Candidate, _ index: Int) {
+    private func arm(_ candidate: inout Candidate, _ index: Int, _ areTimersCurrent: Bool) {
         if let reason = control.stopReason {
             candidate.settle(.failed(reason.failure))
             return
         }
         do {
-            let arming = ProbeArming(clock: clock, known: known(candidate.socket)) { willArm(index, $0) }
+            let arming = ProbeArming(
+                clock: clock, keepaliveByTimer: areTimersCurrent ? candidate.socket.row.keepaliveByTimer : nil,
+                known: known(candidate.socket)
+            ) { willArm(index, $0) }
             let result = try access.apply(arming, to: candidate.socket)
             candidate.armed = result.outcome
             candidate.pausedMicroseconds += result.pausedMicroseconds

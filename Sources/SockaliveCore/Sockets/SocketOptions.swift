@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 import SystemPackage
 
@@ -63,6 +64,22 @@ extension SocketOptions where Self: ~Copyable {
         try exchange(&options)
         try options.throwFirstError()
         return before.applying(.set(zip(steps, options).map { $0.reading($1.value) }))
+    }
+
+    /// Whether the options are an MPTCP socket's, and its subflow has others.
+    ///
+    /// Probes are a subflow's. Before Linux 6.10 an MPTCP socket handed SO_KEEPALIVE to its subflows and always read
+    /// back 0 (net/mptcp/sockopt.c). Since then a BPF program may still set an option of a subflow alone
+    /// (BPF_PROG_TYPE_SOCK_OPS). The timer in the socket table is the subflow's.
+    ///
+    /// A plain socket has one set of options. If its timer differs, the options have changed since it was read.
+    mutating func differFromSubflow(_ settings: KeepaliveSettings, timer: Bool?) throws -> Bool {
+        guard let timer, timer != settings.enabled else { return false }
+        var number = Int32(0)
+        _ = try withUnsafeMutableBytes(of: &number) {
+            try get(level: SocketOption.protocolNumber.level, name: SocketOption.protocolNumber.name, into: $0)
+        }
+        return number == Int32(SOCKALIVE_IPPROTO_MPTCP)
     }
 
     mutating func tcpInfo() throws -> TCPInfo {

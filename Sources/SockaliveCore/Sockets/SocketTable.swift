@@ -62,6 +62,17 @@ package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
     package var cookie: UInt64?
 }
 
+extension SocketRow {
+    /// Whether keepalive is on, as far as the timer tells.
+    var keepaliveByTimer: Bool? {
+        switch timer {
+        case .keepalive: true
+        case .none: state.hasPeer ? false : nil
+        case .other: nil
+        }
+    }
+}
+
 /// Parses `/proc/net/tcp` and `/proc/net/tcp6` (proc_pid_net(5); Documentation/networking/proc_net_tcp.rst).
 ///
 /// The file is big, and most rows are not wanted. A row becomes a value only if its state and ports match. A row that

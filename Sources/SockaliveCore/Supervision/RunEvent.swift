@@ -250,6 +250,7 @@ struct ResultRecord {
         let rights: Rights?
         let pausedMicroseconds: Int
         let probe: ProbeAnswer?
+        let subflowDiffers: Bool
     }
 
     fileprivate let numbers: Numbers
@@ -259,7 +260,8 @@ struct ResultRecord {
         numbers = Numbers(
             action: result.action, before: result.before, after: result.after, planned: result.planned,
             idleSeconds: result.idleSeconds, method: result.method, crashSafe: result.crashSafe,
-            rights: result.rights, pausedMicroseconds: result.pausedMicroseconds, probe: result.probe)
+            rights: result.rights, pausedMicroseconds: result.pausedMicroseconds, probe: result.probe,
+            subflowDiffers: result.subflowDiffers)
         failure = result.failure
     }
 
@@ -281,6 +283,6 @@ extension SocketResult {
             socket: candidate.socket, request: candidate.request, action: numbers.action, before: numbers.before,
             after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
             crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
-            failure: record.failure, probe: numbers.probe)
+            failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers)
     }
 }

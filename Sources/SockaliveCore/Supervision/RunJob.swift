@@ -19,6 +19,10 @@ package struct RunJob: Sendable {
         /// Only one run at a time may change sockets. A run that changes none neither waits for nor stops another.
         package var needsLock: Bool { ![.keepalive(.list), .keepalive(.dryRun)].contains(self) }
 
+        fileprivate var setsBeforeProbe: Bool {
+            if case .injectAndProbe = self { true } else { false }
+        }
+
         fileprivate var wait: Seconds? {
             switch self {
             case .keepalive: nil
@@ -230,7 +234,7 @@ extension RunJob {
                 known: { [recovery] in recovery.armed[SocketKey($0)] },
                 willArm: { [send] position, found in send(.armed(index: first + asked[position], found)) })
             _ = run.results(
-                for: asked.map { candidates[$0].socket },
+                for: asked.map { candidates[$0].socket }, areTimersCurrent: !job.mode.setsBeforeProbe,
                 progress: { [send] in send(.progress($0)) },
                 report: { [send] position, probe in
                     let index = asked[position]

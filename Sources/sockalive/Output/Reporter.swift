@@ -79,8 +79,8 @@ struct Reporter {
 
     /// One socket's change, as `watch` tells it.
     func change(_ result: SocketResult) {
-        guard let before = result.before, let after = result.after else { return }
-        message("\(Self.name(result.socket)): keepalive \(before.brief) → \(after.brief)")
+        guard let after = result.after else { return }
+        message("\(Self.name(result.socket)): keepalive \(result.before?.brief ?? "?") → \(after.brief)")
     }
 
     /// One socket's outcome, for `--verbose`.

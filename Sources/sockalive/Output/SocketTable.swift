@@ -78,7 +78,8 @@ struct SocketTable {
     private static let gauges = Gauge.bars.map { $0 + " " }
 
     private func keepalive(_ result: SocketResult) -> String {
-        guard let before = result.before, let planned = result.planned else { return "?" }
+        guard let planned = result.planned else { return "?" }
+        guard let before = result.before else { return "? → \(planned.brief)" }
         return before.brief == planned.brief ? before.brief : "\(before.brief) → \(planned.brief)"
     }
 }

@@ -20,6 +20,7 @@ struct VerdictText {
         case .atRisk: "at risk"
         case .unprotected: "unprotected"
         case .expired: "expired"
+        case nil where result.subflowDiffers: "unknown: on by a subflow, not by its MPTCP socket"
         case nil: "unknown: \(result.failure?.code ?? "not read")"
         }
     }

@@ -17,6 +17,9 @@
 
 #define SESSIONS_MAX 4096
 
+/* Of the sockets that connect: IPPROTO_MPTCP where a program asks for it. */
+static int session_protocol;
+
 static inline void say(const char *format, ...)
 {
     va_list arguments;
@@ -74,7 +77,7 @@ static inline int local_port(int fd)
 
 static inline int open_session(const struct sockaddr_storage *address, socklen_t length)
 {
-    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, session_protocol);
 
     if (fd < 0 || connect(fd, (const struct sockaddr *)address, length) < 0)
         fail("connect");

@@ -12,6 +12,7 @@
  *   --keepalive I:V:C  keepalive on from the start: idle, interval, count
  *   --half-close       sends FIN on each session at once, so that nothing can be echoed
  *   --orphan           closes the last session then
+ *   --mptcp            connects by MPTCP
  *
  * Standard output, a line each:
  *   listening PORT                    listen only
@@ -174,6 +175,8 @@ static int parse_options(int argc, char **argv, struct options *options)
             options->half_close = 1;
         else if (strcmp(argv[i], "--orphan") == 0)
             options->orphan = 1;
+        else if (strcmp(argv[i], "--mptcp") == 0)
+            session_protocol = 262; /* IPPROTO_MPTCP */
         else if (i + 1 == argc)
             return argc;
         else if (strcmp(argv[i], "--name") == 0)

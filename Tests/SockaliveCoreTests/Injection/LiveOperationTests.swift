@@ -53,6 +53,42 @@ struct LiveOperationTests {
         #expect(times.allSatisfy { $0.failure?.code == "ENOPROTOOPT" && $0.failure?.kind == .unsupported })
     }
 
+    /// A subflow without the keepalive that its socket has, as Linux 5.13 to 6.14 make it when it joins later.
+    @Test(.enabled(if: LiveConnections.hasMultipath, "this kernel has no MPTCP, or its probe times cannot be set"))
+    func `an MPTCP socket whose subflow has no timer is not called protected, and gets its own values again`() throws {
+        let connections = try LiveConnections(each: 1, kinds: [.multipath], keepaliveOn: .max)
+        let own = KeepaliveRequest(idle: 100, interval: 10, count: 5)
+        #expect(try treat(connections.ports, listeners: false, own).allSatisfy { $0.action == .set })
+        let procfs = try ProcFS()
+        let selection = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: connections.ports))
+        let found = try Discovery(procfs: procfs, method: .pidfd).snapshot(of: selection)
+        let sockets = found.sockets.map { socket in
+            let row = socket.row
+            return DiscoveredSocket(
+                process: socket.process, holders: socket.holders,
+                row: SocketRow(
+                    family: row.family, local: row.local, remote: row.remote, state: row.state, timer: .none,
+                    uid: row.uid, inode: row.inode, idleSeconds: row.idleSeconds, cookie: row.cookie))
+        }
+        let snapshot = Snapshot(
+            sockets: sockets, processes: found.processes, denied: found.denied, handles: found.handles)
+        let listed = snapshot.results(procfs, .list)
+        #expect(listed.count == 2 && listed.allSatisfy { $0.after == nil && $0.verdict == .unprotected })
+        let treated = snapshot.results(procfs, .inject)
+        #expect(treated.allSatisfy { $0.action == .set && $0.after?.brief == "100/10/5" && $0.before == nil })
+        let untouched = found.results(procfs, .inject)
+        #expect(untouched.allSatisfy { $0.action == .unchanged && $0.before?.brief == "100/10/5" })
+        // A plain socket has been set since its row was read.
+        let plain = try LiveConnections(each: 1, kinds: [.ipv4], keepaliveOn: 1)
+        let other = Selection(
+            processes: ProcessSelection(pids: [getpid()]), sockets: SocketSelection(ports: plain.ports))
+        let before = try Discovery(procfs: procfs, method: .pidfd).snapshot(of: other)
+        _ = try treat(plain.ports, listeners: false, KeepaliveRequest())
+        #expect(before.results(procfs, .list).allSatisfy { $0.after?.brief == "600/60/50" })
+        #expect(before.results(procfs, .inject).allSatisfy { $0.action == .unchanged })
+    }
+
     @Test func `the idle time is read once, with the table or with the socket`() throws {
         let connections = try LiveConnections(each: 1, kinds: [.ipv4])
         let procfs = try ProcFS()

@@ -32,6 +32,7 @@ final class Victim {
         var isHalfClosed = false
         /// It has closed the last session altogether.
         var hasOrphan = false
+        var isMultipath = false
         /// Commands that run the peer and the victim: `nsenter …`.
         var peerLauncher: [String] = []
         var launcher: [String] = []
@@ -87,6 +88,7 @@ final class Victim {
             arguments += ["--keepalive", "\(idle):\(interval):\(count)"]
         }
         if options.isHalfClosed { arguments.append("--half-close") }
+        if options.isMultipath { arguments.append("--mptcp") }
         if options.hasOrphan { arguments.append("--orphan") }
         if options.hasChild { arguments.append("--fork") }
         return arguments + ["connect", options.address, "\(port)", "\(options.sessions)"]
