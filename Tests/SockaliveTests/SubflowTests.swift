@@ -81,6 +81,10 @@ extension ProcessTests {
             let later = try list()
             #expect(later.keepalive == .init(.forOneHour))
             #expect(try #require(later.nextProbeSeconds) <= 600)
+            // The timer that was read before an injection says nothing of the time after.
+            let ordinary = try Victim { $0.isMultipath = true }
+            let proved = try Report.of(["inject", "--probe", "--method", method] + ordinary.selection).socket
+            #expect(proved.before == .init(.untouched) && proved.probe?.answered == true)
         }
 
         @Test(arguments: methods) func `off is off, of the subflow as well`(method: String) throws {
