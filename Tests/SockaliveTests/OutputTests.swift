@@ -47,7 +47,7 @@ extension ProcessTests {
                     "remote", "idle_seconds", "keepalive", "before", "next_probe_seconds", "verdict", "action",
                     "method", "crash_safe", "paused_microseconds", "error", "probe",
                 ])
-            for key in ["local", "remote"] { expect(socket[key], has: ["address", "port"]) }
+            for key in ["local", "remote"] { expect(socket[key], has: ["address", "port", "scope"]) }
             for key in ["keepalive", "before"] where !(socket[key] is NSNull) { expect(socket[key], has: settings) }
             if command == "probe" { expect(socket["probe"], has: ["answered", "milliseconds"]) }
             if !(socket["error"] is NSNull) { expect(socket["error"], has: ["code", "message", "remedy"]) }

@@ -13,7 +13,8 @@ import Testing
             "--remote",
             [
                 "", "x", "300.1.1.1", "1.2.3", "1.2.3.4/33", "1.2.3.4/", "1.2.3.4/-1", "::/129", "1.2.3.4/x", "::g",
-                "host",
+                "host", "fe80::1%", "fe80::1%a/b/64", "fe80::1%a b", "fe80::1%.", "fe80::1%aaaaaaaaaaaaaaaa",
+                "2001:db8::1%eth0", "::/0%eth0", "fe80::/9%eth0", "1.2.3.4%eth0", "fe80::/64%a/64",
             ])
 
     static let keepalive: [[String]] =
@@ -83,6 +84,7 @@ import Testing
     @Test(arguments: [
         ["--firewall-timeout", "4s"], ["--idle", "1"], ["--idle", "32767"], ["--interval", "9h6m7s"], ["--count", "1"],
         ["--count", "127"], ["--port", "1"], ["--port", "65535"], ["--remote", "::/0"], ["--remote", "0.0.0.0/0"],
+        ["--remote", "fe80::/10%aaaaaaaaaaaaaaa"], ["--remote", "febf::1%a/128"],
         ["--user", "root"], ["--user", "4294967294"], ["--method", "auto"], ["--user-timeout", "596h"],
     ])
     func `the last valid value before a wrong one is accepted`(arguments: [String]) throws {

@@ -177,6 +177,8 @@ package struct DiscoveredSocket: Equatable, Sendable {
     /// The inode of the network namespace that it is in; nil where that is not known. A process may hold sockets of
     /// several.
     package var networkNamespace: UInt64?
+    /// Whether it is a candidate depends on its interface, which is not known.
+    var isUndecided = false
 
     var identity: SocketIdentity { SocketIdentity(inode: inode, cookie: cookie, sharesInode: sharesInode) }
 }

@@ -144,7 +144,8 @@ struct BorrowedRows {
                 isMissing = diag == nil
             }
             guard !isMissing else { return FoundRow(row: row, namespace: namespace) }
-            if var exact = try? diag?.row(family: row.family, local: row.local, remote: row.remote),
+            if var exact = try? diag?.row(
+                family: row.family, local: row.local, remote: row.remote, interface: row.interface),
                 exact.inode == row.inode, exact.state.hasPeer
             {
                 // Of an MPTCP socket the table shows a subflow, whose cookie is another.

@@ -33,14 +33,22 @@ package struct RuleSet: Equatable, Sendable {
     ///
     /// - Parameter matches: whether a process is one of a rule's.
     func request(for socket: DiscoveredSocket, matches: (Int32, ProcessSelection) -> Bool) -> KeepaliveRequest? {
-        guard rules.count > 1 else { return rules[0].request }
+        KeepaliveRequest.strictest(rules(for: socket, matches).map(\.request))
+    }
+
+    private func rules(for socket: DiscoveredSocket, _ matches: (Int32, ProcessSelection) -> Bool) -> [Rule] {
+        guard rules.count > 1 else { return rules }
         // Where nobody may see who holds it, it is counted as the process's with which it was found.
         let holders = socket.holders.isEmpty ? [socket.process.pid] : Set(socket.holders.map(\.pid)).sorted()
-        let requests = rules.filter { rule in
+        return rules.filter { rule in
             rule.selection.sockets.accepts(wholly: socket.row)
                 && holders.contains { matches($0, rule.selection.processes) }
-        }.map(\.request)
-        return KeepaliveRequest.strictest(requests)
+        }
+    }
+
+    /// Rules may mean the socket, and none of them does for certain.
+    func isUndecided(about socket: DiscoveredSocket, matches: (Int32, ProcessSelection) -> Bool) -> Bool {
+        rules(for: socket, matches).allSatisfy { $0.selection.sockets.acceptsPeer(of: socket.row) == nil }
     }
 }
 
@@ -54,7 +62,10 @@ extension Snapshot {
     func assigned(_ rules: RuleSet, _ procfs: ProcFS) -> [AssignedSocket] {
         let matcher = ProcessMatcher(procfs: procfs)
         return sockets.compactMap { socket in
-            rules.request(for: socket, matches: matcher.matches).map { AssignedSocket(socket: socket, request: $0) }
+            guard let request = rules.request(for: socket, matches: matcher.matches) else { return nil }
+            var socket = socket
+            socket.isUndecided = rules.isUndecided(about: socket, matches: matcher.matches)
+            return AssignedSocket(socket: socket, request: request)
         }
     }
 }

@@ -56,11 +56,15 @@ package struct SocketSelection: Equatable, Sendable {
         return ports.map { $0.contains(localPort) || (state.hasPeer && $0.contains(remotePort)) } ?? true
     }
 
-    /// The part that needs the peer's address; a listener has no peer.
-    func accepts(_ row: SocketRow) -> Bool {
+    /// The part that needs the peer's address; a listener has no peer. nil if only its interface could tell, and nobody
+    /// told it.
+    func acceptsPeer(of row: SocketRow) -> Bool? {
         guard let remote, row.state.hasPeer else { return true }
-        return remote.contains(row.remote.address)
+        return remote.contains(row.remote.address, on: row.interface)
     }
+
+    /// What cannot be told is no "no".
+    func accepts(_ row: SocketRow) -> Bool { acceptsPeer(of: row) ?? true }
 
     /// Everything that the row alone can answer.
     func accepts(wholly row: SocketRow) -> Bool {

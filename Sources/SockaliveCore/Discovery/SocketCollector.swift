@@ -11,6 +11,7 @@ struct SocketCollector {
         let namespace: NetworkNamespace?
         /// Its two ends, where there is no cookie.
         let ends: [Endpoint]
+        let interface: UInt32?
     }
 
     private struct Entry {
@@ -79,7 +80,8 @@ struct SocketCollector {
         let isGlobal = areCookiesGlobal && row.cookie != nil
         return Key(
             inode: row.inode, cookie: row.cookie, namespace: isGlobal ? nil : namespace,
-            ends: row.cookie == nil ? [row.local, row.remote] : [])
+            ends: row.cookie == nil ? [row.local, row.remote] : [],
+            interface: row.cookie == nil ? row.interface?.index : nil)
     }
 
     private mutating func add(_ entry: Entry) {

@@ -55,12 +55,13 @@ struct SocketTables {
         WorkerProgress.enter(.socketTable)
         var socket = try diagSocket(in: namespace, seenBy: members.map(\.pid))
         var rows: [UInt64: [SocketRow]] = [:]
+        let interfaces = socket.interfaces
         try socket.dump(states: selection.states, ports: selection.ports) { message in
             // Inode 0: no process has accepted the connection yet, or its last owner has closed it (FIN_WAIT2).
             guard message.inode != 0, inodes?.contains(message.inode) ?? true,
                 let state = message.state,
                 selection.accepts(state: state, localPort: message.localPort, remotePort: message.remotePort),
-                let row = message.row, selection.accepts(row)
+                let row = message.row.map(interfaces.naming), selection.accepts(row)
             else { return }
             rows.add(row)
         }
@@ -111,6 +112,7 @@ extension SocketRow {
     /// Within one network namespace.
     func isSameConnection(as other: SocketRow) -> Bool {
         cookie == other.cookie && family == other.family && local == other.local && remote == other.remote
+            && interface?.index == other.interface?.index
     }
 }
 

@@ -72,6 +72,7 @@ final class SocketAccess {
     func apply<Operation: SocketOperation>(
         _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
+        if socket.isUndecided { throw .interfaceUnknown }
         var firstFailure: SocketFailure?
         var waits = 0
         var lastPID: Int32?

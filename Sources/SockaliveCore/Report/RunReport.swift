@@ -135,8 +135,8 @@ package struct SocketReport: Encodable, Sendable {
         _netns = Nullable(wrappedValue: socket.networkNamespace)
         family = row.family.rawValue
         state = row.state.rawValue
-        local = EndpointReport(row.local)
-        remote = EndpointReport(row.remote)
+        local = EndpointReport(row.local, row.scope(of: row.local))
+        remote = EndpointReport(row.remote, row.scope(of: row.remote))
         _idleSeconds = Nullable(wrappedValue: result.idleSeconds)
         _keepalive = Nullable(wrappedValue: result.after.map(KeepaliveReport.init))
         _before = Nullable(wrappedValue: result.before.map(KeepaliveReport.init))
@@ -176,10 +176,13 @@ struct HolderReport: Encodable, Sendable {
 struct EndpointReport: Encodable, Sendable {
     let address: String
     let port: UInt16
+    /// The interface of a link-local address, by its name or its number; null for others, and where it is not known.
+    @Nullable var scope: String?
 
-    init(_ endpoint: Endpoint) {
+    init(_ endpoint: Endpoint, _ scope: NetworkInterface?) {
         address = endpoint.address.unmapped.description
         port = endpoint.port
+        _scope = Nullable(wrappedValue: scope?.label.decoded)
     }
 }
 

@@ -140,8 +140,8 @@ package struct LogLine: Equatable, Sendable {
         // Always in quotes: a name can be empty, and it can look like a key.
         text += " process=\(Self.quoted(socket.process.name))"
         if let holder = socket.holders.first { add("fd", "\(holder.fd)") }
-        add("local", "\(socket.row.local)")
-        if socket.row.state.hasPeer { add("remote", "\(socket.row.remote)") }
+        add("local", socket.row.localDescription)
+        if socket.row.state.hasPeer { add("remote", socket.row.remoteDescription) }
     }
 
     private mutating func add(_ key: String, _ value: String) {
@@ -154,7 +154,7 @@ package struct LogLine: Equatable, Sendable {
         case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
             UInt8(ascii: "a")...UInt8(ascii: "z"):
             true
-        default: ".:/_-[]".utf8.contains(byte)
+        default: ".:/_-[]%".utf8.contains(byte)
         }
     }
 

@@ -97,9 +97,13 @@ extension BorrowedSocket {
         let family: IPAddress.Family = domain == AF_INET ? .ipv4 : .ipv6
         let nowhere = Endpoint(address: family == .ipv4 ? IPAddress(ipv4: 0) : IPAddress(ipv6: 0, 0), port: 0)
         guard let remote = state.hasPeer ? endpoint(getpeername) : nowhere else { return nil }
-        return SocketRow(
+        // The scope in a sockaddr_in6 is the same number (include/net/ipv6.h, ipv6_iface_scope_id).
+        let index = option(.interface, like: UInt32(0)) ?? 0
+        let row = SocketRow(
             family: family, local: local, remote: remote, state: state, timer: .other, uid: owner, inode: inode,
-            idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie)
+            idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie,
+            interface: index == 0 ? nil : NetworkInterface(index: index))
+        return InterfaceNames(socket: descriptor).naming(row)
     }
 
     private func stateAndIdle() -> (SocketRow.State, Double?)? {

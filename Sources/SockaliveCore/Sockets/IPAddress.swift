@@ -66,6 +66,9 @@ package struct IPAddress: Hashable, BitwiseCopyable, Sendable {
         return IPAddress(ipv4: UInt32(truncatingIfNeeded: low))
     }
 
+    /// fe80::/10 (RFC 4291, 2.5.6): each link has these addresses anew.
+    package var isLinkLocal: Bool { family == .ipv6 && high >> 54 == 0xfe80 >> 6 }
+
     fileprivate var bitCount: Int { family == .ipv4 ? 32 : 128 }
 
     fileprivate func hasPrefix(of other: IPAddress, bits: Int) -> Bool {
@@ -124,19 +127,39 @@ package struct Endpoint: Hashable, BitwiseCopyable, Sendable, CustomStringConver
     }
 
     /// `192.0.2.1:5633`, `[2001:db8::1]:5633`. A v4-mapped address is shown as IPv4.
-    package var description: String {
+    package var description: String { description(scope: nil) }
+
+    /// `[fe80::1%eth0]:5633` (RFC 4007, 11).
+    func description(scope: NetworkInterface?) -> String {
         let shown = address.unmapped
-        return shown.family == .ipv4 ? "\(shown):\(port)" : "[\(shown)]:\(port)"
+        let zone = scope.map { "%\($0.label.escaped)" } ?? ""
+        return shown.family == .ipv4 ? "\(shown):\(port)" : "[\(shown)\(zone)]:\(port)"
     }
 }
 
-/// An address range, as in `192.0.2.0/24`.
-package struct AddressRange: Hashable, Sendable {
+/// An address range, as in `192.0.2.0/24`, or in `fe80::/10%eth0` of one link.
+package struct AddressRange: Hashable, Sendable, CustomStringConvertible {
     package let base: IPAddress
     package let prefixLength: Int
+    /// The name or the number of the interface; nil is every interface.
+    package let interface: UntrustedText?
 
     /// Parses `ADDRESS` or `ADDRESS/PREFIX`; nil for any other text. A v4-mapped address counts as IPv4.
+    ///
+    /// `%INTERFACE` may follow a link-local address or its prefix.
     package init?(_ text: String) {
+        let halves = text.split(separator: "%", maxSplits: 1, omittingEmptySubsequences: false)
+        let zone =
+            halves.count == 2 ? halves[1].split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false) : []
+        // RFC 4007 writes the prefix behind the interface.
+        let range = zone.count == 2 ? "\(halves[0])/\(zone[1])" : String(halves[0])
+        guard zone.count < 2 || !halves[0].contains("/"), zone.first.map(NetworkInterface.isName) ?? true else {
+            return nil
+        }
+        self.init(range: range, interface: zone.first.map { UntrustedText(String($0)) })
+    }
+
+    private init?(range text: String, interface: UntrustedText?) {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let address = IPAddress(String(parts[0])) else { return nil }
         let base = address.unmapped
@@ -148,11 +171,26 @@ package struct AddressRange: Hashable, Sendable {
             }
             length = given - dropped
         }
+        // Of other addresses no interface is known.
+        guard interface == nil || (base.isLinkLocal && length >= 10) else { return nil }
         self.base = base
         self.prefixLength = length
+        self.interface = interface
+    }
+
+    package var description: String {
+        "\(base)/\(prefixLength)" + (interface.map { "%\($0.escaped)" } ?? "")
     }
 
     package func contains(_ address: IPAddress) -> Bool {
         address.unmapped.hasPrefix(of: base, bits: prefixLength)
+    }
+
+    /// - Parameter interface: nil if it is not known.
+    /// - Returns: nil if only the interface could tell.
+    func contains(_ address: IPAddress, on interface: NetworkInterface?) -> Bool? {
+        guard contains(address) else { return false }
+        guard let wanted = self.interface else { return true }
+        return interface.flatMap { $0.isCalled(wanted) }
     }
 }

@@ -80,7 +80,13 @@ struct SockDiagMessage {
             local: Endpoint(address: local, port: localPort),
             remote: Endpoint(address: remote, port: remotePort),
             state: state, timer: timer, uid: field(64, UInt32.self), inode: inode,
-            idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie)
+            idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie, interface: interface)
+    }
+
+    /// Without its name, for which somebody in the same network namespace has to be asked.
+    private var interface: NetworkInterface? {
+        let index = field(40, UInt32.self)
+        return index == 0 ? nil : NetworkInterface(index: index)
     }
 
     private var family: IPAddress.Family? {

@@ -28,7 +28,12 @@ enum SockDiagRequest {
     }
 
     /// The one connection between these two endpoints (SOCK_DIAG_BY_FAMILY without the dump flag): a hash look-up.
-    static func exact(family: IPAddress.Family, local: Endpoint, remote: Endpoint, sequence: UInt32) -> [UInt8] {
+    ///
+    /// - Parameter interface: the one that the socket is bound to. Without it the kernel does not find the socket
+    ///   (inet_sk_bound_dev_eq).
+    static func exact(
+        family: IPAddress.Family, local: Endpoint, remote: Endpoint, interface: UInt32 = 0, sequence: UInt32
+    ) -> [UInt8] {
         var body = [UInt8(family == .ipv4 ? AF_INET : AF_INET6), UInt8(IPPROTO_TCP), infoExtension, 0]
         body.append(number: UInt32.max)
         body.append(number: local.port.bigEndian)
@@ -37,7 +42,7 @@ enum SockDiagRequest {
             body += address.bytes
             body += [UInt8](repeating: 0, count: 16 - address.bytes.count)
         }
-        body.append(number: UInt32(0))
+        body.append(number: interface)
         // INET_DIAG_NOCOOKIE matches any socket. The caller compares the inode afterwards.
         body += [UInt8](repeating: 0xff, count: 8)
         return message(type: UInt16(SOCK_DIAG_BY_FAMILY), flags: requestFlag, sequence: sequence, body)

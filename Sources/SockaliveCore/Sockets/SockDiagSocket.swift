@@ -5,6 +5,8 @@ import SystemPackage
 /// A NETLINK_SOCK_DIAG socket: it sends a request and receives datagrams.
 struct SockDiagSocket: ~Copyable {
     private let descriptor: Int32
+    /// Of the socket's network namespace.
+    let interfaces: InterfaceNames
     private var sequence: UInt32 = 0
     /// A dump's datagrams are at most 32 KiB (net/netlink/af_netlink.c, netlink_dump).
     private var buffer = [UInt8](repeating: 0, count: 32 * 1024)
@@ -18,6 +20,7 @@ struct SockDiagSocket: ~Copyable {
         let descriptor = try Self.open(in: namespace)
         try? SocketOption.receiveTimeout.set(Self.timeout, on: descriptor)
         self.descriptor = descriptor
+        interfaces = InterfaceNames(socket: descriptor)
     }
 
     deinit {
@@ -55,23 +58,27 @@ struct SockDiagSocket: ~Copyable {
     }
 
     /// The connection between two endpoints; nil if there is none.
-    mutating func row(family: IPAddress.Family, local: Endpoint, remote: Endpoint) throws(Errno) -> SocketRow? {
-        try connection(family, local, remote, \.row)
+    mutating func row(
+        family: IPAddress.Family, local: Endpoint, remote: Endpoint, interface: NetworkInterface? = nil
+    ) throws(Errno) -> SocketRow? {
+        try connection(family, local, remote, interface, \.row).map(interfaces.naming)
     }
 
     /// The tcp_info of the connection that a row describes; nil if the connection is gone or is another one.
     mutating func tcpInfo(of row: SocketRow) throws(Errno) -> TCPInfo? {
-        try connection(row.family, row.local, row.remote) { message in
+        try connection(row.family, row.local, row.remote, row.interface) { message in
             let isSame = message.inode == row.inode && (row.cookie ?? message.cookie) == message.cookie
             return isSame ? message.tcpInfo : nil
         }
     }
 
     private mutating func connection<Value>(
-        _ family: IPAddress.Family, _ local: Endpoint, _ remote: Endpoint, _ read: (SockDiagMessage) -> Value?
+        _ family: IPAddress.Family, _ local: Endpoint, _ remote: Endpoint, _ interface: NetworkInterface?,
+        _ read: (SockDiagMessage) -> Value?
     ) throws(Errno) -> Value? {
         sequence += 1
-        let request = SockDiagRequest.exact(family: family, local: local, remote: remote, sequence: sequence)
+        let request = SockDiagRequest.exact(
+            family: family, local: local, remote: remote, interface: interface?.index ?? 0, sequence: sequence)
         var value: Value?
         do {
             _ = try ask(request, isDump: false) { value = read($0) }

@@ -34,6 +34,11 @@ package struct SocketFailure: Error, Equatable, Sendable {
         .other, .ioError, "the options were set, but other values were read back",
         remedy: "something else sets them too: look for a program that fights over this socket")
 
+    static let interfaceUnknown = SocketFailure(
+        .unsupported, .noData,
+        "--remote names an interface, and the table that was read does not tell the connection's",
+        remedy: "use --source diag, for which the kernel needs the module tcp_diag, or --remote without the interface")
+
     /// Message and remedy in one line for the user.
     package var line: String {
         remedy.map { "\(message); \($0)" } ?? message

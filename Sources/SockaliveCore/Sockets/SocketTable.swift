@@ -60,6 +60,15 @@ package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
     /// The kernel's 64-bit number of the socket, which is never reused (SO_COOKIE, Linux 4.12; idiag_cookie). An inode
     /// number has 32 bits and is reused. nil if the source does not tell.
     package var cookie: UInt64?
+    /// The one that the socket is bound to, as every socket with a link-local peer is (net/ipv6/tcp_ipv6.c,
+    /// tcp_v6_connect). nil where it is bound to none, or the source does not say.
+    package var interface: NetworkInterface?
+
+    /// Without which an address means nothing; nil for an address of the whole host, and where it is not known.
+    package func scope(of end: Endpoint) -> NetworkInterface? { end.address.isLinkLocal ? interface : nil }
+
+    package var localDescription: String { local.description(scope: scope(of: local)) }
+    package var remoteDescription: String { remote.description(scope: scope(of: remote)) }
 }
 
 extension SocketRow {

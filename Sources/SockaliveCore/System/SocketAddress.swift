@@ -82,6 +82,8 @@ struct SocketOption {
     static let domain = SocketOption(level: SOL_SOCKET, name: SO_DOMAIN)
     static let protocolNumber = SocketOption(level: SOL_SOCKET, name: SO_PROTOCOL)
     static let linger = SocketOption(level: SOL_SOCKET, name: SO_LINGER)
+    /// Linux 5.0.
+    static let interface = SocketOption(level: SOL_SOCKET, name: SO_BINDTOIFINDEX)
     static let sendTimeout = SocketOption(level: SOL_SOCKET, name: SO_SNDTIMEO)
     static let receiveTimeout = SocketOption(level: SOL_SOCKET, name: SO_RCVTIMEO)
 

@@ -37,7 +37,8 @@ enum ArgumentTransform {
 
     static func range(_ text: String) throws -> AddressRange {
         guard let range = AddressRange(text) else {
-            throw ValidationError("an address range is written 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32")
+            throw ValidationError(
+                "an address range is written 192.0.2.1, 192.0.2.0/24, 2001:db8::/32 or fe80::/10%eth0")
         }
         return range
     }

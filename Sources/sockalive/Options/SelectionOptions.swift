@@ -35,7 +35,7 @@ struct SelectionOptions: ParsableArguments {
     var anyPort = false
 
     @Option(
-        help: .init("Match only peers in this range.", valueName: "address[/prefix]"),
+        help: .init("Match only peers in this range.", valueName: "address[/prefix][%interface]"),
         transform: ArgumentTransform.range)
     var remote: AddressRange?
 
@@ -83,7 +83,7 @@ struct SelectionOptions: ParsableArguments {
         if let user { processes += " of user \(user)" }
         let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
         let ports = anyPort ? "any port" : "port \(numbers)"
-        let peer = remote.map { " to \($0.base)/\($0.prefixLength)" } ?? ""
+        let peer = remote.map { " to \($0)" } ?? ""
         let states = ["established"] + (halfClosed ? ["half-closed"] : []) + (listeners ? ["listening"] : [])
         return "\(processes), \(states.joined(separator: " or "))\(peer), \(ports)"
     }

@@ -98,7 +98,7 @@ struct Reporter {
 
     static func name(_ socket: DiscoveredSocket) -> String {
         let fd = socket.holders.first.map { " fd \($0.fd)" } ?? ""
-        let peer = socket.row.state.hasPeer ? "→ \(socket.row.remote)" : "listening"
-        return "\(socket.process.name.escaped) (PID \(socket.process.pid))\(fd) \(socket.row.local) \(peer)"
+        let peer = socket.row.state.hasPeer ? "→ \(socket.row.remoteDescription)" : "listening"
+        return "\(socket.process.name.escaped) (PID \(socket.process.pid))\(fd) \(socket.row.localDescription) \(peer)"
     }
 }

@@ -45,7 +45,7 @@ struct SocketTable {
             Cell("\(socket.process.pid)"),
             Cell(socket.process.name.escaped),
             Cell(socket.holders.first.map { "\($0.fd)" } ?? "?"),
-            Cell("\(socket.row.local)"),
+            Cell(socket.row.localDescription),
             Cell(peer(socket.row)),
             idle(result),
             Cell(keepalive(result)),
@@ -55,7 +55,7 @@ struct SocketTable {
     /// With the state where it is not established.
     private func peer(_ row: SocketRow) -> String {
         guard row.state.hasPeer else { return "(listening)" }
-        return row.state.isHalfClosed ? "\(row.remote) (\(row.state.rawValue))" : "\(row.remote)"
+        return row.state.isHalfClosed ? "\(row.remoteDescription) (\(row.state.rawValue))" : row.remoteDescription
     }
 
     /// Beside an answer the bare verdict: the line is long enough.

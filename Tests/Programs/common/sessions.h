@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@
 
 /* Of the sockets that connect: IPPROTO_MPTCP where a program asks for it. */
 static int session_protocol;
+/* The port that they are bound to; 0 leaves it to the kernel. */
+static int session_local_port;
 
 static inline void say(const char *format, ...)
 {
@@ -43,13 +46,20 @@ _Noreturn static inline void usage(const char *text)
     exit(64);
 }
 
-/* The address decides the family: "127.0.0.1", "::1", "::ffff:127.0.0.1" (an IPv6 socket that carries IPv4). */
-static inline socklen_t parse_address(const char *text, int port, struct sockaddr_storage *out)
+/*
+ * The address decides the family: "127.0.0.1", "::1", "::ffff:127.0.0.1" (an IPv6 socket that carries IPv4),
+ * "fe80::1%eth0".
+ */
+static inline socklen_t parse_address(const char *words, int port, struct sockaddr_storage *out)
 {
+    char text[INET6_ADDRSTRLEN + IFNAMSIZ];
+    char *interface = text;
     struct sockaddr_in *v4 = (struct sockaddr_in *)out;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
 
     memset(out, 0, sizeof *out);
+    snprintf(text, sizeof text, "%s", words);
+    strsep(&interface, "%");
     if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
         v4->sin_family = AF_INET;
         v4->sin_port = htons(port);
@@ -58,6 +68,7 @@ static inline socklen_t parse_address(const char *text, int port, struct sockadd
     if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
         v6->sin6_family = AF_INET6;
         v6->sin6_port = htons(port);
+        v6->sin6_scope_id = interface ? if_nametoindex(interface) : 0;
         return sizeof *v6;
     }
     errno = EINVAL;
@@ -79,6 +90,14 @@ static inline int open_session(const struct sockaddr_storage *address, socklen_t
 {
     int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, session_protocol);
 
+    if (session_local_port) {
+        int one = 1;
+        struct sockaddr_in6 local = {.sin6_family = address->ss_family, .sin6_port = htons(session_local_port)};
+
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        if (bind(fd, (struct sockaddr *)&local, address->ss_family == AF_INET ? 16 : sizeof local) < 0)
+            fail("bind");
+    }
     if (fd < 0 || connect(fd, (const struct sockaddr *)address, length) < 0)
         fail("connect");
     return fd;

@@ -13,6 +13,7 @@
  *   --half-close       sends FIN on each session at once, so that nothing can be echoed
  *   --orphan           closes the last session then
  *   --mptcp            connects by MPTCP
+ *   --local-port PORT  connects from this port
  *
  * Standard output, a line each:
  *   listening PORT                    listen only
@@ -181,6 +182,8 @@ static int parse_options(int argc, char **argv, struct options *options)
             return argc;
         else if (strcmp(argv[i], "--name") == 0)
             prctl(PR_SET_NAME, argv[++i]);
+        else if (strcmp(argv[i], "--local-port") == 0)
+            session_local_port = atoi(argv[++i]);
         else if (strcmp(argv[i], "--mode") == 0)
             options->mode = argv[++i][0] == 's' ? MODE_SPIN : argv[i][0] == 'p' ? MODE_POLL : MODE_READ;
         else if (strcmp(argv[i], "--keepalive") == 0)

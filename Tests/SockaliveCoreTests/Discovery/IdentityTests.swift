@@ -165,6 +165,27 @@ import Testing
         #expect(sockets.allSatisfy { $0.holders.map(\.pid) == [77, 78] && $0.identity.sharesInode })
     }
 
+    /// Where a source tells the interface and no cookie.
+    @Test func `the same ends on two links are two sockets`() throws {
+        let fixture = Fixture()
+        try fixture.add(77, namespace: 1, rows: [])
+        let procfs = try ProcFS(root: fixture.folder)
+        let finder = ProcessFinder(procfs: procfs, selection: .init(pids: [77]))
+        let handle = try #require(try finder.processes().first)
+        let process = try #require(NetworkNamespaces(procfs: procfs).member(handle))
+        let end = Endpoint(address: try #require(IPAddress("fe80::1")), port: 5633)
+        let rows = [1, 2, 2].map { index in
+            SocketRow(
+                family: .ipv6, local: end, remote: end, state: .established, timer: .none, uid: 0, inode: 7,
+                interface: NetworkInterface(index: index))
+        }
+        #expect(!rows[0].isSameConnection(as: rows[1]) && rows[1].isSameConnection(as: rows[2]))
+        var collector = SocketCollector(finder: finder, areCookiesGlobal: false)
+        collector.add(process, rows.enumerated().map { (fd: Int32(5 + $0), row: $1) })
+        let sockets = collector.snapshot(processes: [77]).sockets
+        #expect(sockets.map { $0.holders.map(\.fd) } == [[5], [6, 7]])
+    }
+
     @Test func `one socket of two processes is one`() throws {
         let fixture = Fixture()
         try fixture.add(77, namespace: 1, rows: [Self.ends[0]])

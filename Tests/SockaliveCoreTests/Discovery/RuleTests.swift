@@ -108,6 +108,27 @@ import Testing
         #expect(RuleSet([one, rule(ProcessSelection(anyProcess: true))]).union.processes.anyProcess)
     }
 
+    @Test func `a rule that only the interface could decide is no certain one`() throws {
+        let process = ProcessSelection(pids: [1])
+        func isUndecided(_ rules: [Rule], _ interface: NetworkInterface?) -> Bool {
+            var found = socket(port: 5633, holders: [1])
+            let end = Endpoint(address: IPAddress("fe80::2")!, port: 5633)
+            found = DiscoveredSocket(
+                process: found.process, holders: found.holders,
+                row: SocketRow(
+                    family: .ipv6, local: end, remote: end, state: .established, timer: .none, uid: 0, inode: 7,
+                    interface: interface))
+            return RuleSet(rules).isUndecided(about: found) { $1.pids.contains($0) }
+        }
+        let link = rule(process, remote: "fe80::/10%eth0")
+        let eth0 = NetworkInterface(index: 3, name: UntrustedText("eth0"))
+        #expect(isUndecided([link], nil) && isUndecided([link, link], nil))
+        #expect(!isUndecided([link], eth0))
+        #expect(!isUndecided([link, rule(process)], nil))
+        #expect(isUndecided([link, rule(ProcessSelection(pids: [2]))], nil))
+        #expect(!isUndecided([rule(process, remote: "fe80::/10")], nil))
+    }
+
     @Test func `a socket gets the strictest of its matching rules only`() {
         let (a, b) = (ProcessSelection(pids: [1]), ProcessSelection(pids: [2]))
         let rules = RuleSet([

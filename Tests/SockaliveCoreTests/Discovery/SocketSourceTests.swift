@@ -133,6 +133,28 @@ import Testing
         }
     }
 
+    /// The kernel finds such a socket only if it is told the interface (inet_sk_bound_dev_eq).
+    @Test(.enabled(if: hasDiag && MethodChoice.auto.resolved() == .pidfd, "nothing to compare here"))
+    func `a socket that is bound to an interface is looked up with it`() throws {
+        let connections = try LiveConnections(each: 1, keepaliveOn: 1)
+        for pair in connections.pairs {
+            var name = Array("lo".utf8)
+            try #require(
+                setsockopt(pair.client, SOL_SOCKET, SO_BINDTODEVICE, &name, socklen_t(name.count)) == 0)
+        }
+        var diag = try SockDiagSocket()
+        for source in [SocketSource.auto, .diag] {
+            let sockets = try snapshot(connections, source, listeners: false, method: .pidfd)
+            for pair in connections.pairs {
+                let row = try #require(sockets[LiveConnections.inode(of: pair.client)]).row
+                #expect(row.interface == NetworkInterface(index: if_nametoindex("lo")))
+                guard case .keepalive = row.timer else { throw Errno.invalidArgument }
+                #expect(try diag.tcpInfo(of: row) != nil)
+                #expect(sockets[LiveConnections.inode(of: pair.server)]?.row.interface == nil)
+            }
+        }
+    }
+
     /// FIN_WAIT2 without an owner: the kernel alone keeps it, and nobody can set its options.
     @Test(arguments: SocketSource.allCases, [Method.pidfd, .ptrace])
     func `a half-closed connection that its owner has closed is nobody's`(source: SocketSource, method: Method) throws {

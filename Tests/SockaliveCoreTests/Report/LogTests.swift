@@ -39,6 +39,20 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(line?.severity == .info)
     }
 
+    @Test func `a link-local end names its link`() throws {
+        let end = Endpoint(address: try #require(IPAddress("fe80::1")), port: 5633)
+        func line(_ interface: String) -> String? {
+            let plain = socket()
+            let row = SocketRow(
+                family: .ipv6, local: end, remote: end, state: .established, timer: .none, uid: 0, inode: 7,
+                interface: NetworkInterface(index: 3, name: UntrustedText(interface)))
+            return LogLine(
+                treated(DiscoveredSocket(process: plain.process, holders: plain.holders, row: row), .set))?.text
+        }
+        #expect(line("eth0")?.contains(" local=[fe80::1%eth0]:5633 remote=[fe80::1%eth0]:5633 ") == true)
+        #expect(line("a\" pid=1\n")?.contains(#" local="[fe80::1%a\" pid=1\\n]:5633" "#) == true)
+    }
+
     @Test func `a failure has its code, its message and the remedy`() {
         let line = LogLine(failed(socket(), denied))
         #expect(line?.text.hasPrefix("event=failed pid=42 ") == true)

@@ -86,6 +86,15 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         let remote = Endpoint(address: try #require(IPAddress("192.0.2.1")), port: 5633)
         let request = SockDiagRequest.exact(family: .ipv4, local: local, remote: remote, sequence: 9)
         #expect(request == bytes(exactRequest))
+        let bound = SockDiagRequest.exact(family: .ipv4, local: local, remote: remote, interface: 3, sequence: 9)
+        #expect(
+            bound == bytes(exactRequest.replacing("00000000 ffffffff ffffffff", with: "03000000 ffffffff ffffffff")))
+    }
+
+    @Test func `a bound socket tells the number of its interface`() throws {
+        #expect(try #require(read(bytes(diagEstablished)).rows.first).interface == nil)
+        let bound = diagEstablished.replacing("00000000 1f270000", with: "03000000 1f270000")
+        #expect(read(bytes(bound)).rows.map(\.interface) == [NetworkInterface(index: 3)])
     }
 
     @Test func `an established socket has endpoints, timer and idle time`() throws {

@@ -62,6 +62,7 @@ struct Report: Decodable {
     struct Endpoint: Decodable, Equatable {
         let address: String
         let port: Int
+        var scope: String?
     }
 
     struct Failure: Decodable {

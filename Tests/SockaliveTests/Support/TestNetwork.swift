@@ -10,7 +10,7 @@ final class TestNetwork {
         _ = try keeper.words(after: "open", Deadline(.seconds(10)))
     }
 
-    private var launcher: [String] {
+    var launcher: [String] {
         let user = Machine.isRoot ? [] : ["--user", "--preserve-credentials"]
         return ["nsenter", "--target", "\(keeper.pid)"] + user + ["--net"]
     }
@@ -19,6 +19,22 @@ final class TestNetwork {
     func holds(_ options: inout Victim.Options) {
         options.launcher = launcher
         options.peerLauncher = launcher
+    }
+
+    /// A link to another one, with `fe80::1` at this end and `fe80::2` at the other, and no other addresses.
+    func link(_ name: String, to other: TestNetwork) throws {
+        try run("ip link add '\(name)' type veth peer name right netns \(other.keeper.pid)")
+        for (room, end, address) in [(self, name, "fe80::1"), (other, "right", "fe80::2")] {
+            try room.run("ip link set '\(end)' addrgenmode none")
+            try room.run("ip addr add \(address)/64 dev '\(end)' nodad && ip link set '\(end)' up")
+        }
+    }
+
+    @discardableResult
+    func run(_ command: String) throws -> String {
+        let program = try Program.run(launcher + ["sh", "-c", command])
+        #expect(program.status == 0, "\(program.errors)")
+        return program.output
     }
 
     /// From now on all packets are dropped, without an error to the sender.

@@ -33,6 +33,9 @@ final class Victim {
         /// It has closed the last session altogether.
         var hasOrphan = false
         var isMultipath = false
+        /// Where the peer listens, if that is not the address that the victim connects to.
+        var peerAddress: String?
+        var localPort: Int?
         /// Commands that run the peer and the victim: `nsenter …`.
         var peerLauncher: [String] = []
         var launcher: [String] = []
@@ -41,6 +44,8 @@ final class Victim {
     let pid: Int32
     let child: Int32
     let port: Int
+    /// The process at the other end.
+    var peerPID: Int32 { peer.pid }
     let sessions: [Session]
     let executable: String
     private let peer: Child
@@ -58,7 +63,7 @@ final class Victim {
         let deadline = Deadline(.seconds(20))
 
         // A mapped address connects to an ordinary IPv4 listener.
-        let listening = options.address.replacing("::ffff:", with: "")
+        let listening = options.peerAddress ?? options.address.replacing("::ffff:", with: "")
         peer = try Child(
             options.peerLauncher + [
                 TestProgram.path("echo-peer"), "listen", listening, "\(options.port)", "\(options.sessions)",
@@ -88,6 +93,7 @@ final class Victim {
             arguments += ["--keepalive", "\(idle):\(interval):\(count)"]
         }
         if options.isHalfClosed { arguments.append("--half-close") }
+        if let port = options.localPort { arguments += ["--local-port", "\(port)"] }
         if options.isMultipath { arguments.append("--mptcp") }
         if options.hasOrphan { arguments.append("--orphan") }
         if options.hasChild { arguments.append("--fork") }
