@@ -4,10 +4,10 @@ import Testing
 extension ProcessTests {
     /// Connections of which one direction is closed: FIN_WAIT2 at the end that closed it, CLOSE_WAIT at the other.
     @Suite struct HalfClosed {
-        /// The victim's end and the peer's, as any process's sockets on the victim's port.
-        private func ends(_ victim: Victim) -> [String] {
-            ["--any-process", "--port", "\(victim.port)", "--half-closed"]
-        }
+        /// The victim's end and the peer's.
+        private func ends(_ victim: Victim) -> [String] { both(victim) + ["--half-closed"] }
+
+        private func both(_ victim: Victim) -> [String] { victim.selection + ["--pid", "\(victim.peerPID)"] }
 
         private func halfClosedVictim() throws -> Victim {
             let victim = try Victim { $0.isHalfClosed = true }
@@ -19,7 +19,7 @@ extension ProcessTests {
 
         @Test(arguments: SourceNames.all) func `both ends are shown where they are asked for`(source: String) throws {
             let victim = try halfClosedVictim()
-            let list = ["list", "--any-process", "--port", "\(victim.port)", "--source", source]
+            let list = ["list", "--source", source] + both(victim)
             #expect(try Report.of(list).sockets.isEmpty)
             let sockets = try Report.of(list + ["--half-closed"]).sockets
             #expect(Set(sockets.map(\.state)) == ["fin_wait2", "close_wait"])
@@ -85,7 +85,7 @@ extension ProcessTests {
         @Test func `a rule may mean them, and no other rule of the file does`() throws {
             let (established, closed) = (try Victim(), try halfClosedVictim())
             let folder = try TemporaryFolder()
-            let rules = "--any-process --port \(established.port) --port \(closed.port)\n"
+            let rules = "\(both(established).joined(separator: " ")) --pid \(closed.pid) --port \(closed.port)\n"
             func report(_ more: String) throws -> Report {
                 try (rules + more).write(toFile: folder.path("rules"), atomically: true, encoding: .utf8)
                 return try Report.of(["list", "--config", folder.path("rules")])
