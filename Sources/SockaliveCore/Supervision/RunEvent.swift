@@ -17,6 +17,13 @@ enum RunEvent {
     case error(SearchError)
 }
 
+extension RunEvent {
+    /// A target may stand still meanwhile.
+    fileprivate var isDuringHold: Bool {
+        if case .armed = self { true } else { false }
+    }
+}
+
 /// A process that matches, and could not be looked at.
 package struct ProcessFailure: Equatable, Sendable {
     package let pid: Int32
@@ -52,7 +59,7 @@ struct RunEventWriter {
     mutating func send(_ event: RunEvent) {
         var writer = WireWriter()
         writer.frame { encode(event, into: &$0) }
-        output.write(writer.bytes)
+        output.write(writer.bytes, mayWait: !event.isDuringHold)
     }
 
     private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {

@@ -186,7 +186,10 @@ package struct WorkerOutput {
     fileprivate let page: WorkerPage
     fileprivate let channel: Int32
 
-    func write(_ bytes: [UInt8]) {
+    /// - Parameter mayWait: false while a target is held: if the parent is stopped and has not read for long, the bytes
+    ///   are lost.
+    func write(_ bytes: [UInt8], mayWait: Bool = true) {
+        guard mayWait || page.hasRoom(bytes.count) else { return }
         bytes.withUnsafeBytes { bytes in
             page.write(bytes) {
                 // The parent is woken once; it empties the ring then.

@@ -184,6 +184,12 @@ package final class WorkerPage: @unchecked Sendable {
         }
     }
 
+    /// Whether so many bytes can be written without waiting.
+    func hasRoom(_ count: Int) -> Bool {
+        let used = Int(words[2].load(ordering: .relaxed) &- words[3].load(ordering: .acquiring))
+        return Self.ringSize - used >= count
+    }
+
     /// Takes what was written since.
     package func read(into bytes: inout [UInt8]) {
         var taken = words[3].load(ordering: .relaxed)

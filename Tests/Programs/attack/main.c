@@ -415,6 +415,9 @@ static void run_stop(int tries)
         for (double end = seconds() + 0.2; seconds() < end && !is_stopped(injector) && !has_ended(injector);)
             usleep(200);
         stopped += is_stopped(injector);
+        /* The worker that holds the target is another process, which no terminal stops: it detaches by itself. */
+        for (double end = seconds() + 5; seconds() < end && is_stopped(injector) && stands_still();)
+            usleep(1000);
         harmed += is_stopped(injector) && stands_still();
         kill(-injector, SIGCONT);
         await_injector(injector);

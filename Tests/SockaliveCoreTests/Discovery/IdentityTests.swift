@@ -180,8 +180,10 @@ import Testing
                 interface: NetworkInterface(index: index))
         }
         #expect(!rows[0].isSameConnection(as: rows[1]) && rows[1].isSameConnection(as: rows[2]))
-        var collector = SocketCollector(finder: finder, areCookiesGlobal: false)
-        collector.add(process, rows.enumerated().map { (fd: Int32(5 + $0), row: $1) })
+        var collector = SocketCollector(procfs: procfs, finder: finder, areCookiesGlobal: false)
+        collector.add(
+            process,
+            rows.enumerated().map { (fd: Int32(5 + $0), found: FoundRow(row: $1, namespace: process.namespace)) })
         let sockets = collector.snapshot(processes: [77]).sockets
         #expect(sockets.map { $0.holders.map(\.fd) } == [[5], [6, 7]])
     }

@@ -72,7 +72,7 @@ struct LiveOperationTests {
                     uid: row.uid, inode: row.inode, idleSeconds: row.idleSeconds, cookie: row.cookie))
         }
         let snapshot = Snapshot(
-            sockets: sockets, processes: found.processes, denied: found.denied, handles: found.handles)
+            sockets: sockets, processes: found.processes, unanswered: found.unanswered, handles: found.handles)
         let listed = snapshot.results(procfs, .list)
         #expect(listed.count == 2 && listed.allSatisfy { $0.after == nil && $0.verdict == .unprotected })
         let treated = snapshot.results(procfs, .inject)
