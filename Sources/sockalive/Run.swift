@@ -89,6 +89,7 @@ struct Run {
         reporter.failures(results)
         reporter.failures(outcome.failures)
         reporter.silence(results)
+        if mode.setsKeepalive { reporter.userTimeouts(results) }
         return isWritten
     }
 

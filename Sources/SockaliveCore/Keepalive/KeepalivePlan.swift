@@ -27,9 +27,10 @@ package struct KeepaliveSettings: Equatable, BitwiseCopyable, Sendable {
 
 /// Whether a socket survives a firewall that forgets idle connections.
 package enum Verdict: String, Sendable {
-    /// Keepalive is on, and even a second probe comes before the firewall's timeout.
+    /// Keepalive is on, even a second probe comes before the firewall's timeout, and no user timeout ends the connection
+    /// first.
     case protected
-    /// Keepalive is on, but too slow.
+    /// Keepalive is on, but too slow, or a lost probe may end the connection.
     case atRisk = "at_risk"
     /// Keepalive is off.
     case unprotected
@@ -43,7 +44,7 @@ extension KeepaliveSettings {
         guard enabled else { return .unprotected }
         // Values that a killed probe left behind are not the application's choice.
         guard !hasProbeMarker else { return .atRisk }
-        return Int(idle) + 2 * Int(interval) < firewallTimeout.count ? .protected : .atRisk
+        return isTimely(against: firewallTimeout) && !endsBeforeThirdProbe ? .protected : .atRisk
     }
 }
 
@@ -101,14 +102,20 @@ package enum KeepalivePlan: Equatable, Sendable {
     }
 
     /// The settings that the socket gets. Without explicit values, the application's own settings are never loosened: a
-    /// protected socket stays as it is, and a socket that is on but too slow only becomes faster. Values that a killed
-    /// probe left behind are replaced.
+    /// socket that is fast enough stays as it is, and a socket that is on but too slow only becomes faster. Values that a
+    /// killed probe left behind are replaced.
+    ///
+    /// Keepalive is switched on also where the socket's own user timeout makes a lost probe the end of the connection.
+    /// Without keepalive the firewall drops the connection for certain, once it has been idle for long enough; with it,
+    /// the connection ends only if a probe is lost. The user timeout is the application's choice and stays. The run
+    /// says that the connection is at risk, and the remedy (``UserTimeoutRisk``).
     private static func target(current: KeepaliveSettings, request: KeepaliveRequest) -> KeepaliveSettings {
         let wanted = request.wanted
         var target = KeepaliveSettings(
             enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
         guard !request.isExact, current.enabled, !current.hasProbeMarker else { return target }
-        if current.verdict(against: request.firewallTimeout) == .protected { return current }
+        // A short user timeout is no reason to touch the other values: none of them makes it longer.
+        if current.isTimely(against: request.firewallTimeout) { return current }
         target.idle = min(current.idle, wanted.idle)
         target.interval = min(current.interval, wanted.interval)
         return target

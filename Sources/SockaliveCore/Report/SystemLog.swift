@@ -119,11 +119,16 @@ package struct LogLine: Equatable, Sendable {
             self.init(.warning, "silent")
             add(result.socket)
         } else if result.action == .set {
-            self.init(.info, "set")
+            let risk = result.userTimeoutRisk
+            self.init(risk == nil ? .info : .warning, "set")
             add(result.socket)
             if let before = result.before { add("before", before.brief) }
             if let after = result.after { add("after", after.brief) }
             if let method = result.method { add("method", method.rawValue) }
+            if let risk {
+                add("message", risk.message)
+                add("remedy", risk.remedy)
+            }
         } else {
             return nil
         }
@@ -172,4 +177,10 @@ extension KeepaliveSettings {
 extension SocketResult {
     /// The connection was probed, and its peer did not answer.
     package var isSilent: Bool { probe?.answered == false && failure == nil }
+
+    /// Keepalive is on, or would be, and the socket's user timeout makes a lost probe the end of the connection.
+    package var userTimeoutRisk: UserTimeoutRisk? {
+        guard request.wanted.enabled, failure == nil else { return nil }
+        return planned.flatMap { UserTimeoutRisk($0, against: request.firewallTimeout) }
+    }
 }

@@ -16,6 +16,15 @@ package struct RunJob: Sendable {
             if case .keepalive = self { false } else { true }
         }
 
+        /// It sets keepalive, or says what it would set.
+        package var setsKeepalive: Bool {
+            switch self {
+            case .keepalive(let mode): mode != .list
+            case .probe: false
+            case .injectAndProbe: true
+            }
+        }
+
         /// Only one run at a time may change sockets. A run that changes none neither waits for nor stops another.
         package var needsLock: Bool { ![.keepalive(.list), .keepalive(.dryRun)].contains(self) }
 

@@ -141,7 +141,9 @@ struct Watch {
         // What a signal kept from being reached is no failure: the watch is over.
         let reached = isStopped ? results.filter { $0.failure == nil } : results
         let due = printed.due(reached)
-        for result in due where result.failure == nil && result.action == .set { reporter.change(result) }
+        let changed = due.filter { $0.failure == nil && $0.action == .set }
+        changed.forEach(reporter.change)
+        reporter.userTimeouts(changed)
         reporter.failures(due)
         log?.forgetError()
         log?.write(reached, &logged)

@@ -110,16 +110,19 @@ struct RunConfiguration {
 }
 
 extension RunConfiguration {
-    /// Explicit values are obeyed, also where they do not help.
+    /// Explicit values are obeyed, also where they do not help or do harm.
     func warnIfTooSlow(_ reporter: Reporter) {
         for request in rules.rules.map(\.request) {
             let wanted = request.wanted
             let settings = KeepaliveSettings(
-                enabled: true, idle: wanted.idle, interval: wanted.interval, count: wanted.count)
-            guard wanted.enabled, settings.verdict(against: request.firewallTimeout) != .protected else { continue }
-            reporter.message(
-                "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout of "
-                    + "\(request.firewallTimeout): the connection may be dropped; choose a shorter --idle")
+                enabled: wanted.enabled, idle: wanted.idle, interval: wanted.interval, count: wanted.count,
+                userTimeout: wanted.userTimeout ?? 0)
+            if wanted.enabled, !settings.isTimely(against: request.firewallTimeout) {
+                reporter.message(
+                    "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout "
+                        + "of \(request.firewallTimeout): the connection may be dropped; choose a shorter --idle")
+            }
+            if let risk = UserTimeoutRisk(settings, against: request.firewallTimeout) { reporter.message(risk.line) }
         }
     }
 }

@@ -16,10 +16,26 @@ struct Reporter {
 
     /// One line for each distinct failure, with the connections it hit; the rest are counted, for cron mails every line.
     func failures(_ results: [SocketResult]) {
+        let rest = distinctLines(results) { $0.failure?.line }
+        if rest > 0 { StandardStreams.error("and \(rest) more failed: --json tells of each") }
+    }
+
+    /// One line for each distinct user timeout that makes a lost probe the end of a connection. What was given
+    /// explicitly was warned about when the run began.
+    func userTimeouts(_ results: [SocketResult]) {
+        guard !output.quiet else { return }
+        let rest = distinctLines(results) { result in
+            result.request.wanted.userTimeout == nil ? result.userTimeoutRisk.map { "at risk: \($0.line)" } : nil
+        }
+        if rest > 0 { StandardStreams.error("and \(rest) more are at risk by their TCP_USER_TIMEOUT") }
+    }
+
+    /// - Returns: the number of sockets whose lines were too many.
+    private func distinctLines(_ results: [SocketResult], _ line: (SocketResult) -> String?) -> Int {
         var order: [String] = []
         var sockets: [String: [DiscoveredSocket]] = [:]
         for result in results {
-            guard let line = result.failure?.line else { continue }
+            guard let line = line(result) else { continue }
             if sockets[line] == nil { order.append(line) }
             sockets[line, default: []].append(result.socket)
         }
@@ -28,9 +44,7 @@ struct Reporter {
             let more = hit.count > 1 ? " and \(hit.count - 1) more" : ""
             StandardStreams.error("\(hit.first.map(Self.name) ?? "")\(more): \(line)")
         }
-        guard order.count > Self.maxNamed else { return }
-        let rest = order.dropFirst(Self.maxNamed).reduce(0) { $0 + (sockets[$1]?.count ?? 0) }
-        StandardStreams.error("and \(rest) more failed: --json tells of each")
+        return order.dropFirst(Self.maxNamed).reduce(0) { $0 + (sockets[$1]?.count ?? 0) }
     }
 
     /// One line for each matching process that could not be looked at.

@@ -8,7 +8,8 @@ struct VerdictText {
         switch result.verdict {
         case .protected: "\(word)\(nextProbe)"
         case .atRisk where result.after?.hasProbeMarker == true: "\(word): left by a killed probe, inject mends it"
-        case .atRisk, .unprotected: "\(word)\(deadline)"
+        case .atRisk: "\(word)\(userTimeout ?? deadline)"
+        case .unprotected: "\(word)\(deadline)"
         case .expired: "\(word): idle for longer than \(result.request.firewallTimeout)"
         case nil: word
         }
@@ -30,6 +31,14 @@ struct VerdictText {
         guard let seconds = result.nextProbeSeconds.map({ Int($0) }) else { return "" }
         let rounded = Seconds(seconds < 60 ? seconds : (seconds + 30) / 60 * 60)
         return seconds == 0 ? ": probe due now" : ": next probe in \(rounded)"
+    }
+
+    /// What ends the connection before the firewall does.
+    private var userTimeout: String? {
+        guard let after = result.after, after.endsBeforeThirdProbe,
+            after.isTimely(against: result.request.firewallTimeout)
+        else { return nil }
+        return ": user timeout \(after.userTimeoutText)"
     }
 
     /// When the firewall forgets the connection, if nothing moves on it.

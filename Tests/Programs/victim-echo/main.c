@@ -14,6 +14,7 @@
  *   --orphan           closes the last session then
  *   --mptcp            connects by MPTCP
  *   --local-port PORT  connects from this port
+ *   --user-timeout MS  TCP_USER_TIMEOUT from the start
  *
  * Standard output, a line each:
  *   listening PORT                    listen only
@@ -41,6 +42,7 @@ struct options {
     enum mode mode;
     int with_child, half_close, orphan;
     int keepalive[3]; /* idle, interval, count; 0: leave it off */
+    int user_timeout; /* milliseconds; 0: leave it off */
 };
 
 static int sessions[SESSIONS_MAX];
@@ -188,6 +190,8 @@ static int parse_options(int argc, char **argv, struct options *options)
             options->mode = argv[++i][0] == 's' ? MODE_SPIN : argv[i][0] == 'p' ? MODE_POLL : MODE_READ;
         else if (strcmp(argv[i], "--keepalive") == 0)
             sscanf(argv[++i], "%d:%d:%d", &options->keepalive[0], &options->keepalive[1], &options->keepalive[2]);
+        else if (strcmp(argv[i], "--user-timeout") == 0)
+            options->user_timeout = atoi(argv[++i]);
         else
             return argc;
     }
@@ -214,6 +218,10 @@ int main(int argc, char **argv)
         shutdown(sessions[i], SHUT_WR);
     if (options.orphan)
         close(sessions[--count]);
+    for (int i = 0; options.user_timeout && i < count; i++) {
+        if (setsockopt(sessions[i], IPPROTO_TCP, TCP_USER_TIMEOUT, &options.user_timeout, sizeof(int)) < 0)
+            fail("setsockopt");
+    }
     say_ready(options.with_child ? sleeping_child() : 0);
 
     if (options.mode == MODE_SPIN)

@@ -72,6 +72,35 @@ import Testing
         #expect(verdict(600, 60, enabled: false) == .unprotected)
         #expect(verdict(32767, 32767) == .atRisk)
     }
+
+    private func limited(_ userTimeout: Int32, enabled: Bool = true) -> KeepaliveSettings {
+        KeepaliveSettings(enabled: enabled, idle: 600, interval: 60, count: 50, userTimeout: userTimeout)
+    }
+
+    /// The third unanswered probe leaves after 720 s. The timer that would send it ends the connection instead where
+    /// the user timeout is over by then.
+    @Test(
+        arguments: [
+            (0, .protected), (1, .atRisk), (2000, .atRisk), (660_000, .atRisk), (720_000, .atRisk),
+            (720_001, .protected),
+            (Int32.max, .protected),
+        ] as [(Int32, Verdict)])
+    func `a user timeout that is over before the third probe is a risk`(userTimeout: Int32, verdict: Verdict) {
+        #expect(limited(userTimeout).verdict(against: Seconds(3600)) == verdict)
+        #expect(limited(userTimeout, enabled: false).verdict(against: Seconds(3600)) == .unprotected)
+    }
+
+    @Test func `the remedy for a user timeout is one that protects`() throws {
+        for (timeout, idle) in [(3600, 600), (12, 2), (4, 1), (60, 300)] as [(Int, Int32)] {
+            let settings = KeepaliveSettings(enabled: true, idle: idle, interval: 1, count: 9, userTimeout: 1000)
+            let risk = try #require(UserTimeoutRisk(settings, against: Seconds(timeout)))
+            let enough = try #require(Seconds(parsing: String(risk.remedy.split(separator: " ").last ?? "")))
+            var mended = settings
+            mended.userTimeout = Int32(enough.count * 1000)
+            #expect(UserTimeoutRisk(mended, against: Seconds(timeout)) == nil)
+            #expect(enough.count >= timeout)
+        }
+    }
 }
 
 @Suite struct PlanTests {
@@ -131,6 +160,16 @@ import Testing
         let on = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
         #expect(KeepalivePlan(current: on, request: KeepaliveRequest(enabled: false)) == .set([.enable(false)]))
         #expect(KeepalivePlan(current: off, request: KeepaliveRequest(enabled: false)) == .leave)
+    }
+
+    /// TCP_USER_TIMEOUT replaces the count, and no idle time or interval that is derived makes it longer.
+    @Test func `a short user timeout is no reason to change what is fast enough`() {
+        let kept = KeepaliveSettings(enabled: true, idle: 300, interval: 30, count: 9, userTimeout: 2000)
+        #expect(kept.verdict(against: Seconds(3600)) == .atRisk)
+        #expect(KeepalivePlan(current: kept, request: KeepaliveRequest()) == .leave)
+        #expect(
+            KeepalivePlan(current: kept, request: KeepaliveRequest(userTimeout: 3_600_000))
+                == .set([.userTimeout(3_600_000)]))
     }
 
     @Test func `a user timeout alone changes nothing else`() {

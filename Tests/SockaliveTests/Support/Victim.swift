@@ -27,6 +27,8 @@ final class Victim {
         var name: String?
         /// Keepalive from the start: idle, interval, count.
         var keepalive: (Int, Int, Int)?
+        /// TCP_USER_TIMEOUT from the start, milliseconds.
+        var userTimeout: Int?
         var hasChild = false
         /// It has closed its own direction: it is in FIN_WAIT2, and its peer in CLOSE_WAIT.
         var isHalfClosed = false
@@ -96,6 +98,7 @@ final class Victim {
         if let port = options.localPort { arguments += ["--local-port", "\(port)"] }
         if options.isMultipath { arguments.append("--mptcp") }
         if options.hasOrphan { arguments.append("--orphan") }
+        if let userTimeout = options.userTimeout { arguments += ["--user-timeout", "\(userTimeout)"] }
         if options.hasChild { arguments.append("--fork") }
         return arguments + ["connect", options.address, "\(port)", "\(options.sessions)"]
     }
