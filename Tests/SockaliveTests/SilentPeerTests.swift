@@ -118,6 +118,99 @@ extension ProcessTests {
             Issue.record("it holds the socket or a thread all the time")
         }
 
+        private func filled() throws -> Victim {
+            try Victim {
+                room.holds(&$0)
+                $0.fillsQueue = true
+                $0.keepalive = (600, 60, 50)
+            }
+        }
+
+        private static let kept = SocketKeepalive(enabled: true, idle: 600, interval: 60, count: 50)
+
+        /// The peer's window is closed: no keepalive probe leaves, and zero-window probes come further and further apart.
+        @Test(arguments: methods) func `a peer that lives and does not read has answered`(method: String) throws {
+            let victim = try filled()
+            let probe = ["probe", "--method", method] + victim.selection
+            let soon = try Report.of(probe).socket
+            #expect(soon.probe?.answered == true)
+            #expect(try #require(soon.probe?.milliseconds) < 1000)
+            #expect(try Report.of(["inject", "--probe", "--method", method] + victim.selection).summary.answered == 1)
+            // Soon the next zero-window probe is further away than this run may take: the last one counts.
+            try wait { try waitOfWindow(victim) > 4 }
+            let late = try Report.of(probe + ["--wait", "1s", "--timeout", "2s"]).socket
+            #expect(late.probe?.answered == true && late.probe?.milliseconds == nil && late.error == nil)
+            let table = try Program.sockalive(probe + ["--no-lock", "--timeout", "2s"])
+            #expect(table.output.contains(/[0-9]+s ago +protected/))
+            #expect(table.errors == "sockalive: 1 candidate: 1 answered, 0 silent\n")
+            #expect(try victim.keepalive() == [Self.kept])
+        }
+
+        @Test(arguments: methods) func `a peer that does not read and whose path is cut is silent`(method: String)
+            throws
+        {
+            let victim = try filled()
+            try wait { try waitOfWindow(victim) > 0.6 }
+            try room.fallSilent()
+            let probe = ["probe", "--method", method] + victim.selection
+            // In a wait, and then with zero-window probes that had no answer.
+            for options in [[], ["--wait", "1s"]] {
+                let report = try Report.of(probe + options, status: 1)
+                #expect(try report.socket.probe?.answered == false)
+                #expect(report.summary.silent == 1 && report.summary.failed == 0)
+            }
+            #expect(try victim.keepalive() == [Self.kept])
+            // The next zero-window probe may be 20 s away.
+            try room.speakAgain()
+            let report = try Report.of(probe + ["--timeout", "60s"])
+            #expect(report.summary.answered == 1)
+        }
+
+        @Test(arguments: methods) func `data in flight on a cut path is silence, and on a mended one an answer`(
+            method: String
+        ) throws {
+            let victim = try victim { $0.sessions = 2 }
+            try room.fallSilent()
+            try victim.peerSendsInVain()
+            let probe = ["probe", "--method", method] + victim.peerSelection
+            let report = try Report.of(probe + ["--wait", "1s"], status: 1)
+            #expect(report.summary.silent == 2 && report.summary.failed == 0)
+            try room.speakAgain()
+            // The next retransmission may be some seconds away.
+            #expect(try Report.of(probe).summary.answered == 2)
+        }
+
+        @Test func `while data waits no keepalive probe is announced, and no protection that is none`() throws {
+            let victim = try filled()
+            func list(_ timeout: String) throws -> (Report.Socket, String) {
+                let list = ["list", "--firewall-timeout", timeout] + victim.selection
+                return (try Report.of(list).socket, try Program.sockalive(list).output)
+            }
+            for source in ["diag", "procfs"] {
+                let socket = try Report.of(["list", "--source", source] + victim.selection).socket
+                #expect(socket.verdict == "protected")
+                #expect(socket.nextProbeSeconds == nil)
+            }
+            #expect(try list("1h").1.contains("protected: window probe in "))
+            _ = try Report.of(["inject", "--firewall-timeout", "6s"] + victim.selection)
+            try wait { try waitOfWindow(victim) > 2.5 }
+            let (socket, text) = try list("6s")
+            #expect(socket.keepalive == .init(enabled: true, idle: 1, interval: 1, count: 5, userTimeout: 0))
+            #expect(socket.verdict == "at_risk")
+            #expect(text.contains("at risk: window probe in "))
+        }
+
+        /// Seconds between the last zero-window probe and the next, as ss shows them.
+        private func waitOfWindow(_ victim: Victim) throws -> Double {
+            let socket = try #require(victim.sessions.first)
+            let lines = try room.run(["ss", "-Htino", "sport = :\(socket.localPort)"])
+            let timer = lines.firstMatch(of: /timer:\(persist,(?:(\d+)sec|(?:(\d+)\.)?(\d+)ms)/)
+            let ack = lines.firstMatch(of: /lastack:(\d+)/).flatMap { Double($0.1) } ?? 0
+            guard let timer else { return 0 }
+            let seconds = [timer.1, timer.2].compactMap { $0.flatMap { Double($0) } }.reduce(0, +)
+            return seconds + (timer.3.flatMap { Double($0) } ?? 0) / 1000 + ack / 1000
+        }
+
         /// One of its own probes is unanswered, and the next one would end the connection.
         @Test(arguments: methods, [(2, 60, 1), (2, 60, 9)])
         func `a probe does not end a connection that its own keepalive has not given up`(

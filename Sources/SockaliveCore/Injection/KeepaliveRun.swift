@@ -123,8 +123,10 @@ package struct SocketResult: Sendable {
     /// Seconds until the kernel's next keepalive probe, as far as that is known.
     ///
     /// When the timer fires before the connection has been idle for long enough, the kernel only sets it anew
-    /// for the rest (net/ipv4/tcp_timer.c, tcp_keepalive_timer): the later of the two counts.
+    /// for the rest (net/ipv4/tcp_timer.c, tcp_keepalive_timer): the later of the two counts. While data waits no probe
+    /// leaves, and when the data will be acknowledged is not known.
     package var nextProbeSeconds: Double? {
+        guard waitingDataSeconds == nil else { return nil }
         // An answer began the idle time anew, and the table was read before it.
         if let probe, let after {
             return after.enabled ? max(0, Double(after.idle) - (probe.answered ? 0 : idleSeconds ?? 0)) : nil
@@ -137,6 +139,11 @@ package struct SocketResult: Sendable {
         return due.map { max($0, armed ?? 0) } ?? armed
     }
 
+    /// When the kernel sends the next packet for data that waited when the socket was found; nil without such data.
+    package var waitingDataSeconds: Double? {
+        socket.row.state == .established ? socket.row.timer.secondsToWaitingData : nil
+    }
+
     package var verdict: Verdict? { verdict(against: request.firewallTimeout) }
 
     /// Whether the connection outlives the firewall. A socket out of reach shows by its timer at
@@ -144,7 +151,11 @@ package struct SocketResult: Sendable {
     package func verdict(against firewallTimeout: Seconds) -> Verdict? {
         // Who answered was not forgotten, however long it had been idle.
         if probe?.answered != true, let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
-        if let after { return after.verdict(against: firewallTimeout) }
+        if let after {
+            let verdict = after.verdict(against: firewallTimeout)
+            guard let seconds = waitingDataSeconds else { return verdict }
+            return verdict.whileDataWaits(seconds, idle: idleSeconds ?? 0, against: firewallTimeout)
+        }
         return socket.row.state.hasPeer && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
     }
 }
@@ -246,6 +257,8 @@ package enum SocketAction: String, BitwiseCopyable, Sendable {
 /// Whether the peer answered a probe, and in how long.
 package struct ProbeAnswer: Equatable, BitwiseCopyable, Sendable {
     package let answered: Bool
-    /// From the probe's leaving to the answer's coming; nil if none came.
+    /// From the probe's leaving to the answer's coming; nil if none came to this run's question.
     package let milliseconds: Double?
+    /// Data waits, and the kernel's next packet for it comes too late for this run: when the last one was answered.
+    package var secondsAgo: Double?
 }

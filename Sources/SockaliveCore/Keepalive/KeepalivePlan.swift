@@ -48,6 +48,21 @@ extension KeepaliveSettings {
     }
 }
 
+extension Verdict {
+    /// While data waits, no keepalive probe leaves, and what leaves instead comes further and further apart: each wait is
+    /// up to twice the one before, and at most two minutes (TCP_RTO_MAX). As with keepalive, one lost packet must not
+    /// matter.
+    ///
+    /// - Parameters:
+    ///   - seconds: until the next packet for the data that waits.
+    ///   - idle: how long the connection has been idle by now.
+    package func whileDataWaits(_ seconds: Double, idle: Double, against firewallTimeout: Seconds) -> Verdict {
+        let next = idle + seconds
+        let isTimely = next + min(2 * next, 120) < Double(firewallTimeout.count)
+        return self == .protected && !isTimely ? .atRisk : self
+    }
+}
+
 /// One planned setsockopt(2) call.
 package enum KeepaliveStep: Equatable, Sendable {
     case enable(Bool)

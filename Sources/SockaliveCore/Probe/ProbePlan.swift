@@ -22,8 +22,8 @@ package enum ProbePlan {
     static func arming(_ found: KeepaliveSettings, _ tcpInfo: TCPInfo) -> [KeepaliveStep] {
         var armed = found
         armed.count = KeepaliveSettings.probeMarker
-        // Data in flight will be acknowledged, or not; the keepalive timer only waits for that.
-        guard tcpInfo.segmentsInFlight == 0, mayFire(armed, probesOutstanding: tcpInfo.probesOutstanding) else {
+        // While data waits, no keepalive probe leaves, and the kernel asks by other packets.
+        guard !tcpInfo.hasWaitingData, mayFire(armed, probesOutstanding: tcpInfo.probesOutstanding) else {
             return []
         }
         var steps: [KeepaliveStep] = [.count(KeepaliveSettings.probeMarker)]
@@ -47,14 +47,16 @@ package enum ProbePlan {
 }
 
 /// One connection that was asked for a sign of life. Pure: all instants are milliseconds of one clock.
+///
+/// Without waiting data the question is a keepalive probe. Otherwise it is what the kernel sends by itself: the next
+/// zero-window probe or retransmission, which nothing makes leave sooner.
 struct PendingProbe {
-    /// Ages in tcp_info are whole clock ticks; the slowest clock ticks every 10 ms (CONFIG_HZ_100).
-    private static let tick = 10.0
-
     /// Between reading tcp_info and setting the timer.
     let asked: Double
-    /// When the probe leaves at the earliest: TCP_KEEPIDLE is at least one second.
+    /// When the question leaves at the earliest: TCP_KEEPIDLE is at least one second.
     let due: Double
+    /// When the kernel sends the next question for data that waits; nil without waiting data.
+    private let nextQuestion: Double?
     private let before: TCPInfo
     /// The last look that found it not yet sent.
     private var leftAfter: Double
@@ -62,8 +64,42 @@ struct PendingProbe {
     init(asked: Double, isArmed: Bool, tcpInfo: TCPInfo) {
         self.asked = asked
         due = asked + (isArmed ? Double(max(0, 1000 - tcpInfo.idleMilliseconds)) : 0)
+        nextQuestion = tcpInfo.hasWaitingData ? asked + (tcpInfo.millisecondsToNextQuestion ?? 0) : nil
         before = tcpInfo
         leftAfter = due
+    }
+
+    /// As long as the kernel waits for the answer to a first packet, and at least a second.
+    private var answerTime: Double {
+        let doublings = before.isRetransmitting ? min(before.backoff, 16) : 0
+        return max(1000, before.millisecondsOfRTO / Double(1 << doublings))
+    }
+
+    /// Until when an answer may come. A peer answers only two zero-window probes a second
+    /// (net.ipv4.tcp_invalid_ratelimit), so one that is due at once is not the last that counts.
+    func end(wait: Double) -> Double {
+        nextQuestion.map { max(asked + wait, $0 + answerTime) } ?? due + wait
+    }
+
+    enum Conclusion: Equatable {
+        /// The last question of the kernel's was answered, so many milliseconds ago.
+        case answeredBefore(Double)
+        case silent
+    }
+
+    /// What a look says that found no answer; nil as long as one may still come.
+    ///
+    /// - Parameters:
+    ///   - tcpInfo: what was seen.
+    ///   - canWait: whether the run's time limit allows to wait until ``end(wait:)``.
+    func conclusion(at now: Double, _ tcpInfo: TCPInfo, wait: Double, canWait: Bool) -> Conclusion? {
+        if now < end(wait: wait) {
+            // The next question comes too late for this run. The last one counts, unless its answer may be under way.
+            guard nextQuestion != nil, !canWait else { return nil }
+            if let age = tcpInfo.millisecondsSinceAnswer { return .answeredBefore(age) }
+            return now < asked + wait ? nil : .silent
+        }
+        return tcpInfo.millisecondsSinceAnswer.map { .answeredBefore($0) } ?? .silent
     }
 
     /// A look takes time, and by ptrace on a busy machine a lot of it: when it began is counted where an answer
@@ -75,7 +111,7 @@ struct PendingProbe {
     mutating func answer(seenIn interval: ClosedRange<Double>, _ tcpInfo: TCPInfo) -> Double? {
         let elapsed = interval.lowerBound - asked
         func isFresh(_ age: KeyPath<TCPInfo, Int>) -> Bool {
-            Double(tcpInfo[keyPath: age]) + Self.tick < Double(before[keyPath: age]) + elapsed
+            Double(tcpInfo[keyPath: age]) + TCPInfo.tick < Double(before[keyPath: age]) + elapsed
         }
         // A peer that only sends has nothing to acknowledge: its data is an answer, too.
         guard isFresh(\.millisecondsSinceAck) || isFresh(\.millisecondsSinceData) else {
@@ -84,7 +120,7 @@ struct PendingProbe {
             }
             return nil
         }
-        let came = interval.upperBound - max(0, Double(tcpInfo.idleMilliseconds) - Self.tick)
+        let came = interval.upperBound - max(0, Double(tcpInfo.idleMilliseconds) - TCPInfo.tick)
         return max(0, came - leftAfter)
     }
 }

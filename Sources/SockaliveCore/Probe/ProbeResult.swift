@@ -17,10 +17,18 @@ package struct ProbeResult: Sendable {
 struct Candidate {
     enum End {
         case answered(Double)
+        case answeredBefore(Double)
         case silent
         case reset
         case notAsked
         case failed(SocketFailure)
+
+        init(_ conclusion: PendingProbe.Conclusion) {
+            switch conclusion {
+            case .answeredBefore(let age): self = .answeredBefore(age)
+            case .silent: self = .silent
+            }
+        }
     }
 
     let socket: DiscoveredSocket
@@ -43,6 +51,8 @@ struct Candidate {
         after = armed?.found
         switch end {
         case .answered(let milliseconds): answer = ProbeAnswer(answered: true, milliseconds: milliseconds)
+        case .answeredBefore(let age):
+            answer = ProbeAnswer(answered: true, milliseconds: nil, secondsAgo: age / 1000)
         case .silent: answer = ProbeAnswer(answered: false, milliseconds: nil)
         case .reset:
             answer = ProbeAnswer(answered: false, milliseconds: nil)

@@ -92,7 +92,8 @@ package struct ProbeRun {
         while !waiting.isEmpty {
             let reason = control.stopReason(ahead: reserve)
             for index in waiting {
-                if let end = reason.map({ Candidate.End.failed($0.unanswered) }) ?? outcome(of: &candidates[index]) {
+                let stopped = reason.map { Candidate.End.failed($0.unanswered) }
+                if let end = stopped ?? outcome(of: &candidates[index], reserve) {
                     finish(&candidates[index], end)
                     report(index, candidates[index].result)
                 }
@@ -104,7 +105,7 @@ package struct ProbeRun {
     }
 
     /// How it ended with one socket; nil as long as an answer may still come.
-    private func outcome(of candidate: inout Candidate) -> Candidate.End? {
+    private func outcome(of candidate: inout Candidate, _ reserve: Duration) -> Candidate.End? {
         guard var pending = candidate.armed?.pending else { return .notAsked }
         do {
             let start = clock.milliseconds
@@ -114,7 +115,11 @@ package struct ProbeRun {
             let answer = pending.answer(seenIn: start...now, seen.outcome)
             candidate.armed?.pending = pending
             if seen.outcome.isClosed { return .reset }
-            return answer.map { .answered($0) } ?? (now >= pending.due + wait ? .silent : nil)
+            if let answer { return .answered(answer) }
+            // By ptrace the next look is up to 500 ms away.
+            let left = Duration.milliseconds(pending.end(wait: wait) - now + 500) + reserve
+            let canWait = control.stopReason(ahead: left) == nil
+            return pending.conclusion(at: now, seen.outcome, wait: wait, canWait: canWait).map(Candidate.End.init)
         } catch {
             return .failed(error)
         }

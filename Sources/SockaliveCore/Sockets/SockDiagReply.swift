@@ -109,11 +109,7 @@ struct SockDiagMessage {
 
     /// The kind of timer, and the milliseconds until it fires (net/ipv4/inet_diag.c, inet_sk_diag_fill).
     private var timer: SocketRow.Timer {
-        switch bytes[2] {
-        case 0: .none
-        case 2: .keepalive(seconds: Double(field(52, UInt32.self)) / 1000)
-        default: .other
-        }
+        SocketRow.Timer(kind: bytes[2], seconds: Double(field(52, UInt32.self)) / 1000)
     }
 
     private var idleSeconds: Double? { tcpInfo?.idleSeconds }

@@ -124,19 +124,27 @@ extension [OptionExchange] {
 
 /// The state of one connection: the fields of struct tcp_info (include/uapi/linux/tcp.h) that are needed here.
 struct TCPInfo: Equatable, Sendable {
-    /// The size up to tcpi_segs_out, which came in Linux 4.2. The first 104 bytes are ten years older.
-    static let byteCount = 144
+    /// The size up to tcpi_notsent_bytes, which came in Linux 4.6. The first 104 bytes are ten years older.
+    static let byteCount = 148
 
     let state: UInt8
-    /// Keepalive probes (or zero-window probes) since the last ACK.
+    /// Keepalive probes and zero-window probes since the last ACK.
     let probesOutstanding: Int
+    /// How often the time between zero-window probes, or between retransmissions, was doubled.
+    let backoff: Int
+    /// The time that an answer may take, as the kernel has measured it; retransmissions have doubled it already.
+    let millisecondsOfRTO: Double
     /// Segments that the peer has not acknowledged yet.
     let segmentsInFlight: Int
+    /// The last data that left, a retransmission too.
+    let millisecondsSinceDataSent: Int
     /// Meaningless before the first data.
     let millisecondsSinceData: Int
     let millisecondsSinceAck: Int
     /// All segments ever sent, probes included; nil if the kernel is too old to count them.
     let segmentsSent: UInt32?
+    /// Data that the application has written and that has not left yet; nil where the kernel is too old to tell.
+    let bytesNotSent: Int?
 
     /// nil if the kernel returned less than the oldest kernel does.
     init?(_ bytes: UnsafeRawBufferPointer) {
@@ -144,15 +152,20 @@ struct TCPInfo: Equatable, Sendable {
         func number(_ offset: Int) -> Int { Int(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)) }
         state = bytes[0]
         probesOutstanding = Int(bytes[3])
+        backoff = Int(bytes[4])
+        millisecondsOfRTO = Double(number(8)) / 1000
         segmentsInFlight = number(24)
+        millisecondsSinceDataSent = number(44)
         millisecondsSinceData = number(52)
         millisecondsSinceAck = number(56)
         segmentsSent = bytes.count >= 140 ? bytes.loadUnaligned(fromByteOffset: 136, as: UInt32.self) : nil
+        bytesNotSent = bytes.count >= 148 ? number(144) : nil
     }
 
     init(
         state: UInt8 = UInt8(TCP_ESTABLISHED), probesOutstanding: Int = 0, segmentsInFlight: Int = 0,
-        millisecondsSinceData: Int, millisecondsSinceAck: Int, segmentsSent: UInt32? = nil
+        millisecondsSinceData: Int, millisecondsSinceAck: Int, segmentsSent: UInt32? = nil, bytesNotSent: Int? = nil,
+        backoff: Int = 0, millisecondsOfRTO: Double = 0, millisecondsSinceDataSent: Int = 0
     ) {
         self.state = state
         self.probesOutstanding = probesOutstanding
@@ -160,6 +173,10 @@ struct TCPInfo: Equatable, Sendable {
         self.millisecondsSinceData = millisecondsSinceData
         self.millisecondsSinceAck = millisecondsSinceAck
         self.segmentsSent = segmentsSent
+        self.bytesNotSent = bytesNotSent
+        self.backoff = backoff
+        self.millisecondsOfRTO = millisecondsOfRTO
+        self.millisecondsSinceDataSent = millisecondsSinceDataSent
     }
 
     /// The connection was reset or given up.

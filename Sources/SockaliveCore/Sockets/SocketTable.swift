@@ -43,8 +43,32 @@ package struct SocketRow: Equatable, BitwiseCopyable, Sendable {
         case none
         /// Keepalive is on; the next probe is due in this many seconds.
         case keepalive(seconds: Double)
-        /// Retransmission, zero-window probe or TIME-WAIT. It hides an armed keepalive timer.
+        /// Data waits for its acknowledgement; it is sent again in this many seconds. Hides an armed keepalive timer.
+        case retransmission(seconds: Double)
+        /// Data waits for the peer's window; the next zero-window probe is due in this many seconds. Hides it, too.
+        case windowProbe(seconds: Double)
+        /// Another one, or not known: hides an armed keepalive timer.
         case other
+
+        /// The kinds as the kernel numbers them.
+        init(kind: UInt8, seconds: Double) {
+            switch kind {
+            case 0: self = .none
+            case 1: self = .retransmission(seconds: seconds)
+            case 2: self = .keepalive(seconds: seconds)
+            case 4: self = .windowProbe(seconds: seconds)
+            default: self = .other
+            }
+        }
+
+        /// When the kernel sends the next packet for data that waits. No keepalive probe leaves before that data is
+        /// acknowledged. nil if no data is known to wait.
+        package var secondsToWaitingData: Double? {
+            switch self {
+            case .retransmission(let seconds), .windowProbe(let seconds): seconds
+            case .none, .keepalive, .other: nil
+            }
+        }
     }
 
     package let family: IPAddress.Family
@@ -151,11 +175,7 @@ struct SocketTableReader {
             let kind = field[..<colon].hexadecimal(UInt8.self),
             let ticks = field[(colon + 1)...].hexadecimal(UInt64.self)
         else { return nil }
-        switch kind {
-        case 0: return SocketRow.Timer.none
-        case 2: return .keepalive(seconds: Double(ticks) / 100)
-        default: return .other
-        }
+        return SocketRow.Timer(kind: kind, seconds: Double(ticks) / 100)
     }
 }
 

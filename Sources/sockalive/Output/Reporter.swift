@@ -61,7 +61,7 @@ struct Reporter {
         let silent = results.filter(\.isSilent)
         for result in silent.prefix(Self.maxNamed) {
             StandardStreams.error(
-                "\(Self.name(result.socket)): silent: no answer to a keepalive probe; "
+                "\(Self.name(result.socket)): silent: the peer answers neither keepalive probes nor data; "
                     + "the firewall or the peer has forgotten this connection, or the path is down")
         }
         guard silent.count > Self.maxNamed else { return }

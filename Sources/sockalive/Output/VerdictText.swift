@@ -6,9 +6,9 @@ struct VerdictText {
 
     var text: String {
         switch result.verdict {
-        case .protected: "\(word)\(nextProbe)"
+        case .protected: "\(word)\(waitingData ?? nextProbe)"
         case .atRisk where result.after?.hasProbeMarker == true: "\(word): left by a killed probe, inject mends it"
-        case .atRisk: "\(word)\(userTimeout ?? deadline)"
+        case .atRisk: "\(word)\(userTimeout ?? waitingData ?? deadline)"
         case .unprotected: "\(word)\(deadline)"
         case .expired: "\(word): idle for longer than \(result.request.firewallTimeout)"
         case nil: word
@@ -31,6 +31,17 @@ struct VerdictText {
         guard let seconds = result.nextProbeSeconds.map({ Int($0) }) else { return "" }
         let rounded = Seconds(seconds < 60 ? seconds : (seconds + 30) / 60 * 60)
         return seconds == 0 ? ": probe due now" : ": next probe in \(rounded)"
+    }
+
+    /// What leaves next while data waits: no keepalive probe then.
+    private var waitingData: String? {
+        guard result.after?.isTimely(against: result.request.firewallTimeout) == true else { return nil }
+        return switch result.socket.row.timer {
+        case .windowProbe(let seconds): ": window probe in \(Seconds(Int(seconds)))"
+        case .retransmission(let seconds) where result.verdict == .atRisk: ": data resent in \(Seconds(Int(seconds)))"
+        case .retransmission: ": data in flight"
+        case .none, .keepalive, .other: nil
+        }
     }
 
     /// What ends the connection before the firewall does.
@@ -57,10 +68,15 @@ struct AnswerText {
     }
 
     var cell: String? {
-        answer.map { answer in answer.milliseconds.map { "\(($0 * 10).rounded() / 10) ms" } ?? "silent" }
+        answer.map { answer in
+            if let ago = answer.secondsAgo { return "\(Seconds(Int(ago))) ago" }
+            return answer.milliseconds.map { "\(($0 * 10).rounded() / 10) ms" } ?? "silent"
+        }
     }
 
     var sentence: String? {
-        answer.flatMap { answer in cell.map { answer.answered ? "answered in \($0)" : $0 } }
+        answer.flatMap { answer in
+            cell.map { !answer.answered ? $0 : answer.secondsAgo == nil ? "answered in \($0)" : "answered \($0)" }
+        }
     }
 }

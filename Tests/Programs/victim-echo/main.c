@@ -15,6 +15,7 @@
  *   --mptcp            connects by MPTCP
  *   --local-port PORT  connects from this port
  *   --user-timeout MS  TCP_USER_TIMEOUT from the start
+ *   --fill             first writes into each session until its send queue is full
  *
  * Standard output, a line each:
  *   listening PORT                    listen only
@@ -43,6 +44,7 @@ struct options {
     int with_child, half_close, orphan;
     int keepalive[3]; /* idle, interval, count; 0: leave it off */
     int user_timeout; /* milliseconds; 0: leave it off */
+    int fills;
 };
 
 static int sessions[SESSIONS_MAX];
@@ -144,6 +146,18 @@ static void turn_keepalive_on(int fd, const int *values)
         fail("setsockopt");
 }
 
+/* Until nothing more goes in for a while: the peer's window is closed, or the path is. */
+static void fill(int fd)
+{
+    static char buffer[65536];
+    struct pollfd polled = {.fd = fd, .events = POLLOUT};
+
+    while (poll(&polled, 1, 300) > 0) {
+        if (send(fd, buffer, sizeof buffer, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN)
+            fail("send");
+    }
+}
+
 static pid_t sleeping_child(void)
 {
     pid_t child = fork();
@@ -180,6 +194,8 @@ static int parse_options(int argc, char **argv, struct options *options)
             options->orphan = 1;
         else if (strcmp(argv[i], "--mptcp") == 0)
             session_protocol = 262; /* IPPROTO_MPTCP */
+        else if (strcmp(argv[i], "--fill") == 0)
+            options->fills = 1;
         else if (i + 1 == argc)
             return argc;
         else if (strcmp(argv[i], "--name") == 0)
@@ -222,6 +238,8 @@ int main(int argc, char **argv)
         if (setsockopt(sessions[i], IPPROTO_TCP, TCP_USER_TIMEOUT, &options.user_timeout, sizeof(int)) < 0)
             fail("setsockopt");
     }
+    for (int i = 0; options.fills && i < count; i++)
+        fill(sessions[i]);
     say_ready(options.with_child ? sleeping_child() : 0);
 
     if (options.mode == MODE_SPIN)

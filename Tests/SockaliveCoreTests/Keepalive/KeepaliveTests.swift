@@ -90,6 +90,19 @@ import Testing
         #expect(limited(userTimeout, enabled: false).verdict(against: Seconds(3600)) == .unprotected)
     }
 
+    @Test func `while data waits, what leaves instead of keepalive must come in time`() {
+        func verdict(_ seconds: Double, idle: Double, _ timeout: Int, _ settings: Verdict = .protected) -> Verdict {
+            settings.whileDataWaits(seconds, idle: idle, against: Seconds(timeout))
+        }
+        // An answered probe waits idle + seconds; if the next one is lost, another comes after twice that.
+        #expect(verdict(1, idle: 0.6, 12) == .protected)
+        #expect(verdict(3, idle: 1, 12) == .atRisk)
+        #expect(verdict(20, idle: 0, 12) == .atRisk)
+        #expect(verdict(60, idle: 60, 3600) == .protected)
+        #expect(verdict(119, idle: 3361, 3600) == .atRisk)
+        #expect(verdict(20, idle: 0, 12, .unprotected) == .unprotected)
+    }
+
     @Test func `the remedy for a user timeout is one that protects`() throws {
         for (timeout, idle) in [(3600, 600), (12, 2), (4, 1), (60, 300)] as [(Int, Int32)] {
             let settings = KeepaliveSettings(enabled: true, idle: idle, interval: 1, count: 9, userTimeout: 1000)

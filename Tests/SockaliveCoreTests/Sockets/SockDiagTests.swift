@@ -125,7 +125,10 @@ private func read(_ datagrams: [UInt8]...) -> (rows: [SocketRow], progress: Sock
         #expect(row.inode == 647746)
     }
 
-    @Test(arguments: [("01", SocketRow.Timer.other), ("03", .other), ("04", .other), ("00", .none)])
+    @Test(arguments: [
+        ("01", SocketRow.Timer.retransmission(seconds: 649.28)), ("03", .other),
+        ("04", .windowProbe(seconds: 649.28)), ("00", .none),
+    ])
     func `other timers hide an armed keepalive`(kind: String, timer: SocketRow.Timer) {
         let row = diagEstablished.replacing("02 01 02 00 ", with: "02 01 \(kind) 00 ")
         #expect(read(bytes(row)).rows.first?.timer == timer)

@@ -31,10 +31,12 @@ private let stranger =
         #expect(socketRows(accepted).first?.timer == .keepalive(seconds: 7200))
     }
 
-    @Test(arguments: ["01", "03", "04"])
-    func `other timers hide an armed keepalive`(kind: String) {
+    @Test(arguments: [
+        ("01", SocketRow.Timer.retransmission(seconds: 0.16)), ("03", .other), ("04", .windowProbe(seconds: 0.16)),
+    ])
+    func `other timers hide an armed keepalive`(kind: String, timer: SocketRow.Timer) {
         let row = accepted.replacing("02:000AFC80", with: "\(kind):00000010")
-        #expect(socketRows(row).first?.timer == .other)
+        #expect(socketRows(row).first?.timer == timer)
     }
 
     @Test func `listeners are found only on request`() {

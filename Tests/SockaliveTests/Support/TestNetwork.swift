@@ -48,6 +48,13 @@ final class TestNetwork {
         try nft("delete table inet silence")
     }
 
+    /// What a command prints here.
+    func run(_ command: [String]) throws -> String {
+        let program = try Program.run(launcher + command)
+        #expect(program.status == 0, "\(program.errors)")
+        return program.output
+    }
+
     private func nft(_ commands: String) throws {
         let program = try Program.run(launcher + ["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin nft '\(commands)'"])
         #expect(program.status == 0, "\(program.errors)")

@@ -38,6 +38,8 @@ final class Victim {
         /// Where the peer listens, if that is not the address that the victim connects to.
         var peerAddress: String?
         var localPort: Int?
+        /// Writes first until its send queues are full: the peer reads only when it is told to.
+        var fillsQueue = false
         /// Commands that run the peer and the victim: `nsenter …`.
         var peerLauncher: [String] = []
         var launcher: [String] = []
@@ -99,6 +101,7 @@ final class Victim {
         if options.isMultipath { arguments.append("--mptcp") }
         if options.hasOrphan { arguments.append("--orphan") }
         if let userTimeout = options.userTimeout { arguments += ["--user-timeout", "\(userTimeout)"] }
+        if options.fillsQueue { arguments.append("--fill") }
         if options.hasChild { arguments.append("--fork") }
         return arguments + ["connect", options.address, "\(port)", "\(options.sessions)"]
     }
@@ -106,6 +109,19 @@ final class Victim {
     /// The options with which `sockalive` finds this victim and no other process.
     var selection: [String] {
         ["--pid", "\(pid)", "--port", "\(port)"]
+    }
+
+    /// The options that make `sockalive` see the peer's end of the sessions.
+    var peerSelection: [String] {
+        ["--pid", "\(peer.pid)", "--port", "\(port)"]
+    }
+
+    /// Makes the peer send a token over every session, whose echo does not come.
+    func peerSendsInVain() throws {
+        peer.input.write("echo 100\n")
+        for index in sessions.indices {
+            #expect(peer.output.line(until: Deadline(.seconds(10))) == "silent \(index)")
+        }
     }
 
     /// Sends a token over every session and waits for the echoes.
