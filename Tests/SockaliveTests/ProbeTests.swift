@@ -103,6 +103,22 @@ extension ProcessTests {
             #expect(quiet.output + quiet.errors == "")
         }
 
+        @Test(.enabled(if: Machine.injectsByPtrace, "the ptrace method knows x86-64 only"))
+        func `connections that could not be asked are counted as failed`() throws {
+            let victim = try Victim { $0.sessions = 2 }
+            let probe = ["probe", "--no-lock", "--method", "ptrace"] + victim.selection
+            do {
+                let tracer = try Child([TestProgram.path("hold-traced"), "\(victim.pid)"])
+                _ = try tracer.words(after: "tracing", Deadline(.seconds(10)))
+                let program = try Program.sockalive(probe)
+                #expect(program.status == 77)
+                #expect(program.errorLines.last == "sockalive: 2 candidates: 0 answered, 0 silent, 2 failed")
+                tracer.kill()
+            }
+            let program = try Program.sockalive(probe)
+            #expect(program.errors == "sockalive: 2 candidates: 2 answered, 0 silent\n")
+        }
+
         @Test func `no candidate is no failure, unless one is required`() throws {
             let none = ["probe", "--no-lock", "--pid", "2147483647"]
             #expect(try Program.sockalive(none).status == 0)

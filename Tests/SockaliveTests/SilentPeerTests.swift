@@ -56,6 +56,17 @@ extension ProcessTests {
             #expect(try victim.echoes())
         }
 
+        /// Its peer, or a firewall, answers the probe with a reset: that is a failure, and counted once.
+        @Test func `a connection that is reset by the probe is counted as failed and not as silent`() throws {
+            let victim = try victim { $0.sessions = 2 }
+            try room.reset()
+            // The end that does not read does not notice, and keeps its sockets.
+            let program = try Program.sockalive(["probe", "--no-lock"] + victim.peerSelection)
+            #expect(program.status == 1)
+            #expect(program.errors.contains("answered the probe with a reset"))
+            #expect(program.errorLines.last == "sockalive: 2 candidates: 0 answered, 0 silent, 2 failed")
+        }
+
         @Test func `an injection sets a socket and reports its silent peer`() throws {
             let victim = try victim()
             try room.fallSilent()

@@ -79,8 +79,13 @@ struct Reporter {
     }
 
     static func answers(_ results: [SocketResult]) -> String {
-        let summary = Summary(results)
-        return "\(summary.answered ?? 0) answered, \(summary.silent ?? 0) silent"
+        "\(results.count { $0.probe?.answered == true }) answered, \(results.count(where: \.isSilent)) silent"
+    }
+
+    /// The answers of a run that only probes, and how many could not be asked or were reset.
+    static func answersAndFailures(_ results: [SocketResult]) -> String {
+        let failed = results.count { $0.failure != nil }
+        return failed > 0 ? "\(answers(results)), \(failed) failed" : answers(results)
     }
 
     func message(_ line: @autoclosure () -> String) {

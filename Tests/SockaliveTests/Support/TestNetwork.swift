@@ -44,6 +44,13 @@ final class TestNetwork {
         )
     }
 
+    /// From now on every packet is answered with a reset.
+    func reset() throws {
+        try nft(
+            "add table inet silence; add chain inet silence inbound { type filter hook input priority 0; }; "
+                + "add rule inet silence inbound tcp flags != rst reject with tcp reset")
+    }
+
     func speakAgain() throws {
         try nft("delete table inet silence")
     }
