@@ -141,7 +141,7 @@ package struct SocketResult: Sendable {
 
     /// When the kernel sends the next packet for data that waited when the socket was found; nil without such data.
     package var waitingDataSeconds: Double? {
-        socket.row.state == .established ? socket.row.timer.secondsToWaitingData : nil
+        socket.row.state.hasPeer ? socket.row.timer.secondsToWaitingData : nil
     }
 
     package var verdict: Verdict? { verdict(against: request.firewallTimeout) }

@@ -101,7 +101,7 @@ extension SocketRow {
         switch timer {
         case .keepalive: true
         case .none: state.hasPeer ? false : nil
-        case .other: nil
+        case .retransmission, .windowProbe, .other: nil
         }
     }
 }
