@@ -23,7 +23,7 @@ struct Run {
     /// From the lock to the exit code.
     ///
     /// - Parameter summary: the last line of a run that found something, for people.
-    func execute(check: Bool = false, summary: ([SocketResult]) -> String? = { _ in nil }) throws -> RunStatus {
+    func execute(check: Bool = false, summary: (RunOutcome) -> String? = { _ in nil }) throws -> RunStatus {
         let recorder = limits.map { RunRecorder($0, reporter) }
         do throws(RunError) {
             let (outcome, isRecorded) = try outcomeUnderLock(recorder)
@@ -31,7 +31,7 @@ struct Run {
             HardLimit.disarm()
             guard report(outcome) else { return .someFailed }
             limits?.reportAbsence(outcome.results, configuration, output)
-            if !outcome.results.isEmpty && !output.json, let line = summary(outcome.results) { reporter.message(line) }
+            if !outcome.results.isEmpty && !output.json, let line = summary(outcome) { reporter.message(line) }
             let status = RunStatus(
                 results: outcome.results, processFailures: outcome.failures, require: limits?.require ?? false,
                 check: check)

@@ -37,9 +37,10 @@ struct InjectCommand: ParsableCommand {
         throw try run.execute(summary: summary)
     }
 
-    private func summary(_ results: [SocketResult]) -> String {
+    private func summary(_ outcome: RunOutcome) -> String {
+        let results = outcome.results
         let would = results.count { $0.action == .wouldSet }
-        let summary = Summary(results)
+        let summary = Summary(results, outcome.failures)
         let done = dryRun ? "\(would) would be set" : "\(summary.set) set"
         let proof = probe ? ", \(Reporter.answers(results))" : ""
         return "\(Reporter.candidates(results)): \(done), \(summary.unchanged) unchanged, \(summary.failed) failed"

@@ -21,6 +21,6 @@ struct ProbeCommand: ParsableCommand {
         let run = Run(
             command: "probe", mode: .probe(waiting.time), configuration: configuration, output: output,
             control: control, limit: limits.timeout, limits: limits)
-        throw try run.execute { "\(Reporter.candidates($0)): \(Reporter.answersAndFailures($0))" }
+        throw try run.execute { "\(Reporter.candidates($0.results)): \(Reporter.answersAndFailures($0))" }
     }
 }

@@ -83,9 +83,10 @@ struct Reporter {
     }
 
     /// The answers of a run that only probes, and how many could not be asked or were reset.
-    static func answersAndFailures(_ results: [SocketResult]) -> String {
-        let failed = results.count { $0.failure != nil }
-        return failed > 0 ? "\(answers(results)), \(failed) failed" : answers(results)
+    static func answersAndFailures(_ outcome: RunOutcome) -> String {
+        let failed = Summary(outcome.results, outcome.failures).failed
+        let answers = answers(outcome.results)
+        return failed > 0 ? "\(answers), \(failed) failed" : answers
     }
 
     func message(_ line: @autoclosure () -> String) {
