@@ -27,9 +27,9 @@ measure() {
         --export-json "$RESULTS/$name.$round.json" "$@" >"$RESULTS/log" 2>&1 || { cat "$RESULTS/log" >&2 && exit 70; }
 }
 
-# memory NAME COMMAND...: measures the peak memory, in KiB
+# memory NAME COMMAND...: measures the peak memory of all its processes, in KiB
 memory() {
-    command time --format %M --output "$RESULTS/$1.memory" "${@:2}" >/dev/null
+    "$PYTHON" Tests/Bench/memory.py $((ROUNDS * 10)) "${@:2}" >"$RESULTS/$1.memory"
 }
 
 busy() {
@@ -38,6 +38,7 @@ busy() {
     for ((round = 0; round < ROUNDS; round++)); do
         measure true 40 /bin/true
         measure version 40 "$sockalive --version"
+        measure nothing 40 "$sockalive list --quiet --pid 2147483647"
         measure list 20 "$sockalive list"
         measure ss 6 "ss -tnp state established '$ports'"
         measure lsof 4 "lsof -nP -iTCP:5633 -sTCP:ESTABLISHED"
