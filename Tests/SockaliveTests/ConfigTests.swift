@@ -83,6 +83,23 @@ extension ProcessTests {
             #expect(try victim.keepalive() == [.untouched])
         }
 
+        @Test func `an invisible character or a long word is rejected with file and line`() throws {
+            let long = String(repeating: "a", count: 1_000_000)
+            for (line, word) in [("--port\u{a0}1", "U+00A0 (no-break space)"), (long, "65536"), ("'\(long)", "65536")] {
+                let path = try file("--pid 1\n\(line)\n")
+                let program = try Program.sockalive(["list", "--config", path])
+                #expect(program.status == 64 && program.errorLines.count == 1)
+                #expect(program.errors.contains("\(path), line 2: ") && program.errors.contains(word))
+                #expect(program.errors.utf8.count < 500)
+            }
+        }
+
+        @Test func `a file from a Windows editor is valid`() throws {
+            let victim = try Victim()
+            let path = try file("\u{feff}" + rule(victim, "--firewall-timeout 30m").replacing("\n", with: "\r\n"))
+            #expect(try Report.of(["list", "--config", path]).socket.firewallTimeout == 1800)
+        }
+
         @Test func `a file without valid rules is rejected`() throws {
             let empty = try file("# nothing\n")
             for path in [empty, folder.path("none"), folder.path(""), "/dev/zero"] {
