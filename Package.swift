@@ -50,7 +50,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SockaliveTests",
-            dependencies: ["sockalive", "SockaliveCore", "SockaliveDemo", systemPackage],
+            dependencies: ["sockalive", "SockaliveCore", "SockaliveDemo", argumentParser, systemPackage],
             swiftSettings: swiftSettings
         ),
     ]

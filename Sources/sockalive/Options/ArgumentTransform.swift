@@ -96,6 +96,11 @@ enum ArgumentTransform {
         return seconds
     }
 
+    static func choice<Choice: ExpressibleByArgument>(_ text: String) throws -> Choice {
+        guard let choice = Choice(argument: text) else { throw ValidationError("it is none of the choices") }
+        return choice
+    }
+
     static func filePath(_ text: String) throws -> String {
         guard !text.isEmpty else { throw ValidationError("a file needs a name") }
         return text

@@ -38,12 +38,14 @@ struct ConfigOptions: ParsableArguments {
             guard !lines.isEmpty else {
                 throw ValidationError("\(config): there is no rule in it; write one, such as --process beremote")
             }
-            var rules: [RuleOptions] = []
+            let parser = try RuleParser()
+            var (rules, common): ([RuleOptions], CommonOptions) = ([], CommonOptions())
             for line in lines {
-                rules.append(try rule(line, of: config))
-                if let word = contradiction(rules) {
+                let rule = try rule(line, of: config, parser)
+                if let word = common.contradiction(to: rule) {
                     throw ValidationError(location(config, line.number) + "\(word) differs from a line before")
                 }
+                rules.append(rule)
             }
             return RunConfiguration(rules.map { ($0.selection, $0.keepalive) })
         } catch let error as RuleFile.Malformed {
@@ -63,18 +65,29 @@ struct ConfigOptions: ParsableArguments {
     }
 
     /// One run looks for all sockets in one way, and reaches them in one way.
-    private static func contradiction(_ rules: [RuleOptions]) -> String? {
-        if Set(rules.compactMap(\.keepalive.method)).count > 1 { return "--method" }
-        return Set(rules.compactMap(\.selection.source)).count > 1 ? "--source" : nil
+    private struct CommonOptions {
+        private var method: MethodChoice?
+        private var source: SocketSource?
+
+        /// The option that has another value than in a rule before; nil where there is none.
+        mutating func contradiction(to rule: RuleOptions) -> String? {
+            let (method, source) = (rule.keepalive.method, rule.selection.source)
+            if let method, let before = self.method, method != before { return "--method" }
+            if let source, let before = self.source, source != before { return "--source" }
+            self.method = self.method ?? method
+            self.source = self.source ?? source
+            return nil
+        }
     }
 
     private static func location(_ file: String, _ line: Int) -> String { "\(file), line \(line): " }
 
-    private static func rule(_ line: RuleFile.Line, of file: String) throws -> RuleOptions {
+    private static func rule(_ line: RuleFile.Line, of file: String, _ parser: RuleParser) throws -> RuleOptions {
         do {
-            return try RuleOptions.parse(line.words)
+            return try parser.options(line.words)
         } catch {
-            let reason = asksForHelp(line.words) ?? RuleOptions.message(for: error)
+            let isHelp = RuleOptions.exitCode(for: error) == .success
+            let reason = (isHelp ? asksForHelp(line.words) : nil) ?? RuleOptions.message(for: error)
             throw ValidationError(location(file, line.number) + reason)
         }
     }
@@ -105,24 +118,32 @@ struct RunConfiguration {
         rules = RuleSet(options.map { Rule(selection: $0.selection.selection, request: $0.keepalive.request) })
         method = options.compactMap(\.keepalive.method).first ?? .auto
         source = options.compactMap(\.selection.source).first ?? .auto
-        description = options.map(\.selection.description).joined(separator: "; ")
+        let more = options.count > Self.maxDescribed ? "; and \(options.count - Self.maxDescribed) more rules" : ""
+        description = options.prefix(Self.maxDescribed).map(\.selection.description).joined(separator: "; ") + more
     }
+
+    private static let maxDescribed = 20
 }
 
 extension RunConfiguration {
     /// Explicit values are obeyed, also where they do not help or do harm.
     func warnIfTooSlow(_ reporter: Reporter) {
+        // Many rules may have the same values.
+        var messages: Set<String> = []
+        func warn(_ message: String) {
+            if messages.insert(message).inserted { reporter.message(message) }
+        }
         for request in rules.rules.map(\.request) {
             let wanted = request.wanted
             let settings = KeepaliveSettings(
                 enabled: wanted.enabled, idle: wanted.idle, interval: wanted.interval, count: wanted.count,
                 userTimeout: wanted.userTimeout ?? 0)
             if wanted.enabled, !settings.isTimely(against: request.firewallTimeout) {
-                reporter.message(
+                warn(
                     "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout "
                         + "of \(request.firewallTimeout): the connection may be dropped; choose a shorter --idle")
             }
-            if let risk = UserTimeoutRisk(settings, against: request.firewallTimeout) { reporter.message(risk.line) }
+            if let risk = UserTimeoutRisk(settings, against: request.firewallTimeout) { warn(risk.line) }
         }
     }
 }

@@ -53,4 +53,17 @@ struct KeepaliveOptions: ParsableArguments {
     }
 }
 
+extension KeepaliveOptions {
+    /// By name, for ``RuleParser``.
+    static let setters: [String: OptionSetter<Self>] = [
+        "--firewall-timeout": .value { $0.firewallTimeout = try ArgumentTransform.firewallTimeout($1) },
+        "--idle": .value { $0.idle = try ArgumentTransform.keepaliveSeconds($1) },
+        "--interval": .value { $0.interval = try ArgumentTransform.keepaliveSeconds($1) },
+        "--count": .value { $0.count = try ArgumentTransform.keepaliveCount($1) },
+        "--user-timeout": .value { $0.userTimeout = try ArgumentTransform.userTimeout($1) },
+        "--off": .flag { $0.off = true },
+        "--method": .value { $0.method = try ArgumentTransform.choice($1) },
+    ]
+}
+
 extension MethodChoice: ExpressibleByArgument {}

@@ -89,4 +89,21 @@ struct SelectionOptions: ParsableArguments {
     }
 }
 
+extension SelectionOptions {
+    /// By name, for ``RuleParser``.
+    static let setters: [String: OptionSetter<Self>] = [
+        "--process": .value { $0.process.append(try ArgumentTransform.processName($1)) },
+        "--any-process": .flag { $0.anyProcess = true },
+        "--pid": .value { $0.pid.append(try ArgumentTransform.pid($1)) },
+        "--exe": .value { $0.exe = try ArgumentTransform.absolutePath($1) },
+        "--user": .value { $0.user = try ArgumentTransform.user($1) },
+        "--port": .value { $0.port.append(try ArgumentTransform.port($1)) },
+        "--any-port": .flag { $0.anyPort = true },
+        "--remote": .value { $0.remote = try ArgumentTransform.range($1) },
+        "--listeners": .flag { $0.listeners = true },
+        "--half-closed": .flag { $0.halfClosed = true },
+        "--source": .value { $0.source = try ArgumentTransform.choice($1) },
+    ]
+}
+
 extension SocketSource: ExpressibleByArgument {}
