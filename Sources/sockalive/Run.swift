@@ -101,7 +101,9 @@ struct Run {
     private var hungBefore: Set<HungProcess> { hungFile.map(HungProcess.read) ?? [] }
 
     private func rememberHung(_ outcome: RunOutcome) {
-        guard mode.needsLock, let hungFile, outcome.hung != hungBefore else { return }
+        // Without the lock only what must not be lost: a worker that was left behind is not to be joined by others.
+        guard mode.needsLock || outcome.hung.contains(where: \.holdsWorker), let hungFile, outcome.hung != hungBefore
+        else { return }
         do throws(Errno) {
             try HungProcess.write(outcome.hung, to: hungFile)
         } catch {

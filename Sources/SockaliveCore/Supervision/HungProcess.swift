@@ -9,16 +9,19 @@ package struct HungProcess: Hashable, Sendable {
         let pid: Int32
         /// Clock ticks since boot.
         let startTime: UInt64
+        /// The call that has not returned.
+        let step: WorkerStep
 
-        init(pid: Int32, startTime: UInt64) {
+        init(pid: Int32, startTime: UInt64, step: WorkerStep) {
             self.pid = pid
             self.startTime = startTime
+            self.step = step
         }
 
         /// nil if it has ended.
-        init?(pid: Int32) {
+        init?(pid: Int32, step: WorkerStep) {
             guard let startTime = Self.startTime(of: pid) else { return nil }
-            self.init(pid: pid, startTime: startTime)
+            self.init(pid: pid, startTime: startTime, step: step)
         }
 
         var isAlive: Bool { Self.startTime(of: pid) == startTime }
@@ -32,6 +35,7 @@ package struct HungProcess: Hashable, Sendable {
         }
     }
 
+    /// 0: no process in particular; the worker that was left behind hangs in a socket table.
     let pid: Int32
     let leftBehind: Worker?
     /// Seconds since boot when the link to its executable hung, while names were looked for. It need not be a process
@@ -39,6 +43,9 @@ package struct HungProcess: Hashable, Sendable {
     let linkHung: Int?
 
     var isStranger: Bool { linkHung != nil }
+
+    /// Whether a worker hangs there even now.
+    package var holdsWorker: Bool { leftBehind?.isAlive ?? false }
 
     private static let retryAfter = 3600
 
@@ -54,7 +61,7 @@ package struct HungProcess: Hashable, Sendable {
 }
 
 /// As a file beside the lock: a line a process: its number; or that and when its link hung;
-/// or that and the number and start of a worker that was left behind.
+/// or that, and a worker that was left behind: its number, its start and its step.
 extension HungProcess {
     private static let capacity = 1024
 
@@ -69,21 +76,25 @@ extension HungProcess {
     }
 
     private var line: String {
-        "\(pid)" + (linkHung.map { " \($0)" } ?? "") + (leftBehind.map { " \($0.pid) \($0.startTime)" } ?? "")
+        "\(pid)" + (linkHung.map { " \($0)" } ?? "")
+            + (leftBehind.map { " \($0.pid) \($0.startTime) \($0.step.rawValue)" } ?? "")
     }
 
     private init?(line: ArraySlice<UInt8>) {
         let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
-        guard (1...3).contains(fields.count), let pid: Int32 = fields[0].decimal(), pid > 0 else { return nil }
+        guard [1, 2, 4].contains(fields.count), let pid: Int32 = fields[0].decimal(), pid > 0 || fields.count == 4
+        else { return nil }
         if fields.count == 2 {
             guard let linkHung: Int = fields[1].decimal() else { return nil }
             self.init(pid: pid, leftBehind: nil, linkHung: linkHung)
             return
         }
         var worker: Worker?
-        if fields.count == 3 {
-            guard let pid: Int32 = fields[1].decimal(), let startTime: UInt64 = fields[2].decimal() else { return nil }
-            worker = Worker(pid: pid, startTime: startTime)
+        if fields.count == 4 {
+            guard let pid: Int32 = fields[1].decimal(), let startTime: UInt64 = fields[2].decimal(),
+                let step = fields[3].decimal(UInt8.self).flatMap(WorkerStep.init)
+            else { return nil }
+            worker = Worker(pid: pid, startTime: startTime, step: step)
         }
         self.init(pid: pid, leftBehind: worker, linkHung: nil)
     }

@@ -40,8 +40,8 @@ struct RunRecovery {
         for process in before {
             if process.isStranger { hungExecutables.insert(process.pid) }
             guard let worker = process.leftBehind, worker.isAlive else { continue }
-            unreachable[process.pid] = .stillHangs(process.pid, worker: worker.pid)
-            source = .procfs
+            let position = WorkerPosition(step: worker.step, pid: process.pid)
+            _ = add(position, .hung(position, leftBehind: worker.pid))
         }
     }
 
@@ -114,8 +114,8 @@ struct RunRecovery {
             WorkerProgress.enter(.user, pid)
             return (try? procfs.status("\(pid)"))?.uid
         }.filter { $0 != 0 }
-        return Late(
-            pids: now.union(before.filter { !$0.isStranger }.map(\.pid)).sorted(), users: Set(users), procfs: procfs)
+        let earlier = before.filter { !$0.isStranger && $0.pid != 0 }.map(\.pid)
+        return Late(pids: now.union(earlier).sorted(), users: Set(users), procfs: procfs)
     }
 }
 
@@ -128,14 +128,6 @@ extension SocketFailure {
             .other, .timedOut, "PID \(pid) hangs: \(position.step.words(pid)) gave no answer in time\(left)",
             remedy: "look what it waits for (cat /proc/\(pid)/stack), such as a file server that is down; "
                 + "the next run tries it last")
-    }
-
-    fileprivate static func stillHangs(_ pid: Int32, worker: Int32) -> SocketFailure {
-        SocketFailure(
-            .other, .timedOut,
-            "PID \(pid) hangs: process \(worker) of this program has waited for it since an earlier run and cannot be "
-                + "killed",
-            remedy: "look what both wait for (cat /proc/\(worker)/stack), such as a file server that is down")
     }
 
     static func lost(_ position: WorkerPosition, _ end: ChildProcess.End) -> SocketFailure {

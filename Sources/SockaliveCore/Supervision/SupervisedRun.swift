@@ -115,13 +115,16 @@ package struct SupervisedRun {
         /// Some worker came to the end of its search.
         private(set) var hasSearched = false
         /// Processes that hung, and the worker that was left behind there.
-        private var hangs: [Int32: Int32?] = [:]
+        private var hangs: [Int32: HungProcess.Worker?] = [:]
+        /// Processes at which a worker of an earlier run hangs: they need not match.
+        private let excludedBefore: Set<Int32>
         private var workers = 0
 
         init(mode: RunJob.Mode, before: Set<HungProcess>) {
             self.mode = mode
             self.before = before.filter { !$0.isStranger || $0.isRecent }
             recovery = RunRecovery(before: self.before)
+            excludedBefore = Set(recovery.excluded.keys)
         }
 
         /// All is done but to explain why nothing was found.
@@ -176,7 +179,10 @@ package struct SupervisedRun {
 
         @discardableResult
         mutating func add(_ position: WorkerPosition, _ failure: SocketFailure, _ leftBehind: Int32? = nil) -> Bool {
-            if position.pid != 0 { hangs.updateValue(leftBehind ?? hangs[position.pid] ?? nil, forKey: position.pid) }
+            let worker = leftBehind.flatMap { HungProcess.Worker(pid: $0, step: position.step) }
+            if position.pid != 0 || worker != nil {
+                hangs.updateValue(worker ?? hangs[position.pid] ?? nil, forKey: position.pid)
+            }
             return recovery.add(position, failure)
         }
 
@@ -194,7 +200,7 @@ package struct SupervisedRun {
                 return unreached
             }
             // A process that hung when the time was up, before another worker could tell its name.
-            let told = Set(outcome.failures.map(\.pid))
+            let told = excludedBefore.union(outcome.failures.map(\.pid))
             for (pid, failure) in recovery.excluded.sorted(by: { $0.key < $1.key })
             where reason != nil && !told.contains(pid) {
                 outcome.failures.append(ProcessFailure(pid: pid, name: nil, failure: failure))
@@ -206,11 +212,9 @@ package struct SupervisedRun {
         }
 
         private var hung: Set<HungProcess> {
-            let targets = hangs.map {
-                HungProcess(pid: $0, leftBehind: $1.flatMap(HungProcess.Worker.init), linkHung: nil)
-            }
+            let targets = hangs.map { HungProcess(pid: $0, leftBehind: $1, linkHung: nil) }
             let strangers = recovery.hungExecutables.subtracting(before.map(\.pid)).map(HungProcess.stranger)
-            return Set(targets + strangers + before.filter(\.isRecent))
+            return Set(targets + strangers + before.filter { $0.isRecent || $0.holdsWorker })
         }
     }
 }
