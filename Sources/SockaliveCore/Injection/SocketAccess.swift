@@ -84,7 +84,8 @@ final class SocketAccess {
                 continue
             }
             if waits == maxWaits { return nil }
-            if firstFailure != nil, let reason = stopReason() { throw reason.failure }
+            // The first holder has used up the time.
+            if let firstFailure, stopReason() != nil { throw firstFailure }
             do {
                 return try apply(operation, to: socket, through: holder)
             } catch {
