@@ -8,11 +8,14 @@ package struct Doctor {
     private let firewallTimeout: Seconds
     /// Processes that hung when they were looked at, and are left out.
     private let hung: [Int32: SocketFailure]
+    private let source: SocketSource
 
     package init(
-        procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds, hung: [Int32: SocketFailure] = [:]
+        procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds, hung: [Int32: SocketFailure] = [:],
+        source: SocketSource = .auto
     ) {
         self.hung = hung
+        self.source = source
         self.procfs = procfs
         self.sysfs = sysfs
         self.firewallTimeout = firewallTimeout
@@ -48,7 +51,7 @@ package struct Doctor {
     private func results(of target: Result<any TrialTarget, TrialAbsence>, _ facts: MachineFacts) -> TrialResults {
         var results = TrialResults()
         do {
-            let trial = Trial(procfs: procfs, target: try target.get(), ownSeccomp: facts.seccomp)
+            let trial = Trial(procfs: procfs, target: try target.get(), ownSeccomp: facts.seccomp, source: source)
             let connection = try trial.connection()
             results.pidfd = trial.inject(into: connection, by: .pidfd)
             if facts.architecture == .amd64 { results.ptrace = trial.inject(into: connection, by: .ptrace) }
@@ -65,7 +68,7 @@ package struct Doctor {
         _ selection: Selection, _ facts: MachineFacts, _ trials: TrialResults, _ auto: Method
     ) throws -> [ExaminedTarget] {
         let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys))
-        let snapshot = try Discovery(procfs: procfs, source: .auto, method: .ptrace, limits: limits)
+        let snapshot = try Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
             .snapshot(of: selection)
         let working = trials.absence == nil ? trials.methods : [.pidfd, .ptrace]
         return snapshot.processes.compactMap { pid in

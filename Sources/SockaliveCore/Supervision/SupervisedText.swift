@@ -11,9 +11,10 @@ package struct SupervisedText {
     }
 
     /// - Parameter work: makes the text in a worker. It is given the processes that hung before, and why they are left
-    ///   out.
-    package func text(_ work: ([Int32: SocketFailure]) -> String) throws(SearchError) -> String {
+    ///   out; and the only source to ask for sockets, where another has hung.
+    package func text(_ work: ([Int32: SocketFailure], SocketSource?) -> String) throws(SearchError) -> String {
         var hung: [Int32: SocketFailure] = [:]
+        var source: SocketSource?
         while true {
             var text: String?
             let exit: Supervisor.Exit
@@ -21,7 +22,7 @@ package struct SupervisedText {
                 exit = try Supervisor(control: control, limit: limit).run(
                     { output in
                         var writer = WireWriter()
-                        let text = work(hung)
+                        let text = work(hung, source)
                         writer.frame { $0.write(text) }
                         output.write(writer.bytes)
                     },
@@ -40,6 +41,9 @@ package struct SupervisedText {
                 for pid in position.scanned {
                     hung[pid] = .hung(WorkerPosition(step: .executable, pid: pid), leftBehind: nil)
                 }
+            case .hung(let position, _) where position.step == .socketTable && source == nil:
+                // It waits for no lock of a socket.
+                source = .procfs
             case .stopped(let reason, _, _): throw .stopped(reason)
             case .hung(let position, _), .lost(let position, _): throw .workerFailed(position.step)
             case .done: throw .workerFailed(.none)

@@ -37,7 +37,9 @@ struct DoctorCommand: ParsableCommand {
         let style = StandardStreams.outputStyle
         let text: String
         do throws(SearchError) {
-            text = try SupervisedText(control: control, limit: timeout).text { render(hung: $0, style) }
+            text = try SupervisedText(control: control, limit: timeout).text { hung, source in
+                render(hung, source ?? .auto, style)
+            }
         } catch {
             throw RunError(error).printed()
         }
@@ -63,10 +65,11 @@ struct DoctorCommand: ParsableCommand {
     }
 
     /// In the worker: all that there is to print, behind a mark.
-    private func render(hung: [Int32: SocketFailure], _ style: TextStyle) -> String {
+    private func render(_ hung: [Int32: SocketFailure], _ source: SocketSource, _ style: TextStyle) -> String {
         do {
             let doctor = Doctor(
-                procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout, hung: hung)
+                procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout, hung: hung,
+                source: source)
             let child = Result { () throws(TrialAbsence) in try DoctorChild() as any TrialTarget }
             let report = try doctor.report(
                 on: selection.selection, lookedFor: selection.description, trialTarget: child)
