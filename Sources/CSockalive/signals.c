@@ -45,6 +45,16 @@ int sockalive_install_stop_handlers(void)
     return sigaction(SIGPIPE, &action, NULL) < 0 ? -errno : 0;
 }
 
+void sockalive_restore_stop_handlers(void)
+{
+    static const int stop[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = SIG_DFL};
+
+    sigemptyset(&action.sa_mask);
+    for (unsigned i = 0; i < sizeof stop / sizeof *stop; i++)
+        sigaction(stop[i], &action, NULL);
+}
+
 static const char *last_words;
 static size_t last_words_length;
 

@@ -29,6 +29,7 @@ struct Run {
             let (outcome, isRecorded) = try outcomeUnderLock(recorder)
             // Whoever reads the report may take as long as they like.
             HardLimit.disarm()
+            RunControl.releaseSignals()
             guard report(outcome) else { return .someFailed }
             limits?.reportAbsence(outcome.results, configuration, output)
             if !outcome.results.isEmpty && !output.json, let line = summary(outcome) { reporter.message(line) }

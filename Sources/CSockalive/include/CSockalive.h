@@ -98,6 +98,9 @@ int sockalive_become(uid_t uid, gid_t gid, const gid_t *groups, size_t count);
 /* Installs handlers that only store the signal. SIGPIPE is ignored. */
 int sockalive_install_stop_handlers(void);
 
+/* From then on these signals end the process. */
+void sockalive_restore_stop_handlers(void);
+
 /* The first stop signal received, or 0. */
 int sockalive_stop_signal(void);
 

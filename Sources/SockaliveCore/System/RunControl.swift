@@ -29,6 +29,11 @@ package struct RunControl: Sendable {
         _ = sockalive_install_stop_handlers()
     }
 
+    /// From now on these signals end the process at once: all work is done, and only a reader is waited for.
+    package static func releaseSignals() {
+        sockalive_restore_stop_handlers()
+    }
+
     /// From now on SIGHUP ends a sleep and does not end the run.
     package static func wakeOnHangup() {
         _ = sockalive_wake_on_hangup()
