@@ -171,8 +171,8 @@ struct RunError: Error {
 final class HeldLock {
     private let lock: RunLock
 
-    init(_ lock: consuming RunLock) {
-        self.lock = lock
+    init(_ path: String) throws(Errno) {
+        lock = try RunLock(path: path)
     }
 }
 
@@ -193,7 +193,7 @@ extension RunOptions {
             return nil
         }
         do throws(Errno) {
-            return HeldLock(try RunLock(path: file))
+            return try HeldLock(file)
         } catch .wouldBlock {
             throw RunError(
                 line: "another run holds the lock \(UntrustedText(file).escaped): wait for it to end", status: .locked)

@@ -46,6 +46,15 @@ package struct Supervisor {
         stallLimit = min(Self.maxStall, .milliseconds(500 * limit.count))
     }
 
+    /// For work that says nothing of its progress, such as to write a file.
+    ///
+    /// - Parameter time: it may take so long.
+    package init(control: RunControl, time: Duration) {
+        self.control = control
+        whileWaiting = {}
+        stallLimit = max(Self.maxStall, time)
+    }
+
     /// Forks a worker for `work`, and hands what it writes to `receive`.
     ///
     /// - Parameter receive: takes the bytes that it has understood.
@@ -188,7 +197,7 @@ package struct WorkerOutput {
 
     /// - Parameter mayWait: false while a target is held: if the parent is stopped and has not read for long, the bytes
     ///   are lost.
-    func write(_ bytes: [UInt8], mayWait: Bool = true) {
+    package func write(_ bytes: [UInt8], mayWait: Bool = true) {
         guard mayWait || page.hasRoom(bytes.count) else { return }
         bytes.withUnsafeBytes { bytes in
             page.write(bytes) {

@@ -37,17 +37,46 @@ struct RunRecorder {
     func writeMetrics(_ outcome: RunOutcome) throws(Unwritten) {
         guard let file = limits.metrics else { return }
         do throws(Errno) {
-            try AtomicFile.write(metrics(outcome).text, to: file, mode: 0o644)
+            try write(metrics(outcome).text, to: file)
         } catch {
             throw Unwritten(
                 line: "the metrics file \(UntrustedText(file).escaped) cannot be written: \(Self.remedy(for: error))")
         }
     }
 
+    /// The file may lie on a file server that is down. So a worker writes it, and holds a lock meanwhile: while one
+    /// hangs there, no other joins it.
+    private func write(_ text: String, to file: String) throws(Errno) {
+        let lock = RunOptions.file(beside: limits.lock ?? RunOptions.defaultLock, ".metrics")
+        var error = Errno.timedOut
+        let time = .seconds(limits.timeout.count) - start.duration(to: .now)
+        do {
+            _ = try Supervisor(control: RunControl(limit: nil), time: time).run(
+                { output in
+                    var code: Int32 = 0
+                    do throws(Errno) {
+                        let held = limits.noLock ? nil : try lock.map { path throws(Errno) in try HeldLock(path) }
+                        defer { withExtendedLifetime(held) {} }
+                        try AtomicFile.write(text, to: file, mode: 0o644)
+                    } catch {
+                        code = error.rawValue
+                    }
+                    output.write([UInt8(clamping: code)])
+                },
+                receive: { bytes in
+                    if let code = bytes.popLast() { error = Errno(rawValue: Int32(code)) }
+                })
+        } catch let failure {
+            throw failure as? Errno ?? .ioError
+        }
+        if error.rawValue != 0 { throw error }
+    }
+
     private static func remedy(for error: Errno) -> String {
         switch error {
         case .fileExists: "that is no regular file; name another with --metrics"
         case .noSuchFileOrDirectory: "its folder is missing; create it, or name another with --metrics"
+        case .timedOut, .wouldBlock: "its file system does not answer; look at that, or name another with --metrics"
         case .noSpace: "\(error); make room, the file is as the last run left it"
         default: "\(error); name another with --metrics"
         }
