@@ -26,14 +26,14 @@ struct AccessResult<Outcome> {
 final class SocketAccess {
     private let procfs: ProcFS
     private let direct: DirectSocketAccess
-    private let workers: Workers
+    private let helpers: OwnerHelpers
     private var routes: [Int32: Route] = [:]
     /// Processes that could not be held: what they met would be met again for each of their sockets.
     private var unreachable: [Int32: SocketFailure]
     private let stopReason: () -> StopReason?
 
     /// With whose rights a process is reached. It is found out once for each process, not for each of its sockets. It
-    /// may change since: a worker is refused then, and a held thread is looked at again while it stands still.
+    /// may change since: a helper is refused then, and a held thread is looked at again while it stands still.
     private enum Route {
         case owner(ProcessStatus)
         case own(Rights)
@@ -50,7 +50,7 @@ final class SocketAccess {
         self.unreachable = unreachable
         self.stopReason = stopReason
         direct = DirectSocketAccess(procfs: procfs, method: choice.resolved(), handles: handles)
-        workers = Workers(direct: direct)
+        helpers = OwnerHelpers(direct: direct)
     }
 
     var method: Method { direct.method }
@@ -116,10 +116,10 @@ final class SocketAccess {
         if case .owner(let status) = route {
             routes[holder.pid] = route
             do {
-                if let worker = try workers.worker(for: holder.pid, status) {
-                    return try worker.apply(operation, to: identity, through: holder)
+                if let helper = try helpers.helper(for: holder.pid, status) {
+                    return try helper.apply(operation, to: identity, through: holder)
                 }
-            } catch is Worker.InsufficientRights {
+            } catch is OwnerHelper.InsufficientRights {
                 // More rights are needed than the owner's.
             }
             let isCovered = direct.rights.areCovered(by: status, "\(holder.pid)", procfs)

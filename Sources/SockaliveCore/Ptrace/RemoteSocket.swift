@@ -6,7 +6,7 @@ import SystemPackage
 struct RemoteSocket: ~Copyable, SocketOptions {
     /// The step that failed.
     ///
-    /// ``WorkerReply`` carries the raw values.
+    /// ``HelperReply`` carries the raw values.
     enum Reason: Int64 {
         /// This architecture, or this kind of target (x32, an unusual code segment).
         case unsupported

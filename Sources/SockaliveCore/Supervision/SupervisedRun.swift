@@ -32,7 +32,7 @@ package struct SupervisedRun {
     private let before: Set<HungProcess>
     private let whileWaiting: () -> Void
 
-    /// Workers that end by themselves before their work is done, one after the other.
+    /// OwnerHelpers that end by themselves before their work is done, one after the other.
     private static let maxLosses = 3
 
     /// - Parameters:

@@ -1,10 +1,10 @@
 import SystemPackage
 
-/// A message between this process and a worker: numbers, and the bytes of an option's value. Pure.
+/// A message between this process and a helper: numbers, and the bytes of an option's value. Pure.
 ///
-/// What comes from a worker is checked like what comes from any other process: its user may have killed it, and
+/// What comes from a helper is checked like what comes from any other process: its user may have killed it, and
 /// nothing rests on its being well.
-struct WorkerMessage: Equatable {
+struct HelperMessage: Equatable {
     var words: [Int64] = []
     var value: [UInt8] = []
 
@@ -38,8 +38,8 @@ struct WorkerMessage: Equatable {
     }
 }
 
-/// What a worker is asked for.
-enum WorkerRequest: Equatable {
+/// What a helper is asked for.
+enum HelperRequest: Equatable {
     case open(SocketHolder, SocketIdentity)
     case get(level: Int32, name: Int32, size: Int)
     case exchange([OptionExchange])
@@ -47,25 +47,25 @@ enum WorkerRequest: Equatable {
 
     private static let maxOptions = 8
 
-    var message: WorkerMessage {
+    var message: HelperMessage {
         switch self {
         case .open(let holder, let identity):
-            WorkerMessage([
+            HelperMessage([
                 1, Int64(holder.pid), Int64(holder.fd), Int64(bitPattern: identity.inode),
                 identity.cookie == nil ? 0 : 1, Int64(bitPattern: identity.cookie ?? 0), identity.sharesInode ? 1 : 0,
             ])
-        case .get(let level, let name, let size): WorkerMessage([2, Int64(level), Int64(name), Int64(size)])
+        case .get(let level, let name, let size): HelperMessage([2, Int64(level), Int64(name), Int64(size)])
         case .exchange(let options):
-            WorkerMessage(
+            HelperMessage(
                 [3]
                     + options.flatMap {
                         [Int64($0.level), Int64($0.name), $0.newValue == nil ? 0 : 1, Int64($0.newValue ?? 0)]
                     })
-        case .release: WorkerMessage([4])
+        case .release: HelperMessage([4])
         }
     }
 
-    init?(_ message: WorkerMessage) {
+    init?(_ message: HelperMessage) {
         switch message.words.first {
         case 1:
             guard message.words.count == 7, let pid = message.word(1, Int32.self), let fd = message.word(2, Int32.self)
@@ -99,8 +99,8 @@ enum WorkerRequest: Equatable {
     }
 }
 
-/// What a worker answers.
-enum WorkerReply: Equatable {
+/// What a helper answers.
+enum HelperReply: Equatable {
     /// It has its user's rights, or a socket is open.
     case done
     case failed(Errno)
@@ -112,22 +112,22 @@ enum WorkerReply: Equatable {
     case exchanged([(value: Int32, error: Errno?)])
     case released(crashSafe: Bool?, pausedMicroseconds: Int)
 
-    var message: WorkerMessage {
+    var message: HelperMessage {
         switch self {
-        case .done: WorkerMessage([0])
-        case .failed(let error): WorkerMessage([1, Int64(error.rawValue)])
+        case .done: HelperMessage([0])
+        case .failed(let error): HelperMessage([1, Int64(error.rawValue)])
         case .refused(let attachError):
-            WorkerMessage([2, attachError.reason.rawValue, Int64(attachError.errno.rawValue)])
-        case .otherTable: WorkerMessage([3])
-        case .value(let bytes): WorkerMessage([4], value: bytes)
+            HelperMessage([2, attachError.reason.rawValue, Int64(attachError.errno.rawValue)])
+        case .otherTable: HelperMessage([3])
+        case .value(let bytes): HelperMessage([4], value: bytes)
         case .exchanged(let options):
-            WorkerMessage([5] + options.flatMap { [Int64($0.value), Int64($0.error?.rawValue ?? 0)] })
+            HelperMessage([5] + options.flatMap { [Int64($0.value), Int64($0.error?.rawValue ?? 0)] })
         case .released(let crashSafe, let paused):
-            WorkerMessage([6, crashSafe.map { $0 ? 1 : 0 } ?? -1, Int64(paused)])
+            HelperMessage([6, crashSafe.map { $0 ? 1 : 0 } ?? -1, Int64(paused)])
         }
     }
 
-    init?(_ message: WorkerMessage) {
+    init?(_ message: HelperMessage) {
         func errno(_ index: Int) -> Errno? {
             message.word(index, Int32.self).flatMap { (1...4095).contains($0) ? Errno(rawValue: $0) : nil }
         }
@@ -159,5 +159,5 @@ enum WorkerReply: Equatable {
         }
     }
 
-    static func == (one: WorkerReply, other: WorkerReply) -> Bool { one.message == other.message }
+    static func == (one: HelperReply, other: HelperReply) -> Bool { one.message == other.message }
 }

@@ -5,22 +5,23 @@ import SystemPackage
 /// A process of ours that has taken on the rights of a target's owner, and reaches into that owner's processes.
 ///
 /// ptrace(2) and pidfd_getfd(2) on a process of the same user need no capability, where Yama lets them and the target
-/// has not made itself undumpable. So there a target can lead the worker to nothing that its owner could not do anyway:
+/// has not made itself undumpable. So there a target can lead the helper to nothing that its owner could not do anyway:
 /// to trace a set-user-ID program takes its set-user-ID bit away (security/commoncap.c, cap_bprm_creds_from_file), and
 /// the memory of a privileged program is refused.
 ///
-/// The worker has this process's memory from the moment of the fork, but no descriptor of it except `/proc`, the
+/// The helper has this process's memory from the moment of the fork, but no descriptor of it except `/proc`, the
 /// pidfds and the channel. It is not dumpable, so its user cannot trace it. Its user can kill or stop it; then it
 /// fails for that user's sockets, and for no other's.
 ///
-/// What happens when this process dies: the channel ends, the worker lets go of what it holds, and ends.
-final class Worker {
+/// When this process dies, the kernel kills the helper (PR_SET_PDEATHSIG). A thread that it holds then recovers by its
+/// frames.
+final class OwnerHelper {
     /// It may not reach into this process: more rights are needed than its owner's.
     struct InsufficientRights: Error {}
 
     private let pid: Int32
     private let uid: UInt32
-    private let channel: WorkerChannel
+    private let channel: HelperChannel
     private(set) var isAlive = true
 
     /// How long one request may take. A hold waits for one second at most for each stop.
@@ -29,17 +30,17 @@ final class Worker {
     private static var timeout: Duration? { WorkerProgress.isSupervised ? nil : .seconds(5) }
     private static let endTimeout = Duration.milliseconds(500)
 
-    /// - Throws: `Errno` where there is no such worker to be had: this process may not change its user (CAP_SETUID,
+    /// - Throws: `Errno` where there is no such helper to be had: this process may not change its user (CAP_SETUID,
     ///   CAP_SETGID), or the system has no process to give.
     init(owner: Owner, direct: DirectSocketAccess) throws(Errno) {
-        let (ours, theirs) = try WorkerChannel.pair()
-        // Whoever started this program may have its children's ends ignored: then their numbers are given away at once.
+        let (ours, theirs) = try HelperChannel.pair()
+        // The parent of this program may have set SIGCHLD to be ignored. A child's number is reused at once then.
         signal(SIGCHLD, SIG_DFL)
         let child = sockalive_fork()
         if child == 0 {
             WorkerProgress.report(to: nil)
             ours.close()
-            WorkerProcess(channel: theirs, direct: direct).run(as: owner)
+            HelperProcess(channel: theirs, direct: direct).run(as: owner)
         }
         theirs.close()
         channel = ours
@@ -50,7 +51,7 @@ final class Worker {
             isAlive = false
             throw Errno(rawValue: -child)
         }
-        // Silence is its user's doing, or a system in trouble; only what it says itself makes it impossible.
+        // Only an error that the helper reports makes it impossible. It may be silent because its user has stopped it.
         guard let reply = channel.receiveReply(within: Self.timeout) else {
             end()
             return
@@ -65,7 +66,7 @@ final class Worker {
         if isAlive { end() }
     }
 
-    /// A target that the worker holds waits for this process: no terminal stops it meanwhile.
+    /// A target that the helper holds waits for this process: no terminal stops it meanwhile.
     func apply<Operation: SocketOperation>(
         _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
@@ -76,7 +77,7 @@ final class Worker {
         _ operation: Operation, on identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
         try open(identity, holder)
-        var socket = WorkerSocket(worker: self, holder: holder)
+        var socket = HelperSocket(helper: self, holder: holder)
         let outcome: Operation.Outcome
         do {
             outcome = try operation.run(on: &socket)
@@ -101,12 +102,12 @@ final class Worker {
         }
     }
 
-    /// - Throws: what the worker met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
-    fileprivate func ask(_ request: WorkerRequest, _ holder: SocketHolder) throws -> WorkerReply {
+    /// - Throws: what the helper met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
+    fileprivate func ask(_ request: HelperRequest, _ holder: SocketHolder) throws -> HelperReply {
         WorkerProgress.enter(next: request.step)
         guard isAlive, channel.send(request.message), let reply = channel.receiveReply(within: Self.timeout) else {
             if isAlive { end() }
-            throw SocketFailure.workerFailed(holder, uid, request)
+            throw SocketFailure.helperFailed(holder, uid, request)
         }
         switch reply {
         case .failed(let error): throw error
@@ -139,8 +140,8 @@ final class Worker {
     }
 }
 
-extension WorkerRequest {
-    /// What the worker's answer may wait for.
+extension HelperRequest {
+    /// What the helper's answer may wait for.
     fileprivate var step: WorkerStep {
         switch self {
         case .open: .helper
@@ -150,14 +151,14 @@ extension WorkerRequest {
     }
 }
 
-/// A socket that a worker has opened.
-private struct WorkerSocket: SocketOptions {
-    let worker: Worker
+/// A socket that a helper has opened.
+private struct HelperSocket: SocketOptions {
+    let helper: OwnerHelper
     let holder: SocketHolder
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
         let size = min(value.count, ScratchArea.valueSize)
-        guard case .value(let bytes) = try worker.ask(.get(level: level, name: name, size: size), holder),
+        guard case .value(let bytes) = try helper.ask(.get(level: level, name: name, size: size), holder),
             bytes.count <= size
         else { throw Errno.ioError }
         value.copyBytes(from: bytes)
@@ -165,7 +166,7 @@ private struct WorkerSocket: SocketOptions {
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
-        guard case .exchanged(let outcomes) = try worker.ask(.exchange(options), holder),
+        guard case .exchanged(let outcomes) = try helper.ask(.exchange(options), holder),
             outcomes.count == options.count
         else { throw Errno.ioError }
         for (index, outcome) in outcomes.enumerated() {
@@ -175,11 +176,11 @@ private struct WorkerSocket: SocketOptions {
     }
 }
 
-/// The workers of one run: one for each owner whose processes are reached.
-final class Workers {
+/// The helpers of one run: one for each owner whose processes are reached.
+final class OwnerHelpers {
     private let direct: DirectSocketAccess
-    private var workers: [Owner: Worker] = [:]
-    /// How many workers of a user were killed, or did not answer.
+    private var helpers: [Owner: OwnerHelper] = [:]
+    /// How many helpers of a user were killed, or did not answer.
     private var losses: [UInt32: Int] = [:]
     /// Owners for whom there can be none.
     private var impossible: Set<Owner> = []
@@ -190,40 +191,40 @@ final class Workers {
         self.direct = direct
     }
 
-    /// The worker for a process; nil where this process's own rights serve: they are no more than the owner's, the
-    /// owner is root, or there can be no such worker.
+    /// The helper for a process; nil where this process's own rights serve: they are no more than the owner's, the
+    /// owner is root, or there can be no such helper.
     ///
-    /// - Throws: ``SocketFailure`` where the owner's workers were lost too often: what they met would be met again.
-    func worker(for pid: Int32, _ status: ProcessStatus) throws(SocketFailure) -> Worker? {
+    /// - Throws: ``SocketFailure`` where the owner's helpers were lost too often: what they met would be met again.
+    func helper(for pid: Int32, _ status: ProcessStatus) throws(SocketFailure) -> OwnerHelper? {
         guard let owner = Owner(status), owner.uid != 0, direct.rights.exceed(owner), !impossible.contains(owner) else {
             return nil
         }
         while losses[owner.uid, default: 0] < Self.maxLosses {
-            if let worker = workers[owner], worker.isAlive { return worker }
-            if workers.removeValue(forKey: owner) != nil {
+            if let helper = helpers[owner], helper.isAlive { return helper }
+            if helpers.removeValue(forKey: owner) != nil {
                 losses[owner.uid, default: 0] += 1
                 continue
             }
             do throws(Errno) {
-                workers[owner] = try Worker(owner: owner, direct: direct)
+                helpers[owner] = try OwnerHelper(owner: owner, direct: direct)
             } catch {
                 impossible.insert(owner)
                 return nil
             }
         }
-        throw .workersLost(pid, owner.uid)
+        throw .helpersLost(pid, owner.uid)
     }
 }
 
 extension SocketFailure {
-    fileprivate static func workersLost(_ pid: Int32, _ uid: UInt32) -> Self {
+    fileprivate static func helpersLost(_ pid: Int32, _ uid: UInt32) -> Self {
         SocketFailure(
             .other, .timedOut,
             "PID \(pid) was not reached: the helper processes with the rights of user \(uid) were lost",
             remedy: "see the failures before; leave out what hangs, with --user, --exe or --pid")
     }
 
-    fileprivate static func workerFailed(_ holder: SocketHolder, _ uid: UInt32, _ request: WorkerRequest) -> Self {
+    fileprivate static func helperFailed(_ holder: SocketHolder, _ uid: UInt32, _ request: HelperRequest) -> Self {
         let what =
             switch request {
             case .open: "its descriptor \(holder.fd) was reached"
@@ -237,9 +238,9 @@ extension SocketFailure {
     }
 }
 
-/// The worker's side: it becomes a process of the targets' owner, and answers requests until the channel ends.
-struct WorkerProcess {
-    let channel: WorkerChannel
+/// The helper's side: it becomes a process of the targets' owner, and answers requests until the channel ends.
+struct HelperProcess {
+    let channel: HelperChannel
     let direct: DirectSocketAccess
 
     /// Rights first, then the first request: nothing of a target is opened before.
@@ -249,20 +250,20 @@ struct WorkerProcess {
         do {
             try keepOnlyWhatIsNeeded()
         } catch {
-            _ = channel.send(WorkerReply.failed(error as? Errno ?? .ioError).message)
+            _ = channel.send(HelperReply.failed(error as? Errno ?? .ioError).message)
             _exit(1)
         }
         let error = owner.groups.withUnsafeBufferPointer {
             sockalive_become(owner.uid, owner.gid, $0.baseAddress, $0.count)
         }
         guard error == 0 else {
-            _ = channel.send(WorkerReply.failed(Errno(rawValue: -error)).message)
+            _ = channel.send(HelperReply.failed(Errno(rawValue: -error)).message)
             _exit(1)
         }
         let rights = OwnRights(procfs: direct.procfs, parent: direct.rights)
         let access = DirectSocketAccess(
             procfs: direct.procfs, method: direct.method, handles: direct.handles, rights: rights)
-        guard channel.send(WorkerReply.done.message) else { _exit(0) }
+        guard channel.send(HelperReply.done.message) else { _exit(0) }
         while let request = channel.receiveRequest() {
             guard case .open(let holder, let identity) = request else { break }
             answer(access, identity, holder)
@@ -273,12 +274,12 @@ struct WorkerProcess {
     /// One answer for each request: whatever fails before the socket is open answers that request, and whatever fails
     /// afterwards the one to let it go.
     private func answer(_ access: DirectSocketAccess, _ identity: SocketIdentity, _ holder: SocketHolder) {
-        let reply: WorkerReply
+        let reply: HelperReply
         do {
             let result = try access.apply(ChannelOperation(channel: channel), to: identity, through: holder)
             reply = .released(crashSafe: result.crashSafe, pausedMicroseconds: result.pausedMicroseconds)
         } catch {
-            reply = WorkerReply(error)
+            reply = HelperReply(error)
         }
         if !channel.send(reply.message) { _exit(0) }
     }
@@ -296,14 +297,14 @@ struct WorkerProcess {
     }
 }
 
-/// Does on an open socket what the channel asks for, until it is to be let go.
+/// Executes the requests of the channel on an open socket, until the request to release it.
 private struct ChannelOperation: SocketOperation {
-    let channel: WorkerChannel
+    let channel: HelperChannel
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws {
-        guard channel.send(WorkerReply.done.message) else { return }
+        guard channel.send(HelperReply.done.message) else { return }
         while let request = channel.receiveRequest() {
-            let reply: WorkerReply
+            let reply: HelperReply
             do {
                 switch request {
                 case .get(let level, let name, let size):
@@ -316,14 +317,14 @@ private struct ChannelOperation: SocketOperation {
                 case .release, .open: return
                 }
             } catch {
-                reply = WorkerReply(error)
+                reply = HelperReply(error)
             }
             guard channel.send(reply.message) else { return }
         }
     }
 }
 
-extension WorkerReply {
+extension HelperReply {
     fileprivate init(_ error: any Error) {
         switch error {
         case let attachError as RemoteSocket.AttachError: self = .refused(attachError)
@@ -334,14 +335,14 @@ extension WorkerReply {
 }
 
 /// One end of the way between the two processes: messages, whole or not at all (SOCK_SEQPACKET, unix(7)).
-struct WorkerChannel {
+struct HelperChannel {
     let descriptor: Int32
 
-    static func pair() throws(Errno) -> (WorkerChannel, WorkerChannel) {
+    static func pair() throws(Errno) -> (HelperChannel, HelperChannel) {
         var ends: [Int32] = [-1, -1]
         let type = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
         guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw Errno(rawValue: errno) }
-        return (WorkerChannel(descriptor: ends[0]), WorkerChannel(descriptor: ends[1]))
+        return (HelperChannel(descriptor: ends[0]), HelperChannel(descriptor: ends[1]))
     }
 
     func close() {
@@ -349,7 +350,7 @@ struct WorkerChannel {
     }
 
     /// False where the other end is gone.
-    func send(_ message: WorkerMessage) -> Bool {
+    func send(_ message: HelperMessage) -> Bool {
         let bytes = message.bytes
         while true {
             if Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count { return true }
@@ -358,21 +359,21 @@ struct WorkerChannel {
     }
 
     /// nil where the other end is gone, or what it sent is no request.
-    func receiveRequest() -> WorkerRequest? { receive().flatMap(WorkerRequest.init) }
+    func receiveRequest() -> HelperRequest? { receive().flatMap(HelperRequest.init) }
 
     /// - Parameter time: nil: it waits without end.
     /// - Returns: nil where there was none in time.
-    func receiveReply(within time: Duration?) -> WorkerReply? {
+    func receiveReply(within time: Duration?) -> HelperReply? {
         // A signal does not end the wait: it is heard between two sockets.
         guard waitReadable(descriptor, until: time.map { Deadline(after: $0) }) else { return nil }
-        return receive().flatMap(WorkerReply.init)
+        return receive().flatMap(HelperReply.init)
     }
 
-    private func receive() -> WorkerMessage? {
-        withUnsafeTemporaryAllocation(byteCount: WorkerMessage.maxBytes, alignment: 8) { buffer in
+    private func receive() -> HelperMessage? {
+        withUnsafeTemporaryAllocation(byteCount: HelperMessage.maxBytes, alignment: 8) { buffer in
             while true {
                 let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
-                if count > 0 { return WorkerMessage(UnsafeRawBufferPointer(rebasing: buffer[..<count])) }
+                if count > 0 { return HelperMessage(UnsafeRawBufferPointer(rebasing: buffer[..<count])) }
                 if count == 0 || errno != EINTR { return nil }
             }
         }
