@@ -6,19 +6,35 @@ import SystemPackage
 /// Finds, among all processes, those that go by one of some names.
 ///
 /// This is most of what a run costs on a busy host: two small questions to each of a thousand processes,
-/// 10 µs together. So no text is made, nothing is allocated per process, and several processors share the work.
+/// 10 µs together. So no text is made, nothing is allocated per process unless there are many names, and several
+/// processors share the work.
 struct CommScan: Sendable {
     /// A descriptor of `/proc`.
-    let root: Int32
-    let names: [UntrustedText]
+    private let root: Int32
+    private let names: [UntrustedText]
+    /// The names of a large file of rules. A few are compared faster than one is looked up.
+    private let manyNames: Set<UntrustedText>?
+    /// What the kernel leaves in comm of the longer ones.
+    private let manyCutNames: Set<UntrustedText>
     /// Processes whose link to the executable hung. They are judged by comm alone.
-    var hung: Set<Int32> = []
+    private let hung: Set<Int32>
 
     /// The kernel cuts comm at 15 bytes (TASK_COMM_LEN).
     static let maxCommLength = 15
     private static let maxThreads = WorkerProgress.maxScanThreads
     /// Fewer processes are not worth a thread.
     private static let processesPerThread = 150
+    private static let maxCompared = 16
+
+    init(root: Int32, names: [UntrustedText], hung: Set<Int32> = []) {
+        self.root = root
+        self.names = names
+        self.hung = hung
+        let areMany = names.count > Self.maxCompared
+        manyNames = areMany ? Set(names) : nil
+        let cutNames = areMany ? names.filter { $0.bytes.count >= Self.maxCommLength } : []
+        manyCutNames = Set(cutNames.map { UntrustedText($0.bytes.prefix(Self.maxCommLength)) })
+    }
 
     /// Whether comm, or the base name of the executable, is one of the names: comm is cut, and a program may
     /// change it, so that the file's name counts too.
@@ -92,12 +108,15 @@ struct CommScan: Sendable {
     private typealias Bytes = UnsafeMutableBufferPointer<UInt8>
 
     private func isWanted(_ name: Slice<Bytes>) -> Bool {
-        names.contains { $0.bytes.count == name.count && $0.bytes.elementsEqual(name) }
+        if let manyNames { return manyNames.contains(UntrustedText(name)) }
+        return names.contains { $0.bytes.count == name.count && $0.bytes.elementsEqual(name) }
     }
 
     /// What the kernel leaves in comm of a longer name.
     private func isCutOff(_ comm: Slice<Bytes>) -> Bool {
-        comm.count == Self.maxCommLength && names.contains { $0.bytes.starts(with: comm) }
+        guard comm.count == Self.maxCommLength else { return false }
+        if manyNames != nil { return manyCutNames.contains(UntrustedText(comm)) }
+        return names.contains { $0.bytes.starts(with: comm) }
     }
 
     /// `PID/file` as a C string, without a `String`. At most 10 digits and a short name.
@@ -232,7 +251,7 @@ extension BidirectionalCollection<UInt8> {
     }
 
     /// The base name of a dynamic loader, such as `ld-linux-x86-64.so.2` or `ld-2.31.so`.
-    fileprivate var isLoader: Bool { starts(with: "ld-".utf8) || starts(with: "ld.so".utf8) }
+    var isLoader: Bool { starts(with: "ld-".utf8) || starts(with: "ld.so".utf8) }
 
     /// The kernel adds ` (deleted)` to the path of an unlinked file (fs/d_path.c).
     var withoutDeletedSuffix: SubSequence {

@@ -51,12 +51,14 @@ struct ProcessFinder {
     let selection: ProcessSelection
     private let limits: ProcessLimits
     /// The path of the executable, as it was given and without symbolic links: the kernel's link shows it so.
-    private let wantedPaths: [[UInt8]]
+    let wantedPaths: [[UInt8]]
+    private let scan: CommScan
 
     init(procfs: ProcFS, selection: ProcessSelection, limits: ProcessLimits = ProcessLimits()) {
         self.procfs = procfs
         self.selection = selection
         self.limits = limits
+        scan = CommScan(root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables)
         wantedPaths = selection.executable.map { [Array($0.utf8)] + (Self.resolved($0).map { [$0] } ?? []) } ?? []
     }
 
@@ -108,10 +110,6 @@ struct ProcessFinder {
         WorkerProgress.enter(.processNames)
         let named = try scan.matching()
         return selection.pids.isEmpty ? named : selection.pids.union(named).sorted()
-    }
-
-    private var scan: CommScan {
-        CommScan(root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables)
     }
 
     /// Whether the selection means a process that is there.

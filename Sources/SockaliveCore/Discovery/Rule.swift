@@ -19,33 +19,17 @@ package struct RuleSet: Equatable, Sendable {
     }
 
     /// Finds all that any rule may mean; of one rule, exactly that.
-    package var union: Selection { rules.dropFirst().reduce(rules[0].selection) { $0.union($1.selection) } }
+    package var union: Selection {
+        var union = rules[0].selection
+        guard rules.count > 1 else { return union }
+        for rule in rules.dropFirst() { union.formUnion(rule.selection) }
+        union.processes.removeRepeatedNames()
+        return union
+    }
 
     /// What all rules want, where they agree.
     package var sharedRequest: KeepaliveRequest? {
         rules.allSatisfy { $0.request == rules[0].request } ? rules[0].request : nil
-    }
-
-    /// What a socket needs: the strictest of the rules that mean it; nil where none does.
-    ///
-    /// - Parameter matches: whether a process is one of a rule's.
-    func request(for socket: DiscoveredSocket, matches: (Int32, ProcessSelection) -> Bool) -> KeepaliveRequest? {
-        KeepaliveRequest.strictest(rules(for: socket, matches).map(\.request))
-    }
-
-    private func rules(for socket: DiscoveredSocket, _ matches: (Int32, ProcessSelection) -> Bool) -> [Rule] {
-        guard rules.count > 1 else { return rules }
-        // Where nobody may see who holds it, it is counted as the process's with which it was found.
-        let holders = socket.holders.isEmpty ? [socket.process.pid] : Set(socket.holders.map(\.pid)).sorted()
-        return rules.filter { rule in
-            rule.selection.sockets.accepts(wholly: socket.row)
-                && holders.contains { matches($0, rule.selection.processes) }
-        }
-    }
-
-    /// Rules may mean the socket, and none of them does for certain.
-    func isUndecided(about socket: DiscoveredSocket, matches: (Int32, ProcessSelection) -> Bool) -> Bool {
-        rules(for: socket, matches).allSatisfy { $0.selection.sockets.acceptsPeer(of: socket.row) == nil }
     }
 }
 
@@ -56,39 +40,32 @@ struct AssignedSocket {
 }
 
 extension Snapshot {
-    func assigned(_ rules: RuleSet, _ procfs: ProcFS) -> [AssignedSocket] {
-        let matcher = ProcessMatcher(procfs: procfs)
+    /// Each socket that some rule matches, with the strictest of the rules that match it. A single rule matches whatever
+    /// was found by it.
+    ///
+    /// - Parameter limits: what is not asked of processes.
+    func assigned(_ rules: RuleSet, _ procfs: ProcFS, _ limits: ProcessLimits = ProcessLimits()) -> [AssignedSocket] {
+        guard rules.rules.count > 1 else {
+            return sockets.compactMap { AssignedSocket($0, rules, matching: [0]) }
+        }
+        let index = RuleIndex(rules.rules)
+        let matcher = ProcessMatcher(index.processes, procfs, limits)
         return sockets.compactMap { socket in
-            guard let request = rules.request(for: socket, matches: matcher.matches) else { return nil }
-            var socket = socket
-            socket.isUndecided = rules.isUndecided(about: socket, matches: matcher.matches)
-            return AssignedSocket(socket: socket, request: request)
+            AssignedSocket(socket, rules, matching: index.rules(for: socket, matching: matcher.matching))
         }
     }
 }
 
-/// Asks `/proc` once a process and a rule.
-private final class ProcessMatcher {
-    private struct Question: Hashable {
-        let pid: Int32
-        let selection: ProcessSelection
-    }
-
-    private let procfs: ProcFS
-    private var answers: [Question: Bool] = [:]
-    private var finders: [ProcessSelection: ProcessFinder] = [:]
-
-    init(procfs: ProcFS) {
-        self.procfs = procfs
-    }
-
-    func matches(_ pid: Int32, _ selection: ProcessSelection) -> Bool {
-        let question = Question(pid: pid, selection: selection)
-        if let answer = answers[question] { return answer }
-        let finder = finders[selection] ?? ProcessFinder(procfs: procfs, selection: selection)
-        finders[selection] = finder
-        let answer = finder.matches(pid)
-        answers[question] = answer
-        return answer
+extension AssignedSocket {
+    /// nil if no rule matches.
+    ///
+    /// - Parameter matching: the numbers of the rules that match it.
+    init?(_ socket: DiscoveredSocket, _ rules: RuleSet, matching: [Int]) {
+        let matching = matching.map { rules.rules[$0] }
+        guard let request = KeepaliveRequest.strictest(matching.map(\.request)) else { return nil }
+        var socket = socket
+        // Rules may match, and none of them does for certain.
+        socket.isUndecided = matching.allSatisfy { $0.selection.sockets.acceptsPeer(of: socket.row) == nil }
+        self.init(socket: socket, request: request)
     }
 }

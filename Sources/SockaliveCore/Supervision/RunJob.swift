@@ -121,12 +121,12 @@ extension RunJob {
 
         /// - Parameter isLast: what is not found now is not there.
         private func run(isLast: Bool, _ isIncluded: @escaping (Int32) -> Bool) throws {
+            let limits = ProcessLimits(
+                includes: { [self] pid in isIncluded(pid) && mayBeLookedAt(pid) },
+                excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables)
             let discovery = Discovery(
                 procfs: procfs, source: recovery.source ?? job.source,
-                method: recovery.source == nil ? job.choice.resolved() : .ptrace,
-                limits: ProcessLimits(
-                    includes: { [self] pid in isIncluded(pid) && mayBeLookedAt(pid) },
-                    excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables))
+                method: recovery.source == nil ? job.choice.resolved() : .ptrace, limits: limits)
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count))
@@ -135,7 +135,8 @@ extension RunJob {
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
                 failures += 1
             }
-            let candidates = snapshot.assigned(job.rules, procfs).filter { job.isOpen(recovery.known($0.socket)) }
+            let candidates = snapshot.assigned(job.rules, procfs, limits)
+                .filter { job.isOpen(recovery.known($0.socket)) }
             let first = count
             for candidate in candidates { send(.candidate(candidate)) }
             count += candidates.count

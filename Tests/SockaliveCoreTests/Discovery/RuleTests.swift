@@ -43,23 +43,31 @@ import Testing
 
 @Suite struct RuleSetTests {
     private func rule(
-        _ processes: ProcessSelection, ports: Set<UInt16>? = [5633], remote: String? = nil, timeout: Int = 3600
+        _ processes: ProcessSelection, ports: Set<UInt16>? = [5633], remote: String? = nil, timeout: Int = 3600,
+        listeners: Bool = false
     ) -> Rule {
-        let sockets = SocketSelection(ports: ports, remote: remote.flatMap { AddressRange($0) })
+        let sockets = SocketSelection(
+            ports: ports, remote: remote.flatMap { AddressRange($0) }, listeners: listeners)
         return Rule(
             selection: Selection(processes: processes, sockets: sockets),
             request: KeepaliveRequest(firewallTimeout: Seconds(timeout)))
     }
 
-    private func socket(port: UInt16, holders: [Int32]) -> DiscoveredSocket {
+    private func socket(
+        port: UInt16, holders: [Int32], state: SocketRow.State = .established, peer: String = "192.0.2.1"
+    ) -> DiscoveredSocket {
         let process = ProcessIdentity(
             pid: holders[0], name: UntrustedText("x"), executable: nil, uid: 0, startTime: 1, networkNamespace: 1)
         let here = Endpoint(address: IPAddress("198.51.100.1")!, port: 50000)
-        let there = Endpoint(address: IPAddress("192.0.2.1")!, port: port)
+        let there = Endpoint(address: IPAddress(peer)!, port: port)
         return DiscoveredSocket(
             process: process, holders: holders.map { SocketHolder(pid: $0, fd: 3) },
             row: SocketRow(
-                family: .ipv4, local: here, remote: there, state: .established, timer: .none, uid: 0, inode: 7))
+                family: .ipv4, local: here, remote: there, state: state, timer: .none, uid: 0, inode: 7))
+    }
+
+    private func strictest(_ rules: RuleSet, _ socket: DiscoveredSocket) -> KeepaliveRequest? {
+        KeepaliveRequest.strictest(looked(RuleIndex(rules.rules), socket).map { rules.rules[$0].request })
     }
 
     @Test func `the union finds the sockets of each rule`() {
@@ -90,7 +98,8 @@ import Testing
                 row: SocketRow(
                     family: .ipv6, local: end, remote: end, state: .established, timer: .none, uid: 0, inode: 7,
                     interface: interface))
-            return RuleSet(rules).isUndecided(about: found) { $1.pids.contains($0) }
+            let matching = rules.count > 1 ? looked(RuleIndex(rules), found) : [0]
+            return AssignedSocket(found, RuleSet(rules), matching: matching)?.socket.isUndecided == true
         }
         let link = rule(process, remote: "fe80::/10%eth0")
         let eth0 = NetworkInterface(index: 3, name: UntrustedText("eth0"))
@@ -107,7 +116,7 @@ import Testing
             rule(a, ports: [5633], timeout: 3600), rule(b, ports: [5633], timeout: 60), rule(a, ports: [1], timeout: 4),
         ])
         func timeout(_ port: UInt16, _ holders: [Int32]) -> Int? {
-            rules.request(for: socket(port: port, holders: holders)) { $1.pids.contains($0) }?.firewallTimeout.count
+            strictest(rules, socket(port: port, holders: holders))?.firewallTimeout.count
         }
         #expect(timeout(5633, [1]) == 3600)
         #expect(timeout(5633, [2]) == 60)
@@ -115,5 +124,86 @@ import Testing
         #expect(timeout(1, [1]) == 4)
         #expect(timeout(1, [2]) == nil)
         #expect(timeout(5633, [3]) == nil)
+    }
+
+    /// The rules that mean the socket, by asking each.
+    private func asked(_ rules: [Rule], _ socket: DiscoveredSocket) -> [Int] {
+        rules.indices.filter { number in
+            let selection = rules[number].selection
+            return selection.sockets.accepts(wholly: socket.row)
+                && socket.holders.contains { selection.processes.pids.contains($0.pid) }
+        }
+    }
+
+    private func looked(_ index: RuleIndex, _ socket: DiscoveredSocket) -> [Int] {
+        index.rules(for: socket) { pid in
+            Set(index.processes.indices.filter { index.processes[$0].pids.contains(pid) })
+        }
+    }
+
+    @Test func `looking rules up finds those that asking each finds`() {
+        var found = 0
+        for _ in 0..<300 {
+            let rules = (0..<Int.random(in: 2...12)).map { _ in
+                let pids = Set((0..<Int.random(in: 1...2)).map { _ in Int32.random(in: 1...3) })
+                let ports: Set<UInt16>? = [nil, [5633], [5633, 50000], [1]].randomElement()!
+                let remote: String? = [nil, "192.0.2.1", "192.0.2.0/24", "::ffff:192.0.2.1", "192.0.2.9", "::/0"]
+                    .randomElement()!
+                return rule(ProcessSelection(pids: pids), ports: ports, remote: remote, listeners: Bool.random())
+            }
+            let index = RuleIndex(rules)
+            for port: UInt16 in [5633, 1, 50000] {
+                for state in [SocketRow.State.established, .listen] {
+                    let holders = (1...Int.random(in: 1...3)).map { _ in Int32.random(in: 1...4) }
+                    let socket = socket(port: port, holders: holders, state: state)
+                    #expect(looked(index, socket) == asked(rules, socket))
+                    found += looked(index, socket).count
+                }
+            }
+        }
+        #expect(found > 100)
+    }
+
+    /// How many times longer it takes for ten times as many: 10 if it is linear, 100 if it is quadratic. The shortest
+    /// of some runs counts, because a busy machine makes any of them longer.
+    private func growth(_ body: (Int) -> Void) -> Double {
+        func time(_ count: Int) -> Duration {
+            (0..<3).map { _ in ContinuousClock().measure { body(count) } }.min()!
+        }
+        return time(5000) / time(500)
+    }
+
+    @Test func `the time for a union grows with the number of rules`() {
+        let growth = growth { count in
+            let rules = (0..<count).map { number in
+                rule(ProcessSelection(names: ["agent\(number)"], pids: [Int32(number)]), ports: [UInt16(number)])
+            }
+            let union = RuleSet(rules).union
+            #expect(union.processes.names.count == count && union.sockets.ports?.count == count)
+        }
+        #expect(growth < 40)
+    }
+
+    @Test(arguments: ["ports", "processes", "peers"])
+    func `the time for many sockets grows with their number, however many rules there are`(kind: String) {
+        let growth = growth { count in
+            let rules = (0..<count).map { number in
+                rule(
+                    ProcessSelection(pids: [kind == "processes" ? Int32(number) : 1]),
+                    ports: [kind == "ports" ? UInt16(number) : 5633],
+                    remote: kind == "peers" ? "10.0.\(number / 250).\(number % 250)" : nil)
+            }
+            let index = RuleIndex(rules)
+            let places = Dictionary(
+                uniqueKeysWithValues: index.processes.enumerated().map { ($1.pids.first!, Set([$0])) })
+            for number in 0..<count {
+                let socket = socket(
+                    port: kind == "ports" ? UInt16(number) : 5633,
+                    holders: [kind == "processes" ? Int32(number) : 1],
+                    peer: kind == "peers" ? "10.0.\(number / 250).\(number % 250)" : "192.0.2.1")
+                #expect(index.rules(for: socket) { places[$0] ?? [] } == [number])
+            }
+        }
+        #expect(growth < 40)
     }
 }
