@@ -157,6 +157,18 @@ extension ProcessTests {
             #expect(messages.due(["x"], now: 8061) == ["x"])
         }
 
+        @Test func `a clock that goes back silences nothing`() {
+            var messages = MessageThrottle(delay: 60)
+            #expect(messages.due(["x"], now: 9000).isEmpty && messages.due(["x"], now: 9060) == ["x"])
+            let times = stride(from: 100, through: 100 + 3600 + 60, by: 5).filter {
+                !messages.due(["x"], now: $0).isEmpty
+            }
+            #expect(times == [160, 3760])
+            var atOnce = MessageThrottle()
+            #expect(atOnce.due(["x"], now: 9000) == ["x"])
+            #expect(atOnce.due(["x"], now: 100) == ["x"])
+        }
+
         @Test func `the watchdog gets messages between two rounds`() throws {
             let victim = try Victim()
             let (child, manager) = try start(

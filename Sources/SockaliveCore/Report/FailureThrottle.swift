@@ -72,13 +72,15 @@ package struct FailureThrottle: Equatable, Sendable {
     private mutating func isDue(_ code: String, of candidate: Candidate, _ now: Int) -> Bool {
         let last = entries[candidate].flatMap { $0.code == code ? $0.time : nil }
         guard Self.isDue(lastReported: last, now: now) else { return false }
-        if entries.count < Self.capacity { entries[candidate] = Entry(code: code, time: now) }
+        if entries.count < Self.capacity || entries[candidate] != nil {
+            entries[candidate] = Entry(code: code, time: now)
+        }
         return true
     }
 
-    /// True for the first time, and then hourly.
+    /// True for the first time, and then hourly. A time in the future says nothing about this boot.
     package static func isDue(lastReported last: Int?, now: Int) -> Bool {
-        last.map { now - $0 >= repeatAfter } ?? true
+        last.map { !(0..<repeatAfter).contains(now - $0) } ?? true
     }
 
     /// The result could not be logged, so it stays due.

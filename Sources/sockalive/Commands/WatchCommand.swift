@@ -221,7 +221,8 @@ struct MessageThrottle {
     }
 
     private mutating func isDue(_ line: String, _ now: Int) -> Bool {
-        var entry = entries[line] ?? Entry(start: now)
+        // A container that was restored elsewhere may have another clock: what was told by the old one is told anew.
+        var entry = entries[line].flatMap { $0.start <= now ? $0 : nil } ?? Entry(start: now)
         defer { entries[line] = entry }
         guard now - entry.start >= delay else { return false }
         guard FailureThrottle.isDue(lastReported: entry.reported, now: now) else { return false }

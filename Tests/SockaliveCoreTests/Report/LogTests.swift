@@ -124,6 +124,29 @@ private func treated(_ socket: DiscoveredSocket, _ action: SocketAction) -> Sock
         #expect(dueCount(&throttle, [failed(socket(), denied)], at: 10) == 1)
     }
 
+    @Test func `a failure of a run from before the boot is reported again, and then hourly`() {
+        var throttle = FailureThrottle("90000 0 0 0 EXIT69\n".utf8)
+        let times = stride(from: 10, through: 7300, by: 300).filter {
+            throttle.isDue(runFailure: "EXIT69", now: $0)
+        }
+        #expect(times == [10, 3610, 7210])
+    }
+
+    @Test(arguments: [(nil, true), (0, true), (3400, true), (3401, false), (6999, false), (7000, false), (7001, true)])
+    func `a report is due after an hour, and if its time is in the future`(last: Int?, isDue: Bool) {
+        #expect(FailureThrottle.isDue(lastReported: last, now: 7000) == isDue)
+    }
+
+    @Test func `at its capacity the throttle still works for its entries`() {
+        var throttle = FailureThrottle()
+        let many = (0..<UInt64(FailureThrottle.capacity)).map { failed(socket(inode: $0), denied) }
+        _ = throttle.due(many, now: 5)
+        let times = stride(from: 3605, through: 3605 + 2 * 3600, by: 300).filter {
+            dueCount(&throttle, [many[7]], at: $0) > 0
+        }
+        #expect(times == [3605, 7205, 10805])
+    }
+
     @Test func `it is the same after save and load`() {
         var throttle = FailureThrottle()
         _ = throttle.due([failed(socket(), denied), failed(socket(inode: 9), .overwritten)], now: 5)
