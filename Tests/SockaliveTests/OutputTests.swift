@@ -60,7 +60,8 @@ extension ProcessTests {
         }
 
         @Test(arguments: [
-            "\u{1b}[31mred", "a\u{202e}b", "\u{9b}2J", "line\nfeed", "cr\rlf", "a)b (", "x\u{200b}y", "{\"\\",
+            "\u{1b}[31mred", "a\u{202e}b", "\u{9b}2J", "\u{7f}x", "\u{2066}y", "\u{61c}z", "line\nfeed", "cr\rlf",
+            "a)b (", "x\u{200b}y", "{\"\\",
         ])
         func `a hostile name reaches neither terminal nor message`(name: String) throws {
             let victim = try Victim { $0.name = name }
@@ -72,6 +73,11 @@ extension ProcessTests {
                 // Its connection belongs to no process of the selection.
                 try Program.sockalive(["list", "--process", "nobody", "--port", "\(victim.port)"]),
                 try Program.sockalive(["list"] + victim.selection, launcher: Machine.isRoot ? Conditions.asNobody : []),
+                try Program.sockalive(["list", "--json"] + victim.selection),
+                try Program.sockalive(["inject", "--dry-run", "--json"] + victim.selection),
+                try Program.sockalive(["probe", "--no-lock", "--json"] + victim.selection),
+                try Program.sockalive(["doctor"] + victim.selection),
+                try Program.sockalive(["doctor", "--json"] + victim.selection),
             ].flatMap { [$0.output, $0.errors] }
             for text in texts {
                 let hostile = text.unicodeScalars.filter {
