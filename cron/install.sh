@@ -9,6 +9,10 @@
 # A file under /etc that the administrator edited is kept; the new one is put beside it as FILE.new.
 set -euo pipefail
 umask 022
+# A file that a program opens must not take the place of a stream that the caller closed.
+{ true 3<&0; } 2>/dev/null || exec </dev/null
+{ true 3>&1; } 2>/dev/null || exec >/dev/null
+{ true 3>&2; } || exec 2>/dev/null
 here=$(cd "$(dirname "$0")" && pwd)
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
@@ -17,12 +21,13 @@ zsh_folder=${ZSH_FOLDER:-$PREFIX/share/zsh/site-functions}
 manifest=$DESTDIR$PREFIX/share/sockalive/manifest
 
 die() {
-    echo "install.sh: $*" >&2
+    echo "install.sh: $*" >&2 || true
     exit 64
 }
 
+# What is not read is no reason to stop half way.
 say() {
-    echo "$*"
+    echo "$*" 2>/dev/null || true
 }
 
 schedule=cron action=install program=

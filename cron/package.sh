@@ -7,12 +7,17 @@
 # have neither dependencies nor scripts: the program needs nothing besides /proc, and installs into an empty root.
 set -euo pipefail
 umask 022
+# A file that a program opens must not take the place of a stream that the caller closed. Writing to a folder fails, as
+# writing to a closed output does.
+{ true 3<&0; } 2>/dev/null || exec </dev/null
+{ true 3>&1; } 2>/dev/null || exec 1</
+{ true 3>&2; } || exec 2>/dev/null
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=Tests/lib.sh
 . "$here/../Tests/lib.sh"
 
 die() {
-    echo "package.sh: $*" >&2
+    echo "package.sh: $*" >&2 || true
     exit 64
 }
 
@@ -55,6 +60,12 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$output"
 output=$(cd "$output" && pwd)
 
+# answer FILE: prints a package's name. If that fails, the others are made all the same.
+lost=
+answer() {
+    echo "$1" 2>/dev/null || lost=1
+}
+
 # stage ROOT [VARIABLE=VALUE]…: puts the files into ROOT, and writes "file|conf PATH" lines to $work/files
 stage() {
     local root=$1
@@ -86,8 +97,8 @@ Description: $summary
 $description
 CONTROL
     file=$output/sockalive_${version}-${release}_$architecture.deb
-    dpkg-deb --root-owner-group -Zxz -z3 --build "$root" "$file" >&2
-    echo "$file"
+    dpkg-deb --root-owner-group -Zxz -z3 --build "$root" "$file" >/dev/null
+    answer "$file"
 }
 
 make_rpm() {
@@ -126,9 +137,10 @@ SPEC
         --define "_rpmfilename sockalive-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
         --define "_binary_payload w3.xzdio" --define "_buildhost localhost" --define "use_source_date_epoch_as_buildtime 1" \
         --define "clamp_mtime_to_source_date_epoch 1" "$work/sockalive.spec" >&2
-    echo "$output/sockalive-$version-$release.$architecture.rpm"
+    answer "$output/sockalive-$version-$release.$architecture.rpm"
 }
 
 for kind in "${kinds[@]}"; do
     "make_$kind"
 done
+[ -z "$lost" ] || fail "standard output is closed or full: the names of the packages are lost"
