@@ -56,6 +56,8 @@ description=" A firewall forgets a connection that carries no packets for an hou
  without a restart: no LD_PRELOAD, no change to the program. Set up for the Backup
  Exec agent (beremote, port 5633); /etc/sockalive.conf names others."
 work=$(mktemp -d)
+# Folders would inherit a set-group-ID bit and go into the packages with it. On DEBIAN dpkg-deb refuses it.
+chmod g-s "$work"
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$output"
 output=$(cd "$output" && pwd)

@@ -68,6 +68,14 @@ mapfile -t again < <(cron/package.sh --program "$program" --output "$work/again"
 for i in 0 1; do
     cmp -s "${old[i]}" "${again[i]}" || fail "the same sources made two different $(basename "${old[i]}")"
 done
+# A shared folder for temporary files may hand its group on (set-group-ID).
+mkdir -m 2755 "$work/shared"
+[ "$(stat -c %a "$work/shared")" = 2755 ] || fail "no folder with set-group-ID can be made here"
+mapfile -t again < <(TMPDIR=$work/shared cron/package.sh --program "$program" --output "$work/again" 2>"$work/messages")
+[ ${#again[@]} = 2 ] || fail "no packages under a folder with set-group-ID: $(cat "$work/messages")"
+for i in 0 1; do
+    cmp -s "${old[i]}" "${again[i]}" || fail "set-group-ID of TMPDIR changes $(basename "${old[i]}")"
+done
 echo "ok  the same sources make the same packages"
 
 life deb "${old[0]}" "${new[0]}" "deb --install" "deb --install" "deb --purge"
