@@ -24,7 +24,7 @@ struct Run {
     ///
     /// - Parameter summary: the last line of a run that found something, for people.
     func execute(check: Bool = false, summary: (RunOutcome) -> String? = { _ in nil }) throws -> RunStatus {
-        let recorder = limits.map { RunRecorder($0, reporter) }
+        let recorder = limits.map { RunRecorder($0, reporter, configuration.rules) }
         do throws(RunError) {
             let (outcome, isRecorded) = try outcomeUnderLock(recorder)
             // Whoever reads the report may take as long as they like.

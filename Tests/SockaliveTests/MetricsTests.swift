@@ -13,10 +13,12 @@ extension ProcessTests {
             try Program.sockalive([command, "--no-lock", "--quiet", "--metrics", file] + victim.selection)
         }
 
-        private func values(_ file: String) throws -> [String: Double] {
-            let lines = try String(contentsOfFile: file, encoding: .utf8).split(separator: "\n")
-            let samples = lines.filter { !$0.hasPrefix("#") }.map { $0.split(separator: " ") }
-            return Dictionary(uniqueKeysWithValues: samples.map { (String($0[0]), Double($0[1])!) })
+        /// The samples of one rule, and those that belong to no rule.
+        private func values(_ file: String, rule: String? = nil) throws -> [String: Double] {
+            let text = try String(contentsOfFile: file, encoding: .utf8)
+            let form = /(?m)^(sockalive_\w+)(?:\{rule="(.*)"\}|\{version=".*"\})? (\S+)$/
+            let samples = text.matches(of: form).filter { $0.output.2 == nil || rule == nil || $0.output.2! == rule! }
+            return Dictionary(uniqueKeysWithValues: samples.map { (String($0.output.1), Double($0.output.3)!) })
         }
 
         @Test func `a run is described in numbers`() throws {
@@ -38,6 +40,44 @@ extension ProcessTests {
             #expect(mode == 0o644)
             #expect(try run("probe", file, victim).status == 0)
             #expect(try values(file)["sockalive_answered"] == 3)
+        }
+
+        @Test func `each rule has its numbers, by its text, and zeros where it means nothing`() throws {
+            let (one, two) = (try Victim { $0.sessions = 3 }, try Victim())
+            let file = folder.path("sockalive.prom")
+            let rules = folder.path("rules")
+            let first = one.selection.joined(separator: " ")
+            try """
+            \(first)   # three
+            \(two.selection.joined(separator: " "))  --firewall-timeout   30m
+            \(two.selection.joined(separator: " "))
+            --process 'a \\"b' --pid 2147483647
+            """.write(toFile: rules, atomically: true, encoding: .utf8)
+            for command in ["inject", "probe"] {
+                let program = try Program.sockalive(
+                    [command, "--no-lock", "--quiet", "--metrics", file, "--config", rules])
+                #expect(program.status == 0, "\(program.errors)")
+                let values = try [
+                    first, two.selection.joined(separator: " ") + " --firewall-timeout 30m",
+                    two.selection.joined(separator: " "), #"--process 'a \\\"b' --pid 2147483647"#,
+                ].map { try self.values(file, rule: $0) }
+                #expect(values.map { $0["sockalive_candidates"] } == [3, 1, 0, 0])
+                #expect(values.map { $0["sockalive_protected"] } == [3, 1, 0, 0])
+                #expect(values.map { $0["sockalive_failed"] } == [0, 0, 0, 0])
+                #expect(values.map { $0["sockalive_set"] } == (command == "inject" ? [3, 1, 0, 0] : [0, 0, 0, 0]))
+                #expect(values.map { $0["sockalive_answered"] } == (command == "probe" ? [3, 1, 0, 0] : [0, 0, 0, 0]))
+            }
+            guard Machine.has("promtool") else { return }
+            let check = try Program.run(["sh", "-c", "promtool check metrics < \"$0\" 2>&1", file])
+            #expect(check.status == 0 && check.output == "", "\(check.output)")
+        }
+
+        @Test func `a rule of the command line is named by what it looks for`() throws {
+            let file = folder.path("sockalive.prom")
+            let inject = ["inject", "--no-lock", "--quiet", "--metrics", file]
+            #expect(try Program.sockalive(inject + ["--pid", "2147483647", "--port", "7"]).status == 0)
+            #expect(
+                try values(file, rule: "PID 2147483647, established, port 7")["sockalive_candidates"] == 0)
         }
 
         @Test(.enabled(if: Machine.has("promtool"), "promtool, of Debian's prometheus, is missing"))

@@ -202,7 +202,8 @@ extension ProcessTests {
                 ["--every", "1h", "--syslog", "--metrics", metrics] + victim.selection, launcher: closed)
             #expect(try victim.keepalive() == [.forOneHour])
             #expect(log.lines().count { $0.contains("event=set") } == 1)
-            #expect(try String(contentsOfFile: metrics, encoding: .utf8).contains("sockalive_protected 1\n"))
+            let text = try String(contentsOfFile: metrics, encoding: .utf8)
+            #expect(text.contains(/(?m)^sockalive_protected\{rule=".+"\} 1$/))
             kill(child.pid, SIGTERM)
             #expect(child.wait() == 0)
         }

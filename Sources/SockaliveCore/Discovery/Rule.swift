@@ -2,10 +2,13 @@
 package struct Rule: Equatable, Sendable {
     package let selection: Selection
     package let request: KeepaliveRequest
+    /// As it was written; the metrics name it by this.
+    package let text: String
 
-    package init(selection: Selection, request: KeepaliveRequest) {
+    package init(selection: Selection, request: KeepaliveRequest, text: String = "") {
         self.selection = selection
         self.request = request
+        self.text = text
     }
 }
 
@@ -31,12 +34,25 @@ package struct RuleSet: Equatable, Sendable {
     package var sharedRequest: KeepaliveRequest? {
         rules.allSatisfy { $0.request == rules[0].request } ? rules[0].request : nil
     }
+
+    /// The rule that a socket counts to, of those that match it: of the rules that want keepalive on, the first with the
+    /// smallest firewall timeout, then idle time, then interval.
+    func strictest(of matching: [Int]) -> Int? {
+        matching.min { one, two in
+            let (one, two) = (rules[one].request, rules[two].request)
+            guard one.wanted.enabled == two.wanted.enabled else { return one.wanted.enabled }
+            guard one.firewallTimeout == two.firewallTimeout else { return one.firewallTimeout < two.firewallTimeout }
+            return (one.wanted.idle, one.wanted.interval) < (two.wanted.idle, two.wanted.interval)
+        }
+    }
 }
 
 /// A socket that some rule matches, with what it needs.
 struct AssignedSocket {
     let socket: DiscoveredSocket
     let request: KeepaliveRequest
+    /// The number of the strictest rule.
+    var rule = 0
 }
 
 extension Snapshot {
@@ -61,11 +77,12 @@ extension AssignedSocket {
     ///
     /// - Parameter matching: the numbers of the rules that match it.
     init?(_ socket: DiscoveredSocket, _ rules: RuleSet, matching: [Int]) {
+        guard let rule = rules.strictest(of: matching) else { return nil }
         let matching = matching.map { rules.rules[$0] }
         guard let request = KeepaliveRequest.strictest(matching.map(\.request)) else { return nil }
         var socket = socket
         // Rules may match, and none of them does for certain.
         socket.isUndecided = matching.allSatisfy { $0.selection.sockets.acceptsPeer(of: socket.row) == nil }
-        self.init(socket: socket, request: request)
+        self.init(socket: socket, request: request, rule: rule)
     }
 }

@@ -9,6 +9,15 @@ package enum RuleFile {
     package struct Line: Equatable, Sendable {
         package let number: Int
         package let words: [String]
+
+        /// The words with one blank between them, quoted where that is needed to read them again.
+        package var text: String { words.map(quoted).joined(separator: " ") }
+
+        private func quoted(_ word: String) -> String {
+            let isPlain = word.unicodeScalars.allSatisfy { !"\\\"' ".unicodeScalars.contains($0) && !$0.isInvisible }
+            if isPlain && !word.isEmpty && !word.hasPrefix("#") { return word }
+            return "'" + word.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+        }
     }
 
     package struct Malformed: Error, Equatable, Sendable {

@@ -40,6 +40,7 @@ package struct KeepaliveRun {
                         ?? result(for: socket, request, isLast: isLast)
                 else { return false }
                 result.request = request
+                result.rule = candidates[index].rule
                 results[index] = result
                 report(index, result)
                 return true
@@ -100,6 +101,8 @@ package struct SocketResult: Sendable {
     package let socket: DiscoveredSocket
     /// What it is judged by.
     package internal(set) var request: KeepaliveRequest
+    /// The number of the rule that it counts to.
+    package internal(set) var rule = 0
     package let action: SocketAction
     package let before: KeepaliveSettings?
     package internal(set) var after: KeepaliveSettings?

@@ -1,42 +1,122 @@
 /// The numbers of a run in Prometheus's text format
 /// (https://prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4).
+///
+/// What is counted is counted for each rule, in its label `rule`. A rule that means no socket has zeros, so that an
+/// alert can tell it from a rule that is not there.
 package struct Metrics: Sendable {
-    private let summary: Summary
-    private let protected: Int
-    private let longestIdle: Double
+    /// A label makes a time series of each metric, for ever. The rules beyond these share one.
+    static let maxLabels = 100
+    static let maxLabelLength = 256
+    static let otherRules = "(other rules)"
+    static let unknownRule = "(unknown rule)"
+
+    private struct Counts: Sendable {
+        let label: String
+        let summary: Summary
+        let protected: Int
+        let longestIdle: Double
+    }
+
+    private let counts: [Counts]
+    /// nil where there is one rule.
+    private let failuresOfUnknownRule: Int?
     /// Seconds since 1970.
     private let time: Double
     /// Seconds.
     private let duration: Double
 
+    /// - Parameter failures: of matching processes that could not be looked at. They count as failed; which of several
+    ///   rules they match is not known.
     package init(
-        _ results: [SocketResult], _ failures: [ProcessFailure] = [], time: Double, duration: Double
+        _ results: [SocketResult], _ failures: [ProcessFailure] = [], rules: RuleSet, time: Double, duration: Double
     ) {
-        summary = Summary(results, failures)
-        protected = results.count { $0.verdict == .protected }
-        longestIdle = results.compactMap(\.idleSeconds).max() ?? 0
+        let (labels, places) = Self.labels(rules.rules)
+        var groups = [[SocketResult]](repeating: [], count: labels.count)
+        for result in results where places.indices.contains(result.rule) {
+            groups[places[result.rule]].append(result)
+        }
+        let isOne = labels.count == 1
+        counts = zip(labels, groups).map { label, results in
+            Counts(
+                label: label, summary: Summary(results, isOne ? failures : []),
+                protected: results.count { $0.verdict == .protected },
+                longestIdle: results.compactMap(\.idleSeconds).max() ?? 0)
+        }
+        failuresOfUnknownRule = isOne ? nil : failures.count
         self.time = time
         self.duration = duration
     }
 
+    /// The distinct labels, and for each rule the place of its own. Two rules of one text are one to whoever reads it,
+    /// and a sample that is there twice would make Prometheus refuse the file.
+    private static func labels(_ rules: [Rule]) -> (labels: [String], places: [Int]) {
+        var labels: [String] = []
+        var placeByLabel: [String: Int] = [:]
+        let places = rules.map { rule in
+            let own = label(rule.text)
+            let label = placeByLabel[own] == nil && labels.count >= maxLabels ? otherRules : own
+            if let place = placeByLabel[label] { return place }
+            placeByLabel[label] = labels.count
+            labels.append(label)
+            return labels.count - 1
+        }
+        return (labels, places)
+    }
+
+    private static func label(_ text: String) -> String {
+        text.count > maxLabelLength ? text.prefix(maxLabelLength - 1) + "…" : text
+    }
+
     package var text: String {
         [
-            gauge("candidates", "Sockets that the last run found.", summary.candidates),
-            gauge("protected", "Candidates that the firewall does not drop.", protected),
-            gauge("set", "Candidates whose keepalive the last run changed.", summary.set),
-            gauge("failed", "Candidates that could not be brought where they should be.", summary.failed),
-            gauge("answered", "Candidates whose peer answered a probe; 0 where none was sent.", summary.answered ?? 0),
-            gauge("silent", "Candidates whose peer answered no probe; 0 where none was sent.", summary.silent ?? 0),
-            gauge("longest_idle_seconds", "Idle time of the candidate that has been idle longest.", longestIdle),
+            gauges("candidates", "Sockets that the last run found.") { $0.summary.candidates },
+            gauges("protected", "Candidates that the firewall does not drop.") { $0.protected },
+            gauges("set", "Candidates whose keepalive the last run changed.") { $0.summary.set },
+            gauges("failed", "Candidates that could not be brought where they should be.") { $0.summary.failed },
+            failuresOfUnknownRule.map { sample("failed", $0, label: ("rule", Self.unknownRule)) } ?? "",
+            gauges("answered", "Candidates whose peer answered a probe; 0 where none was sent.") {
+                $0.summary.answered ?? 0
+            },
+            gauges("silent", "Candidates whose peer answered no probe; 0 where none was sent.") {
+                $0.summary.silent ?? 0
+            },
+            gauges("longest_idle_seconds", "Idle time of the candidate that has been idle longest.") { $0.longestIdle },
             gauge("last_run_timestamp_seconds", "When the last run ended, since 1970.", time),
             gauge("last_run_duration_seconds", "How long the last run took.", duration),
-            gauge("build_info", "The version that ran last.", 1, labels: "{version=\"\(sockaliveVersion)\"}"),
+            gauge("build_info", "The version that ran last.", 1, label: ("version", sockaliveVersion)),
         ].joined()
     }
 
-    private func gauge(_ name: String, _ help: String, _ value: some Numeric, labels: String = "") -> String {
-        let name = "sockalive_\(name)"
-        return "# HELP \(name) \(help)\n# TYPE \(name) gauge\n\(name)\(labels) \(value)\n"
+    private func gauges(_ name: String, _ help: String, _ value: (Counts) -> some Numeric) -> String {
+        header(name, help) + counts.map { sample(name, value($0), label: ("rule", $0.label)) }.joined()
+    }
+
+    private func gauge(
+        _ name: String, _ help: String, _ value: some Numeric, label: (name: String, value: String)? = nil
+    ) -> String {
+        header(name, help) + sample(name, value, label: label)
+    }
+
+    private func header(_ name: String, _ help: String) -> String {
+        "# HELP sockalive_\(name) \(help)\n# TYPE sockalive_\(name) gauge\n"
+    }
+
+    private func sample(_ name: String, _ value: some Numeric, label: (name: String, value: String)?) -> String {
+        let labels = label.map { "{\($0.name)=\"\(Self.escaped($0.value))\"}" } ?? ""
+        return "sockalive_\(name)\(labels) \(value)\n"
+    }
+
+    /// Of a label's value, a backslash, a quote and a line feed are escaped.
+    private static func escaped(_ value: String) -> String {
+        var text = String.UnicodeScalarView()
+        for scalar in value.unicodeScalars {
+            switch scalar {
+            case "\\", "\"": text.append(contentsOf: ["\\", scalar])
+            case "\n": text.append(contentsOf: ["\\", "n"])
+            default: text.append(scalar)
+            }
+        }
+        return String(text)
     }
 }
 

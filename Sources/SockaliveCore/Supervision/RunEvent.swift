@@ -71,6 +71,7 @@ struct RunEventWriter {
             writer.write(UInt8(1))
             encode(candidate.socket, into: &writer)
             writer.write(candidate.request)
+            writer.write(Int32(clamping: candidate.rule))
         case .result(let index, let record):
             writer.write(UInt8(2))
             writer.write(Int32(index))
@@ -136,7 +137,9 @@ struct RunEventReader {
         case 0: return .found(processes: try reader.read())
         case 1:
             let socket = try socket(&reader)
-            return .candidate(AssignedSocket(socket: socket, request: try reader.read()))
+            let request: KeepaliveRequest = try reader.read()
+            return .candidate(
+                AssignedSocket(socket: socket, request: request, rule: Int(try reader.read(Int32.self))))
         case 2: return .result(index: Int(try reader.read(Int32.self)), try ResultRecord(&reader))
         case 3: return .armed(index: Int(try reader.read(Int32.self)), try reader.read())
         case 4:
@@ -287,7 +290,8 @@ extension SocketResult {
     init(_ candidate: AssignedSocket, _ record: ResultRecord) {
         let numbers = record.numbers
         self.init(
-            socket: candidate.socket, request: candidate.request, action: numbers.action, before: numbers.before,
+            socket: candidate.socket, request: candidate.request, rule: candidate.rule, action: numbers.action,
+            before: numbers.before,
             after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
             crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
             failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers)

@@ -224,7 +224,8 @@ extension RunJob {
                 entry.descriptors.filter { $0.inode == socket.inode }
                     .map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
             }
-            return socket.holders.isEmpty ? nil : AssignedSocket(socket: socket, request: candidate.request)
+            guard !socket.holders.isEmpty else { return nil }
+            return AssignedSocket(socket: socket, request: candidate.request, rule: candidate.rule)
         }
 
         /// - Parameter results: what injection made of the sockets; nil where they are only asked.

@@ -93,7 +93,7 @@ struct Watch {
     }
 
     private mutating func work() throws(RunError) {
-        let recorder = RunRecorder(limits, reporter)
+        let recorder = RunRecorder(limits, reporter, configuration.rules)
         let run = Run(
             command: "watch", mode: .keepalive(.inject), configuration: configuration, output: reporter.output,
             control: RunControl(limit: limits.timeout), limit: limits.timeout, limits: limits)

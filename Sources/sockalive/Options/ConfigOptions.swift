@@ -22,7 +22,7 @@ struct ConfigOptions: ParsableArguments {
     ///
     /// - Throws: `ValidationError` that names file, line and word.
     func runConfiguration(_ selection: SelectionOptions, _ keepalive: KeepaliveOptions) throws -> RunConfiguration {
-        guard let config else { return RunConfiguration([(selection, keepalive)]) }
+        guard let config else { return RunConfiguration([.init(selection, keepalive)]) }
         guard !selection.isGiven && !keepalive.isGiven else {
             throw ValidationError("--config takes which sockets and which keepalive from its file alone")
         }
@@ -39,15 +39,15 @@ struct ConfigOptions: ParsableArguments {
                 throw ValidationError("\(config): there is no rule in it; write one, such as --process beremote")
             }
             let parser = try RuleParser()
-            var (rules, common): ([RuleOptions], CommonOptions) = ([], CommonOptions())
+            var (rules, common): ([RunConfiguration.RuleSource], CommonOptions) = ([], CommonOptions())
             for line in lines {
                 let rule = try rule(line, of: config, parser)
                 if let word = common.contradiction(to: rule) {
                     throw ValidationError(location(config, line.number) + "\(word) differs from a line before")
                 }
-                rules.append(rule)
+                rules.append(.init(rule.selection, rule.keepalive, text: line.text))
             }
-            return RunConfiguration(rules.map { ($0.selection, $0.keepalive) })
+            return RunConfiguration(rules)
         } catch let error as RuleFile.Malformed {
             throw ValidationError(location(config, error.line) + error.reason)
         } catch let error as Errno {
@@ -114,8 +114,23 @@ struct RunConfiguration {
     /// What was looked for, in words.
     let description: String
 
-    fileprivate init(_ options: [(selection: SelectionOptions, keepalive: KeepaliveOptions)]) {
-        rules = RuleSet(options.map { Rule(selection: $0.selection.selection, request: $0.keepalive.request) })
+    /// The options of a rule, and how it was written.
+    fileprivate struct RuleSource {
+        let selection: SelectionOptions
+        let keepalive: KeepaliveOptions
+        let text: String
+
+        /// - Parameter text: the line of the file; the rule of a command line is described.
+        init(_ selection: SelectionOptions, _ keepalive: KeepaliveOptions, text: String? = nil) {
+            self.selection = selection
+            self.keepalive = keepalive
+            self.text = text ?? selection.description
+        }
+    }
+
+    fileprivate init(_ options: [RuleSource]) {
+        rules = RuleSet(
+            options.map { Rule(selection: $0.selection.selection, request: $0.keepalive.request, text: $0.text) })
         method = options.compactMap(\.keepalive.method).first ?? .auto
         source = options.compactMap(\.selection.source).first ?? .auto
         let more = options.count > Self.maxDescribed ? "; and \(options.count - Self.maxDescribed) more rules" : ""

@@ -6,11 +6,13 @@ import SystemPackage
 struct RunRecorder {
     private let limits: RunOptions
     private let reporter: Reporter
+    private let rules: RuleSet
     private let start = ContinuousClock.now
 
-    init(_ limits: RunOptions, _ reporter: Reporter) {
+    init(_ limits: RunOptions, _ reporter: Reporter, _ rules: RuleSet) {
         self.limits = limits
         self.reporter = reporter
+        self.rules = rules
     }
 
     /// False if the metrics could not be written.
@@ -87,7 +89,7 @@ struct RunRecorder {
         clock_gettime(CLOCK_REALTIME, &now)
         let time = Double(now.tv_sec) + Double(now.tv_nsec / 1_000_000) / 1000
         let duration = start.duration(to: .now) / .seconds(1)
-        return Metrics(outcome.results, outcome.failures, time: time, duration: duration)
+        return Metrics(outcome.results, outcome.failures, rules: rules, time: time, duration: duration)
     }
 }
 

@@ -15,6 +15,19 @@ import Testing
         #expect(try RuleFile.lines(line.utf8) == (words.isEmpty ? [] : [.init(number: 1, words: words)]))
     }
 
+    @Test(arguments: [
+        ("--process   a\t--port 1 # why\r", "--process a --port 1"), ("--process 'a b'", "--process 'a b'"),
+        (#"--process a\ b"#, "--process 'a b'"), (#"--process "a'b""#, #"--process 'a'\''b'"#),
+        (#"--process 'a\b'"#, #"--process 'a\b'"#), ("--process ''", "--process ''"),
+        ("--process '#'", "--process '#'"),
+        ("--process a#b", "--process a#b"), ("--process 'a\u{a0}b'", "--process 'a\u{a0}b'"),
+    ])
+    func `a line is shown in one way, which means the same`(line: String, text: String) throws {
+        let line = try #require(RuleFile.lines(line.utf8).first)
+        #expect(line.text == text)
+        #expect(try RuleFile.lines(line.text.utf8) == [line])
+    }
+
     @Test func `lines keep their numbers`() throws {
         let lines = try RuleFile.lines("# one\n\na b\r\n  \nc".utf8)
         #expect(lines == [.init(number: 3, words: ["a", "b"]), .init(number: 5, words: ["c"])])
