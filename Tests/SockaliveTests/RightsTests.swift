@@ -78,4 +78,94 @@ extension ProcessTests {
             #expect(trace.tracer == "0")
         }
     }
+
+    /// What is missing is named, and the remedy is one that works in that place.
+    @Suite(.enabled(if: Machine.isRoot, "only root has rights to give up")) struct Remedies {
+        private func root(_ set: String) -> [String] {
+            ["setpriv", "--bounding-set=\(set)", "--inh-caps=-all"]
+        }
+
+        @Test func `root is told which capability it lacks, and not to be root`() throws {
+            let victim = try Victim()
+            let answer = try DoctorAnswer.of(victim.selection, launcher: root("-sys_ptrace"), status: 1)
+            #expect(try answer.target.message.contains("it has CAP_SYS_PTRACE, which sockalive lacks"))
+            #expect(try answer.target.remedy?.contains("add CAP_SYS_PTRACE:") == true)
+            #expect(answer.checks.allSatisfy { $0.remedy?.contains("as root") != true })
+        }
+
+        @Test func `CAP_DAC_OVERRIDE opens the descriptors as CAP_DAC_READ_SEARCH does`() throws {
+            let target = try Echoer(Conditions.asNobody + [TestProgram.path("victim-odd", .dynamic64), "plain"])
+            let launcher = root("-all,+sys_ptrace,+dac_override")
+            #expect(try Report.of(["inject"] + target.selection, launcher: launcher).socket.action == "set")
+            let answer = try DoctorAnswer.of(target.selection, launcher: launcher)
+            #expect(try answer.check("cap_dac_read_search").status == "ok")
+            #expect(try answer.target.status == "ok")
+            let denied = try DoctorAnswer.of(target.selection, launcher: root("-all,+sys_ptrace"), status: 1)
+            #expect(try denied.target.remedy?.contains("add CAP_DAC_READ_SEARCH:") == true)
+        }
+
+        @Test(.enabled(if: Machine.makesNamespaces, "unshare cannot make a namespace here"))
+        func `root of a user namespace is told that its rights end there`() throws {
+            let victim = try Victim()
+            let answer = try DoctorAnswer.of(victim.selection, launcher: ["unshare", "--user", "-r"], status: 1)
+            #expect(try answer.target.message.contains("it does not belong to this user namespace"))
+            #expect(try answer.target.remedy?.contains("outside this user namespace") == true)
+            #expect(try answer.check("cap_sys_ptrace").message.contains("none outside"))
+        }
+
+        @Test func `an undumpable process is told apart from another user's`() throws {
+            let program = try TestProgram.unreadable("victim-odd", .dynamic64)
+            let target = try Echoer(Conditions.asNobody + ["env", program, "plain"])
+            let answer = try DoctorAnswer.of(target.selection, launcher: Conditions.asNobody, status: 1)
+            #expect(try answer.target.message.contains("it is not dumpable"))
+            #expect(try answer.target.remedy?.contains("CAP_SYS_PTRACE") == true)
+        }
+
+        @Test(arguments: ["EPERM", "ENOSYS"])
+        func `memory that a filter hides is not a process without code`(error: String) throws {
+            let victim = try Victim()
+            let inject = ["inject", "--method", "ptrace"] + victim.selection
+            let status: Int32 = error == "EPERM" ? 77 : 69
+            let launcher = Conditions.denying("read_memory=\(error)")
+            let failure = try Report.of(inject, launcher: launcher, status: status).socket.error
+            #expect(failure?.code == error)
+            #expect(failure?.message.contains("the memory of PID \(victim.pid) cannot be read (\(error))") == true)
+            #expect(failure?.remedy?.contains("outside the container, unit or sandbox that filters") == true)
+            #expect(failure?.remedy?.contains("or use --method pidfd") == true)
+            #expect(try victim.keepalive() == [.untouched])
+        }
+
+        @Test func `a filter of its own forbids to suspend another's, also with CAP_SYS_ADMIN`() throws {
+            let target = try Echoer([TestProgram.path("victim-odd", .dynamic64), "seccomp"])
+            let inject = ["inject", "--method", "ptrace"] + target.selection
+            let launcher = Conditions.denying("setresuid=EPERM")
+            let failure = try Report.of(inject, launcher: launcher, status: 77).socket.error
+            #expect(failure?.message.contains("sockalive runs under a filter itself") == true)
+            #expect(failure?.remedy?.contains("CAP_SYS_ADMIN") == false)
+            #expect(failure?.remedy?.contains("or use --method pidfd") == true)
+            #expect(target.echoes())
+            #expect(try Report.of(inject).socket.action == "set")
+        }
+
+        @Test(arguments: [
+            ("EMFILE", 1, "no descriptor is free"), ("ENOSYS", 69, "a filter or a sandbox hides pidfd_getfd"),
+            ("EPERM", 77, "a seccomp filter on sockalive itself forbids pidfd_open"),
+            ("EINVAL", 1, "no pidfd of PID"),
+        ])
+        func `a pidfd that cannot be opened has its own cause`(error: String, status: Int32, words: String) throws {
+            let victim = try Victim()
+            let inject = ["inject", "--method", "pidfd"] + victim.selection
+            let launcher = Conditions.denying("pidfd_open=\(error)")
+            let failure = try Report.of(inject, launcher: launcher, status: status).socket.error
+            #expect(failure?.code == error)
+            #expect(failure?.message.contains(words) == true, "\(failure?.message ?? "")")
+        }
+
+        @Test func `ptrace that a filter forbids is not a missing right`() throws {
+            let victim = try Victim()
+            let inject = ["inject", "--method", "ptrace"] + victim.selection
+            let failure = try Report.of(inject, launcher: Conditions.denying("ptrace=EPERM"), status: 77).socket.error
+            #expect(failure?.message.contains("a seccomp filter on sockalive itself forbids ptrace") == true)
+        }
+    }
 }

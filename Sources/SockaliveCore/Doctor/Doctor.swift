@@ -32,19 +32,15 @@ package struct Doctor {
         let trials = results(of: trialTarget, facts)
         let auto = MethodChoice.auto.resolved()
         let targets = try targets(selection, facts, trials, auto)
-        var checks = MachineChecks(facts: facts, firewallTimeout: firewallTimeout).all
+        let machine = MachineChecks(facts: facts, firewallTimeout: firewallTimeout)
+        var checks = machine.all
         for (_, failure) in hung.sorted(by: { $0.key < $1.key }) {
             checks.append(.problem("targets", failure.message, remedy: failure.remedy ?? "run again"))
         }
-        if targets.isEmpty {
-            checks.append(
-                .note(
-                    "targets", "no process matches: looked for \(lookedFor)",
-                    remedy: "start the agent, or name it with --process or --pid"))
-        }
+        if targets.isEmpty { checks.append(machine.absence(of: lookedFor)) }
         return DoctorReport(
             firewallTimeout: firewallTimeout, machine: checks,
-            trialChecks: TrialChecks(results: trials, ownSeccomp: facts.seccomp, auto: auto).all, trials: trials,
+            trialChecks: TrialChecks(results: trials, surroundings: facts.surroundings, auto: auto).all, trials: trials,
             targets: targets)
     }
 
@@ -70,6 +66,7 @@ package struct Doctor {
         let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys))
         let snapshot = try Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
             .snapshot(of: selection)
+        let suspending = MachineChecks(facts: facts, firewallTimeout: firewallTimeout).suspending
         let working = trials.absence == nil ? trials.methods : [.pidfd, .ptrace]
         return snapshot.processes.compactMap { pid in
             let sockets = snapshot.sockets.count { socket in
@@ -77,9 +74,8 @@ package struct Doctor {
             }
             guard let target = TargetFacts(pid: pid, sockets: sockets, procfs: procfs, sysfs: sysfs) else { return nil }
             let judgement = TargetCheck(
-                facts: target, method: auto, working: working,
-                canSuspendSeccomp: facts.capabilities.contains(.sysAdmin) && facts.seccomp == 0,
-                rights: Diagnosis(procfs: procfs, method: auto).rights)
+                facts: target, method: auto, working: working, suspending: suspending,
+                rights: MissingRights(procfs: procfs, pid: pid, surroundings: facts.surroundings))
             return ExaminedTarget(facts: target, judgement: judgement)
         }
     }

@@ -12,76 +12,116 @@ struct MachineChecks {
         ]
     }
 
+    private var isAMD64: Bool { facts.architecture == .amd64 }
+
     var kernel: Check {
-        switch facts.architecture {
-        case .amd64:
+        guard case .other(let name) = facts.architecture else {
             return .ok("kernel", "Linux \(facts.release.escaped) on x86-64")
-        case .other(let name):
-            let message = "Linux \(facts.release.escaped) on \(name): ptrace injection is for x86-64, pidfd for all"
-            return .obstacle(
-                "kernel", isFatal: !facts.hasPidfd, message, remedy: "pidfd needs Linux 5.6: update the kernel")
         }
+        let message = "Linux \(facts.release.escaped) on \(name): ptrace injection is for x86-64, pidfd for all"
+        if facts.hasPidfd { return .ok("kernel", message) }
+        return facts.release.isBefore(5, 6)
+            ? .problem("kernel", message, remedy: "pidfd needs Linux 5.6: update the kernel")
+            : .note("kernel", message, remedy: "this kernel has pidfd: see the check pidfd")
     }
 
     var pidfd: Check {
-        let missing = facts.pidfdOpenError != nil ? "pidfd_open" : "pidfd_getfd"
         guard let error = facts.pidfdOpenError ?? facts.pidfdGetfdError else {
             return .ok("pidfd", "pidfd_open and pidfd_getfd answer")
         }
-        let isFatal = facts.architecture != .amd64
-        if error == .noFunction {
+        let missing = facts.pidfdOpenError != nil ? "pidfd_open" : "pidfd_getfd"
+        let rest = isAMD64 ? "ptrace serves, which stops a thread for a moment" : "no method is left"
+        if error == .noFunction, facts.release.isBefore(5, 6) {
             return .obstacle(
-                "pidfd", isFatal: isFatal, "\(missing) is missing: ptrace serves, which stops a thread for a moment",
-                remedy: "Linux 5.6 brought it; a container's seccomp profile may hide it")
+                "pidfd", isFatal: !isAMD64, "\(missing) is missing: \(rest)",
+                remedy: "Linux 5.6 brought it: update the kernel")
+        }
+        if error == .tooManyOpenFiles || error == .tooManyOpenFilesInSystem {
+            return .problem(
+                "pidfd", "\(missing) cannot be tried: no descriptor is free (\(error.name))",
+                remedy: "raise the limit of open files (ulimit -n, fs.file-max)")
         }
         return .obstacle(
-            "pidfd", isFatal: isFatal, "\(missing) is forbidden (\(error.name)): ptrace serves, if it may",
-            remedy: "a seccomp filter does that: run on the host itself, or allow pidfd_getfd in the profile")
+            "pidfd", isFatal: !isAMD64, "a filter or a sandbox hides \(missing) (\(error.name)): \(rest)",
+            remedy: facts.rights.remedyForOwnFilter)
     }
 
     var processMemory: Check {
-        guard case .amd64 = facts.architecture else {
-            return .ok("process_memory", "not needed: only ptrace injection uses it")
-        }
+        guard isAMD64 else { return .ok("process_memory", "not needed: only ptrace injection uses it") }
         guard let error = facts.processMemoryError else {
             return .ok("process_memory", "/proc/PID/mem can be read and written")
         }
         return .obstacle(
             "process_memory", isFatal: !facts.hasPidfd,
             "/proc/self/mem cannot be read and written (\(error.name)): ptrace injection needs it",
-            remedy: "a sandbox hides it: run on the host itself, or with /proc mounted as it is there")
+            remedy: "a filter or a sandbox hides it: \(facts.surroundings.toRunWithoutFilter)")
     }
 
     var seccomp: Check {
         guard facts.seccomp != 0 else { return .ok("seccomp", "no filter on sockalive itself") }
         return .note(
-            "seccomp", "a filter lies on sockalive itself, as in a container",
-            remedy: "if a trial below fails: run on the host, or allow the call in the profile")
+            "seccomp",
+            "a filter lies on sockalive itself: it may forbid calls, and ptrace injection cannot suspend a target's",
+            remedy: "where a trial below fails: \(facts.surroundings.toRunWithoutFilter)")
     }
 
     var namespaces: Check {
-        let facts = facts.namespaces
-        var inside: [String] = []
-        if facts.isFirstPID == false { inside.append("PID namespace (what runs outside is invisible)") }
-        if facts.isFirstUser == false { inside.append("user namespace (capabilities count only inside)") }
-        if facts.isFirstNetwork == false { inside.append("network namespace (each target's own is looked into)") }
-        guard !inside.isEmpty else {
-            return .ok("namespaces", "on the host itself, in no container")
+        let place = facts.surroundings
+        var own: [String] = []
+        var shared: [String] = []
+        func sort(_ isFirst: Bool?, _ name: String, _ consequence: String) {
+            if isFirst == false { own.append("\(name) (\(consequence))") }
+            if isFirst == true { shared.append(name) }
         }
+        sort(place.isFirstPID, "PID namespace", "processes outside are invisible")
+        sort(place.isFirstUser, "user namespace", "capabilities count only inside")
+        sort(place.isFirstNetwork, "network namespace", "each target's own is looked into")
+        guard let phrase = place.containerPhrase else {
+            guard !own.isEmpty else { return .ok("namespaces", "on the host itself, in no container") }
+            return .note(
+                "namespaces", "in its own " + own.joined(separator: " and its own "),
+                remedy: place.hasOwnProcesses || place.hasOwnUsers
+                    ? "for an agent outside, run on the host itself" : "nothing to do")
+        }
+        var sentences: [String] = []
+        if !own.isEmpty { sentences.append("its own " + own.joined(separator: " and its own ")) }
+        if !shared.isEmpty { sentences.append("the host's " + shared.joined(separator: " and ")) }
         return .note(
-            "namespaces", "in a container: a separate " + inside.joined(separator: ", a separate "),
-            remedy: "for an agent outside, run on the host itself")
+            "namespaces", "\(phrase): " + sentences.joined(separator: "; "),
+            remedy: place.hasOwnProcesses
+                ? place.toSeeTheHost : place.hasOwnUsers ? place.toLeaveTheUserNamespace : "nothing to do")
     }
 
     var proc: Check {
-        guard facts.hidePID != .off, !facts.capabilities.contains(.sysPtrace) else {
+        if facts.hidesProcesses {
             let mode = facts.hidePID.rawValue
-            let option = facts.hidePID == .off ? "" : " (hidepid=\(mode) does not hide from CAP_SYS_PTRACE)"
-            return .ok("proc", "/proc shows every process\(option)")
+            return .note(
+                "proc", "/proc is mounted with hidepid=\(mode): processes of other users are hidden",
+                remedy: "\(facts.rights.adding(.sysPtrace)), or join the group that the mount option gid= names")
+        }
+        let mode = facts.hidePID.rawValue
+        let option = facts.hidePID == .off ? "" : " (hidepid=\(mode) does not hide from CAP_SYS_PTRACE)"
+        guard facts.surroundings.hasOwnProcesses else { return .ok("proc", "/proc shows every process\(option)") }
+        let count = facts.processCount == 1 ? "the one process" : "the \(facts.processCount) processes"
+        return .ok("proc", "/proc shows \(count) of this PID namespace, and none outside\(option)")
+    }
+
+    /// Nothing of the selection was found.
+    func absence(of selection: String) -> Check {
+        if facts.hidesProcesses {
+            return .problem(
+                "targets", "no process matches among those that hidepid leaves visible: looked for \(selection)",
+                remedy: proc.remedy ?? "run as root")
+        }
+        guard facts.surroundings.hasOwnProcesses else {
+            return .note(
+                "targets", "no process matches: looked for \(selection)",
+                remedy: "start the agent, or name it with --process or --pid")
         }
         return .note(
-            "proc", "/proc is mounted with hidepid=\(facts.hidePID.rawValue): processes of other users are hidden",
-            remedy: "run as root, or be in the group that the mount option gid= names")
+            "targets",
+            "no process matches among the \(facts.processCount) of this PID namespace: looked for \(selection)",
+            remedy: facts.surroundings.toSeeTheHost)
     }
 
     /// The sysctl alone is never enough. It only applies to sockets that enable keepalive without an idle time of their
@@ -107,45 +147,64 @@ struct MachineChecks {
 extension MachineChecks {
     private var isPrivileged: Bool { facts.capabilities.contains(.sysPtrace) }
 
+    /// How far a capability reaches.
+    private func held(_ what: String) -> String {
+        facts.surroundings.hasOwnUsers
+            ? "held in this user namespace: \(what) inside, and none outside"
+            : "held: \(what)" + (facts.surroundings.hasOwnProcesses ? " that is visible" : "")
+    }
+
     var tracing: Check {
-        guard !isPrivileged else { return .ok("cap_sys_ptrace", "held: every process may be reached") }
+        guard !isPrivileged else { return .ok("cap_sys_ptrace", held("it opens every process")) }
         return .note(
-            "cap_sys_ptrace", "missing: only processes of user \(facts.uid) may be reached",
-            remedy: facts.uid == 0
-                ? "a container took it from root: add it (docker run --cap-add SYS_PTRACE)" : "run as root")
+            "cap_sys_ptrace",
+            "missing: only processes of user \(facts.uid) with no more capabilities than sockalive may be reached",
+            remedy: facts.rights.remedyForMissingCapabilities)
     }
 
     var reading: Check {
-        guard !facts.capabilities.contains(.dacReadSearch) else {
-            return .ok("cap_dac_read_search", "held: every process's descriptors may be read")
+        let name = "cap_dac_read_search"
+        if facts.capabilities.contains(.dacReadSearch) {
+            return .ok(name, held("it opens the descriptors of every process"))
+        }
+        if facts.capabilities.contains(.dacOverride) {
+            return .ok(name, "missing, but CAP_DAC_OVERRIDE is held, which serves as well")
         }
         return .note(
-            "cap_dac_read_search", "missing: descriptors of other users' processes cannot be read",
-            remedy: isPrivileged ? "add it to CAP_SYS_PTRACE, or run as root" : "run as root")
+            name, "missing: descriptors of other users' processes cannot be read",
+            remedy: facts.rights.remedyForMissingCapabilities)
     }
 
+    /// PTRACE_O_SUSPEND_SECCOMP (kernel/ptrace.c, check_ptrace_options).
     var suspending: Check {
-        guard !facts.capabilities.contains(.sysAdmin) else {
+        let place = facts.surroundings
+        let (obstacle, remedy): (String, String)
+        if !facts.capabilities.contains(.sysAdmin) {
+            (obstacle, remedy) = ("missing", facts.rights.adding(.sysAdmin))
+        } else if place.hasOwnUsers {
+            (obstacle, remedy) = ("held in this user namespace, which is not enough", place.toLeaveTheUserNamespace)
+        } else if facts.seccomp != 0 {
+            (obstacle, remedy) = ("held, but sockalive itself is under a filter", place.toRunWithoutFilter)
+        } else {
             return .ok("cap_sys_admin", "held: a target's seccomp filter may be suspended")
         }
         return .note(
-            "cap_sys_admin", "missing: ptrace injection leaves out targets with a seccomp filter",
-            remedy: facts.hasPidfd ? "nothing to do: pidfd reaches them" : "run as root, on the host itself")
+            "cap_sys_admin", "\(obstacle): ptrace injection leaves out targets with a seccomp filter",
+            remedy: facts.hasPidfd ? "nothing to do: pidfd reaches them" : remedy)
     }
 
     /// Yama (Documentation/admin-guide/LSM/Yama.rst) restricts pidfd_getfd and ptrace alike.
     var yama: Check {
         let setting = "kernel.yama.ptrace_scope"
-        switch facts.yama {
+        switch facts.rights.yama {
         case nil: return .ok("yama", "not active: there is no \(setting)")
         case 0: return .ok("yama", "\(setting) is 0: no further limits")
-        case 1, 2:
-            let scope = facts.yama == 1 ? "1" : "2"
+        case let scope? where scope == 1 || scope == 2:
             guard !isPrivileged else { return .ok("yama", "\(setting) is \(scope): open to CAP_SYS_PTRACE") }
-            let whom = scope == "1" ? "only its own children" : "no process at all"
+            let whom = scope == 1 ? "only its own children" : "no process at all"
             return .problem(
                 "yama", "\(setting) is \(scope): without CAP_SYS_PTRACE sockalive may reach \(whom)",
-                remedy: "run as root, or sysctl -w \(setting)=0")
+                remedy: "\(facts.rights.adding(.sysPtrace)); or, on the host, sysctl -w \(setting)=0")
         default:
             return .problem(
                 "yama", "\(setting) is 3: nobody may reach into a process, not even root",

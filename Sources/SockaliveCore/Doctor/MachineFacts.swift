@@ -10,28 +10,31 @@ struct MachineFacts: Equatable, Sendable {
         case other(String)
     }
 
-    var release: UntrustedText
+    var release: KernelRelease
     var architecture: Architecture
     /// Why a system call fails on this process itself; nil if it works.
     var pidfdOpenError: Errno?
     var pidfdGetfdError: Errno?
     var processMemoryError: Errno?
-    /// The effective user.
-    var uid: UInt32
-    var capabilities: Capabilities
+    var rights: MissingRights
     /// 0 none, 1 strict, 2 filter.
     var seccomp: Int
-    /// kernel.yama.ptrace_scope; nil if this kernel has no Yama.
-    var yama: Int?
     var selinux: SELinux
     var appArmor: AppArmor
-    var namespaces: NamespaceFacts
     /// The mount option of `/proc`. With `.off` every user sees every process.
     var hidePID: HidePID
+    /// How many processes `/proc` shows.
+    var processCount: Int
     /// net.ipv4.tcp_keepalive_*; nil if it could not be read.
     var keepalive: KeepaliveDefaults?
 
     var hasPidfd: Bool { pidfdOpenError == nil && pidfdGetfdError == nil }
+    var uid: UInt32 { rights.users.effective }
+    var capabilities: Capabilities { rights.held }
+    var surroundings: Surroundings { rights.surroundings }
+
+    /// Whether processes may be there that this one does not see.
+    var hidesProcesses: Bool { hidePID != .off && !capabilities.contains(.sysPtrace) }
 }
 
 struct SELinux: Equatable, Sendable {
@@ -52,13 +55,6 @@ struct AppArmor: Equatable, Sendable {
     var profile: UntrustedText?
 }
 
-/// Whether this process is in the machine's initial namespaces; nil if it is unknown.
-struct NamespaceFacts: Equatable, Sendable {
-    var isFirstPID: Bool?
-    var isFirstUser: Bool?
-    var isFirstNetwork: Bool?
-}
-
 /// The mount option hidepid of proc(5).
 enum HidePID: String, Sendable {
     case off
@@ -77,21 +73,18 @@ struct KeepaliveDefaults: Equatable, Sendable {
 extension MachineFacts {
     /// - Parameter sysfs: nil if there is no `/sys`, as in a chroot.
     static func gathered(procfs: ProcFS, sysfs: ProcFS?) -> MachineFacts {
-        let status = try? procfs.status("self")
         return MachineFacts(
-            release: UntrustedText((procfs.text("sys/kernel/osrelease") ?? []).dropTrailingNewlines),
+            release: KernelRelease(procfs: procfs),
             architecture: .here,
             pidfdOpenError: pidfdOpenError(),
             pidfdGetfdError: MethodChoice.borrowError(),
             processMemoryError: processMemoryError(procfs),
-            uid: geteuid(),
-            capabilities: status?.effectiveCapabilities ?? [],
-            seccomp: status?.seccomp ?? 0,
-            yama: procfs.number("sys/kernel/yama/ptrace_scope"),
+            rights: MissingRights(procfs: procfs),
+            seccomp: (try? procfs.status("self"))?.seccomp ?? 0,
             selinux: SELinux(procfs: procfs, sysfs: sysfs),
             appArmor: AppArmor(procfs: procfs, sysfs: sysfs),
-            namespaces: NamespaceFacts(procfs: procfs),
             hidePID: HidePID(mountinfo: procfs.text("self/mountinfo") ?? []),
+            processCount: ((try? procfs.numbers(in: ".")) ?? []).count,
             keepalive: KeepaliveDefaults(procfs: procfs))
     }
 
@@ -153,21 +146,6 @@ extension AppArmor {
     }
 }
 
-extension NamespaceFacts {
-    /// The initial PID and user namespaces have fixed numbers (include/linux/proc_ns.h). So has the initial network
-    /// namespace since Linux 6.18 (include/uapi/linux/nsfs.h); before, it is the one of PID 1 or kthreadd.
-    fileprivate init(procfs: ProcFS) {
-        func inode(_ path: String, _ kind: StaticString) -> UInt64? {
-            (try? procfs.link(path))?.inode(ofKind: kind)
-        }
-        isFirstPID = inode("self/ns/pid", "pid").map { $0 == 0xEFFF_FFFC }
-        isFirstUser = inode("self/ns/user", "user").map { $0 == 0xEFFF_FFFD }
-        let own = inode("self/ns/net", "net")
-        let first = isFirstPID == true ? inode("1/ns/net", "net") ?? inode("2/ns/net", "net") : nil
-        isFirstNetwork = own == 0xEFFF_FFF9 ? true : own.flatMap { own in first.map { $0 == own } }
-    }
-}
-
 extension HidePID {
     /// The last mount on `/proc` is the visible one (proc_pid_mountinfo(5)). Kernels before 5.8 show numbers.
     init(mountinfo: [UInt8]) {
@@ -197,13 +175,5 @@ extension KeepaliveDefaults {
             let probes = procfs.number("sys/net/ipv4/tcp_keepalive_probes")
         else { return nil }
         self.init(time: time, interval: interval, probes: probes)
-    }
-}
-
-extension ProcFS {
-    /// This process's label in a security module (`/proc/PID/attr/current`); nil if it has none.
-    fileprivate var ownSecurityLabel: UntrustedText? {
-        let label = text("self/attr/current")?.prefix { $0 != 0 && $0 != UInt8(ascii: "\n") }
-        return label.flatMap { $0.isEmpty ? nil : UntrustedText($0) }
     }
 }

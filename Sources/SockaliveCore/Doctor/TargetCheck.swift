@@ -25,6 +25,8 @@ struct TargetFacts: Equatable, Sendable {
     var isFrozen: Bool
     /// Why this process may not access the target; nil if it may.
     var denial: Errno?
+    /// Its descriptors may not be read, so nobody knows whether it has a socket that matches.
+    var hidesDescriptors = false
     /// The number of sockets that match the selection.
     var sockets: Int
 }
@@ -46,8 +48,9 @@ extension TargetFacts {
         threadStates = Self.threadStates(of: pid, procfs)
         tracer = status.tracer == 0 ? nil : Tracer(pid: status.tracer, procfs: procfs)
         seccomp = status.seccomp
-        isFrozen = sysfs.map { Self.isFrozen(procfs.text("\(pid)/cgroup") ?? [], $0) } ?? false
+        isFrozen = Freezer(procfs: procfs, sysfs: sysfs).isFrozen(pid)
         denial = Self.denial(of: pid, procfs)
+        hidesDescriptors = Self.hidesDescriptors(pid, procfs)
     }
 
     private static func threadStates(of pid: Int32, _ procfs: ProcFS) -> [Character] {
@@ -72,27 +75,19 @@ extension TargetFacts {
             return nil
         }
     }
+}
 
-    /// cgroup v2 has the state in `cgroup.events`, the freezer of v1 in `freezer.state` (cgroups(7)).
-    private static func isFrozen(_ cgroup: [UInt8], _ sysfs: ProcFS) -> Bool {
-        for line in cgroup.split(separator: UInt8(ascii: "\n")) {
-            let fields = line.split(separator: UInt8(ascii: ":"), maxSplits: 2, omittingEmptySubsequences: false)
-            guard fields.count == 3 else { continue }
-            let path = String(decoding: fields[2], as: UTF8.self)
-            if fields[0].elementsEqual("0".utf8) {
-                let folders = ["fs/cgroup", "fs/cgroup/unified"]
-                // A loop, because a lazy sequence may read the file twice and get two results.
-                for folder in folders {
-                    guard let events = sysfs.text("\(folder)\(path)/cgroup.events") else { continue }
-                    if String(decoding: events, as: UTF8.self).contains("frozen 1") { return true }
-                    break
-                }
-            } else if fields[1].elementsEqual("freezer".utf8) {
-                let state = sysfs.text("fs/cgroup/freezer\(path)/freezer.state") ?? []
-                if state.starts(with: "FR".utf8) { return true }
-            }
+extension TargetFacts {
+    /// The folder opens to the process's own user; reading its links takes PTRACE_MODE_READ in addition.
+    private static func hidesDescriptors(_ pid: Int32, _ procfs: ProcFS) -> Bool {
+        WorkerProgress.enter(.descriptors, pid)
+        do {
+            guard let first = try procfs.numbers(in: "\(pid)/fd").first else { return false }
+            _ = try procfs.link("\(pid)/fd/\(first)")
+            return false
+        } catch {
+            return (error as? Errno)?.isPermission ?? true
         }
-        return false
     }
 }
 
@@ -110,22 +105,19 @@ struct TargetCheck {
     let method: Method
     /// The methods whose trial did not fail.
     let working: [Method]
-    let canSuspendSeccomp: Bool
-    /// The remedy for missing rights.
-    let rights: String
+    /// Whether a target's seccomp filter can be suspended.
+    let suspending: Check
+    let rights: MissingRights
 
     var check: Check {
         if let obstacle { return obstacle }
         let message = "\(description); \(sockets), by \(method.rawValue)"
-        if facts.sockets == 0 {
-            return .note(name, "\(description); no connection that matches", remedy: "nothing to do while it has none")
-        }
         if isStopped {
             return .note(
                 name, message, remedy: "kill -CONT \(facts.pid) lets it go on; keepalive works meanwhile")
         }
         return facts.isFrozen
-            ? .note(name, message, remedy: "thaw its cgroup to let it go on; keepalive works meanwhile")
+            ? .note(name, message, remedy: "\(Freezer.remedy); keepalive works meanwhile")
             : .ok(name, message)
     }
 
@@ -152,8 +144,12 @@ struct TargetCheck {
         if hasExited {
             return .note(name, "has exited, and waits for its parent", remedy: "nothing is left to do for it")
         }
-        if facts.denial != nil {
-            return .problem(name, "\(description); no permission to reach into it", remedy: rights)
+        if facts.sockets == 0 && !facts.hidesDescriptors {
+            return .note(name, "\(description); no connection that matches", remedy: "nothing to do while it has none")
+        }
+        if facts.denial != nil || facts.hidesDescriptors {
+            return .problem(
+                name, "\(description); no permission to reach into it: \(rights.reason)", remedy: rights.remedy)
         }
         guard working.contains(method) else {
             return .problem(
@@ -167,24 +163,23 @@ struct TargetCheck {
         if let tracer = facts.tracer {
             return .problem(
                 name, "\(description); only one process may trace it",
-                remedy: "detach \(tracer.name.escaped) (PID \(tracer.pid)), or use pidfd (Linux 5.6)")
+                remedy: "detach \(tracer.name.escaped) (PID \(tracer.pid))")
         }
         if hangs || facts.isFrozen {
             return .problem(
                 name, "\(description); it will not stop for a tracer",
-                remedy: facts.isFrozen ? "thaw its cgroup" : "wait until the device or file system it waits for answers"
-            )
+                remedy: facts.isFrozen ? Freezer.remedy : "wait until the device or file system it waits for answers")
         }
-        if facts.seccomp != 0 && !canSuspendSeccomp {
+        if facts.seccomp != 0 && suspending.status != .ok {
             return .problem(
-                name, "\(description); its filter cannot be suspended",
-                remedy: "run as root with CAP_SYS_ADMIN and outside any sandbox, or use pidfd (Linux 5.6)")
+                name, "\(description); its filter cannot be suspended: see cap_sys_admin",
+                remedy: suspending.remedy ?? "run as root")
         }
         switch facts.program {
         case .x32, .other:
             return .problem(
                 name, "\(description); ptrace injection is for x86-64 and i386 programs",
-                remedy: "use pidfd (Linux 5.6)")
+                remedy: "only pidfd reaches it: see the check pidfd")
         case .amd64, .i386, nil: return nil
         }
     }

@@ -126,7 +126,7 @@ struct TrialResults: Equatable, Sendable {
 /// Judges the results of the trials. Pure.
 struct TrialChecks {
     let results: TrialResults
-    let ownSeccomp: Int
+    let surroundings: Surroundings
     /// The method that `--method auto` uses. If it fails, the user must choose another one.
     let auto: Method
 
@@ -152,20 +152,15 @@ struct TrialChecks {
         case .filtered:
             return .note(
                 name, "the child could be held, but not called from: it inherits the filter on sockalive itself",
-                remedy: "targets without a filter may be reached; for others run on the host itself")
+                remedy: alternativeWorks
+                    ? "nothing to do: \(alternative.rawValue) works"
+                    : "targets without a filter may be reached; for others: \(surroundings.toRunWithoutFilter)")
         case .failed(let failure):
             let rest = alternativeWorks ? " (\(alternative.rawValue) works)" : ""
             return .obstacle(
                 name, isFatal: method == auto || !alternativeWorks, failure.message + rest,
-                remedy: remedy(failure))
+                remedy: failure.remedy ?? "run it on the host itself, as root")
         }
-    }
-
-    private func remedy(_ failure: SocketFailure) -> String {
-        if failure.kind == .permission && ownSeccomp != 0 {
-            return "the filter on sockalive itself does it: run on the host, or allow the call in the profile"
-        }
-        return failure.remedy ?? "run it on the host itself, as root"
     }
 
     /// Without sock_diag, finding sockets is only slower.

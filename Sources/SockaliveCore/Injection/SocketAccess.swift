@@ -220,7 +220,7 @@ final class DirectSocketAccess {
     /// The pidfd that was opened before anything was read about the process: never another one's.
     private func pidfd(of pid: Int32) throws -> Int32 {
         guard let handle = handles[pid] else { throw Errno.noSuchProcess }
-        guard let descriptor = handle.descriptor else { throw Errno.noFunction }
+        guard let descriptor = handle.descriptor else { throw PidfdError(errno: handle.pidfdError ?? .noFunction) }
         return descriptor
     }
 }
@@ -244,7 +244,7 @@ extension RemoteSocket.AttachError {
     /// It would be met again for every socket of the process.
     fileprivate var isOfProcess: Bool {
         switch reason {
-        case .seize, .stop, .gone, .replaced, .tampered: true
+        case .seize, .stop, .gone, .replaced, .tampered, .frozen, .memory: true
         case .chooseThread: errno == .resourceBusy || errno == .noSuchProcess
         case .call, .prepare: errno == .timedOut
         case .unsupported, .seccomp, .descriptor: false

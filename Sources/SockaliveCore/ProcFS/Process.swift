@@ -115,17 +115,6 @@ package struct ProcessStat: Equatable, Sendable {
     }
 }
 
-/// The capabilities that matter here (capabilities(7)).
-struct Capabilities: OptionSet, Sendable {
-    let rawValue: UInt64
-
-    /// Needed to read `/proc/PID/fd` of other users' processes: the folder has mode 0500.
-    static let dacReadSearch = Capabilities(rawValue: 1 << UInt64(CAP_DAC_READ_SEARCH))
-    static let sysPtrace = Capabilities(rawValue: 1 << UInt64(CAP_SYS_PTRACE))
-    /// Needed to suspend a target's seccomp filter, and to enter its network namespace.
-    static let sysAdmin = Capabilities(rawValue: 1 << UInt64(CAP_SYS_ADMIN))
-}
-
 /// A handle that detects the reuse of a PID. It is a pidfd, opened before anything about the process is read in
 /// `/proc`; on kernels before 5.3 it is the start time.
 ///
@@ -133,8 +122,10 @@ struct Capabilities: OptionSet, Sendable {
 /// read since the handle was opened belongs to this one process.
 final class ProcessHandle: Sendable {
     let pid: Int32
-    /// nil if the kernel has no pidfd_open, or if no descriptor is free.
+    /// nil if the kernel has no pidfd_open, if a filter hides it, or if no descriptor is free.
     let descriptor: Int32?
+    /// Why there is no descriptor; nil if there is one.
+    let pidfdError: Errno?
     private let startTime: UInt64?
 
     /// nil if the process is gone.
@@ -143,6 +134,7 @@ final class ProcessHandle: Sendable {
         WorkerProgress.enter(.identity, pid)
         let pidfd = procfs.isOwn ? sockalive_pidfd_open(pid) : -ENOSYS
         descriptor = pidfd >= 0 ? pidfd : nil
+        pidfdError = pidfd >= 0 ? nil : Errno(rawValue: -pidfd)
         startTime = pidfd >= 0 ? nil : Self.startTime(of: pid, procfs)
         if pidfd == -ESRCH || (pidfd < 0 && startTime == nil) { return nil }
     }

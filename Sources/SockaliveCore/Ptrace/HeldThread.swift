@@ -114,7 +114,8 @@ final class HeldThread {
     /// thread still exists, so the number was its own the whole time.
     private func inspect() throws(Errno) {
         reason = .seccomp
-        let isSuspended = try suspendsSeccomp()
+        let suspensionError = try suspensionError()
+        let isSuspended = suspensionError == nil
         reason = .prepare
         let thread = "\(target.holder.pid)/task/\(tracee.tid)"
         openMemory = try TargetMemory(procfs: target.procfs, thread: thread, isWritten: true)
@@ -122,7 +123,9 @@ final class HeldThread {
         let isCovered = target.rights.areCovered(by: status, thread, target.procfs)
         found = try tracee.registers()
         reason = .seccomp
-        guard isSuspended || (status.seccomp == 0 && !target.mayBeFilteredMeanwhile) else { throw .notPermitted }
+        guard isSuspended || (status.seccomp == 0 && !target.mayBeFilteredMeanwhile) else {
+            throw suspensionError ?? .notPermitted
+        }
         isFilterSuspended = isSuspended && status.seccomp != 0
         // A thread without a suspended filter, and without a right that its owner lacks, may run unguarded.
         tracee.isGuarded = isFilterSuspended || !isCovered
@@ -138,14 +141,16 @@ final class HeldThread {
     }
 
     /// Always requested: a filter may have been added since the first check.
-    private func suspendsSeccomp() throws(Errno) -> Bool {
+    ///
+    /// - Returns: why filters cannot be suspended; nil if they are.
+    private func suspensionError() throws(Errno) -> Errno? {
         do {
             try tracee.suspendSeccomp()
-            return true
+            return nil
         } catch .noSuchProcess {
             throw .noSuchProcess
         } catch {
-            return false
+            return error
         }
     }
 
@@ -168,8 +173,14 @@ final class HeldThread {
             do throws(Errno) { try memory.read(address, into: bytes) } catch { failure = error }
         }
         if failure == .badAddress { return false }
-        if let failure { throw failure }
+        if let failure { throw hidden(failure) }
         return true
+    }
+
+    /// The kernel has opened the memory, so only a filter or a sandbox refuses to read or write it.
+    private func hidden(_ error: Errno) -> Errno {
+        if reason == .prepare && (error.isPermission || error == .noFunction) { reason = .memory }
+        return error
     }
 
     func memory() throws(Errno) -> TargetMemory {
@@ -183,7 +194,9 @@ final class HeldThread {
     /// - Throws: `badAddress` if the memory is not mapped.
     func write(_ bytes: UnsafeRawBufferPointer, to address: UInt64) throws(Errno) {
         let memory = try memory()
-        if memory.isWritable { return try memory.write(bytes, to: address) }
+        if memory.isWritable {
+            do throws(Errno) { return try memory.write(bytes, to: address) } catch { throw hidden(error) }
+        }
         for offset in stride(from: 0, to: bytes.count, by: 8) {
             var word: UInt64 = 0
             let rest = bytes[offset..<min(offset + 8, bytes.count)]

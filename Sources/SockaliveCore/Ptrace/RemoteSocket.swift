@@ -30,6 +30,10 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         case replaced
         /// The target exited while it was held.
         case gone
+        /// The target is in a frozen cgroup. No thread was stopped.
+        case frozen
+        /// The target's memory cannot be read, although the kernel gave the right to it.
+        case memory
     }
 
     /// Why a process could not be held, or a remote call did not complete.

@@ -21,6 +21,10 @@ struct TargetInspector {
     /// - Parameter known: the gadgets of this process, if an earlier call found them.
     /// - Throws: ``RemoteSocket/AttachError``.
     func target(known: SyscallGadgets?) throws(RemoteSocket.AttachError) -> RemoteTarget {
+        if Freezer(procfs: procfs).isFrozen(holder.pid) {
+            // Its registers would be changed, and nobody could restore them before it is thawed.
+            throw RemoteSocket.AttachError(reason: .frozen, errno: .resourceBusy)
+        }
         let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
         // Any thread serves to read the memory map. The main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
@@ -70,37 +74,61 @@ struct TargetInspector {
         guard var gadgets = ELFProgram(header: header).flatMap(SyscallGadgets.init(program:)) else {
             throw RemoteSocket.AttachError(reason: .unsupported, errno: .notSupported)
         }
-        let memory = try preparing { try TargetMemory(procfs: procfs, thread: thread, isWritten: false) }
+        let memory = try openMemory(of: thread)
         var budget = Self.maxCodeSize
+        var hasRead = false
         // Start at the top: vDSO, loader and libc are there, and they are smaller than the program.
         for span in map.code.reversed() where !gadgets.isComplete {
-            try preparing { try search(span, of: memory, &gadgets, &budget) }
+            do throws(Errno) {
+                if try search(span, of: memory, &gadgets, &budget) { hasRead = true }
+            } catch .noSuchProcess {
+                throw RemoteSocket.AttachError(reason: .chooseThread, errno: .noSuchProcess)
+            } catch {
+                throw RemoteSocket.AttachError(reason: .memory, errno: error)
+            }
         }
         guard gadgets.call != nil else {
+            guard hasRead || map.code.isEmpty else { throw RemoteSocket.AttachError(reason: .memory, errno: .ioError) }
             throw RemoteSocket.AttachError(reason: .prepare, errno: .execFormatError)
         }
         return gadgets
     }
 
+    private func openMemory(of thread: String) throws(RemoteSocket.AttachError) -> TargetMemory {
+        do {
+            return try TargetMemory(procfs: procfs, thread: thread, isWritten: false)
+        } catch {
+            // A sandbox may have no such file.
+            if error == .noSuchFileOrDirectory, procfs.identity(thread) != nil {
+                throw RemoteSocket.AttachError(reason: .memory, errno: error)
+            }
+            return try preparing { throw error }
+        }
+    }
+
+    /// - Returns: whether anything could be read.
     private func search(
         _ span: Range<UInt64>, of memory: TargetMemory, _ gadgets: inout SyscallGadgets, _ budget: inout Int
-    ) throws {
-        try withUnsafeTemporaryAllocation(byteCount: Self.chunkSize, alignment: 16) { chunk in
-            var start = span.lowerBound
-            while start < span.upperBound, budget > 0, !gadgets.isComplete {
-                let size = Int(min(UInt64(chunk.count), span.upperBound - start))
-                let got: Int
-                do {
-                    got = try memory.readSome(start, into: UnsafeMutableRawBufferPointer(rebasing: chunk[..<size]))
-                } catch Errno.badAddress {
-                    return  // unmapped meanwhile
-                }
-                gadgets.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
-                guard size == chunk.count else { return }
-                budget -= size
-                start += UInt64(size - Self.chunkOverlap)
+    ) throws(Errno) -> Bool {
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.chunkSize, alignment: 16)
+        defer { chunk.deallocate() }
+        var start = span.lowerBound
+        var hasRead = false
+        while start < span.upperBound, budget > 0, !gadgets.isComplete {
+            let size = Int(min(UInt64(chunk.count), span.upperBound - start))
+            let got: Int
+            do throws(Errno) {
+                got = try memory.readSome(start, into: UnsafeMutableRawBufferPointer(rebasing: chunk[..<size]))
+            } catch .badAddress {
+                return hasRead  // unmapped meanwhile
             }
+            hasRead = true
+            gadgets.search(UnsafeRawBufferPointer(rebasing: chunk[..<got]), at: start)
+            guard size == chunk.count else { return true }
+            budget -= size
+            start += UInt64(size - Self.chunkOverlap)
         }
+        return hasRead
     }
 
     /// A free number near the end of the descriptor table that the kernel has allocated already.

@@ -145,6 +145,14 @@ package enum Method: String, BitwiseCopyable, Sendable {
     case pidfd
     /// Calls setsockopt inside the target by ptrace(2). Works on every kernel, on x86-64.
     case ptrace
+
+    var isForThisArchitecture: Bool {
+        #if arch(x86_64)
+            true
+        #else
+            self == .pidfd
+        #endif
+    }
 }
 
 /// The method that the caller asked for.
@@ -154,12 +162,19 @@ package enum MethodChoice: String, CaseIterable, Sendable {
 
     /// The method to use. `auto` asks the kernel once: it borrows a descriptor of this process, which needs no rights.
     /// An old kernel returns ENOSYS; a container's seccomp profile that does not know the call returns EPERM.
+    /// Where ptrace is impossible anyway, `auto` is pidfd, and the error tells what stands in its way.
     package func resolved() -> Method {
         switch self {
         case .pidfd: .pidfd
         case .ptrace: .ptrace
-        case .auto: Self.borrowError() == nil ? .pidfd : .ptrace
+        case .auto: Self.isPidfdMissing && Method.ptrace.isForThisArchitecture ? .ptrace : .pidfd
         }
+    }
+
+    /// A want of descriptors or memory passes, and does not make the call a missing one.
+    private static var isPidfdMissing: Bool {
+        guard let error = borrowError() else { return false }
+        return ![.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory].contains(error)
     }
 
     /// Why this process cannot borrow its own descriptor; nil if it can.
@@ -171,5 +186,11 @@ package enum MethodChoice: String, CaseIterable, Sendable {
         guard copy >= 0 else { return Errno(rawValue: -copy) }
         close(copy)
         return nil
+    }
+
+    static var opensPidfds: Bool {
+        let pidfd = sockalive_pidfd_open(getpid())
+        if pidfd >= 0 { close(pidfd) }
+        return pidfd >= 0
     }
 }

@@ -61,6 +61,8 @@ struct DoctorText {
                 "sockalive could not show that it works here"
             } else if report.problems > 0 {
                 "sockalive works here in part, by \(methods)"
+            } else if report.targetChecks.isEmpty {
+                "sockalive works here, by \(methods), but sees no target"
             } else {
                 "sockalive works here, by \(methods)"
             }

@@ -5,7 +5,8 @@
  *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
  *
  * NAME: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid; pidfd_thread is pidfd_open only with the flag
- * PIDFD_THREAD, as before Linux 6.9. ERROR: ENOSYS, EPERM or EINVAL.
+ * PIDFD_THREAD, as before Linux 6.9; read_memory is pread64 at the address of 64-bit code. ERROR: ENOSYS, EPERM, EINVAL
+ * or EMFILE.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +37,7 @@ static const struct {
     {"pidfd_open", SYS_pidfd_open},
     {"pidfd_getfd", SYS_pidfd_getfd},
     {"ptrace", SYS_ptrace},
+    {"read_memory", SYS_pread64},
     {"socket", SYS_socket},
     {"getsockopt", SYS_getsockopt},
     {"setresuid", SYS_setresuid},
@@ -44,7 +46,7 @@ static const struct {
 
 _Noreturn static void usage(const char *word)
 {
-    fprintf(stderr, "usage: deny-syscalls NAME=ENOSYS|EPERM|EINVAL... -- COMMAND [ARGUMENT]... (at %s)\n", word);
+    fprintf(stderr, "usage: deny-syscalls NAME=ENOSYS|EPERM|EINVAL|EMFILE... -- COMMAND [ARGUMENT]... (at %s)\n", word);
     exit(64);
 }
 
@@ -69,6 +71,8 @@ static unsigned error_number(const char *rule)
         return EPERM;
     if (strcmp(error, "=EINVAL") == 0)
         return EINVAL;
+    if (strcmp(error, "=EMFILE") == 0)
+        return EMFILE;
     usage(rule);
 }
 
@@ -81,17 +85,24 @@ int main(int argc, char **argv)
     code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     for (; i < argc && i <= RULES_MAX && strcmp(argv[i], "--") != 0; i++) {
         bool by_flag = strncmp(argv[i], "pidfd_thread=", 13) == 0;
+        bool by_address = strncmp(argv[i], "read_memory=", 12) == 0;
 
         code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call_number(argv[i]), 0,
-                                                      by_flag ? 3 : 1);
+                                                      by_flag || by_address ? 3 : 1);
         if (by_flag) {
             /* The flag PIDFD_THREAD is O_EXCL (linux/pidfd.h). */
             code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
                                                           offsetof(struct seccomp_data, args[1]));
             code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_EXCL, 0, 1);
         }
+        if (by_address) {
+            /* The upper half of the offset: no file is that long. */
+            code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                                                          offsetof(struct seccomp_data, args[3]) + 4);
+            code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+        }
         code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error_number(argv[i]));
-        if (by_flag)
+        if (by_flag || by_address)
             code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     }
     code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);

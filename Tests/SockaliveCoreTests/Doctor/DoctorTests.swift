@@ -5,10 +5,9 @@ import Testing
 
 /// A machine without obstacles.
 private let goodMachine = MachineFacts(
-    release: UntrustedText("6.1.0-44-amd64"), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
-    processMemoryError: nil, uid: 0, capabilities: [.sysPtrace, .dacReadSearch, .sysAdmin], seccomp: 0, yama: nil,
-    selinux: SELinux(mode: .absent), appArmor: AppArmor(isEnabled: false),
-    namespaces: NamespaceFacts(isFirstPID: true, isFirstUser: true, isFirstNetwork: true), hidePID: .off,
+    release: KernelRelease("6.1.0-44-amd64".utf8), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
+    processMemoryError: nil, rights: .ofRoot, seccomp: 0, selinux: SELinux(mode: .absent),
+    appArmor: AppArmor(isEnabled: false), hidePID: .off, processCount: 200,
     keepalive: KeepaliveDefaults(time: 600, interval: 60, probes: 9))
 
 private func checks(_ change: (inout MachineFacts) -> Void = { _ in }) -> [Check] {
@@ -33,8 +32,8 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
     ])
     func `the scope of Yama decides who is blocked`(scope: Int?, isPrivileged: Bool, status: Check.Status) throws {
         let yama = try check("yama") {
-            $0.yama = scope
-            if !isPrivileged { $0.capabilities = [] }
+            $0.rights.yama = scope
+            if !isPrivileged { $0.rights.held = [] }
         }
         #expect(yama.status == status)
         #expect((yama.remedy != nil) == (status == .problem))
@@ -46,28 +45,53 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         ("cap_sys_admin", .sysAdmin),
     ])
     func `each missing capability is noted, with a remedy`(name: String, capability: Capabilities) throws {
-        let missing = try check(name) { $0.capabilities.remove(capability) }
+        let missing = try check(name) { $0.rights.held.remove(capability) }
         #expect(missing.status == .note)
         #expect(missing.remedy != nil)
-        #expect(checks { $0.capabilities = capability }.first { $0.name == name }?.status == .ok)
+        #expect(checks { $0.rights.held = capability }.first { $0.name == name }?.status == .ok)
     }
 
     @Test func `CAP_SYS_PTRACE is not enough for descriptors of other users`() throws {
-        let reading = try check("cap_dac_read_search") { $0.capabilities = .sysPtrace }
-        #expect(reading.remedy?.contains("CAP_SYS_PTRACE") == true)
+        let reading = try check("cap_dac_read_search") { $0.rights.held = .sysPtrace }
+        #expect(reading.remedy?.hasPrefix("add CAP_DAC_READ_SEARCH:") == true)
     }
 
     @Test func `a kernel without pidfd_getfd is a note if ptrace works, else a problem`() throws {
-        let old = try check("pidfd") { $0.pidfdGetfdError = .noFunction }
-        #expect(old.status == .note)
-        #expect(old.remedy?.contains("5.6") == true)
+        func old(_ facts: inout MachineFacts) {
+            facts.pidfdGetfdError = .noFunction
+            facts.release = KernelRelease("5.4.0-216-generic".utf8)
+        }
+        #expect(try check("pidfd", old).status == .note)
+        #expect(try check("pidfd", old).remedy?.contains("5.6") == true)
         let elsewhere = checks {
-            $0.pidfdGetfdError = .noFunction
+            old(&$0)
             $0.architecture = .other("arm64")
         }
         #expect(elsewhere.filter { $0.status == .problem }.map(\.name) == ["kernel", "pidfd"])
+        #expect(elsewhere.allSatisfy { !$0.message.contains("ptrace serves") })
         #expect(try check("pidfd") { $0.pidfdGetfdError = .notPermitted }.message.contains("EPERM"))
         #expect(try check("pidfd") { $0.pidfdOpenError = .noFunction }.message.contains("pidfd_open "))
+    }
+
+    @Test(arguments: [Errno.noFunction, .notPermitted])
+    func `on a new kernel a missing call is filtered, and no update is recommended`(error: Errno) throws {
+        let found = try check("pidfd") { $0.pidfdGetfdError = error }
+        #expect(found.status == .note && found.message.contains("filter"))
+        let elsewhere = checks {
+            $0.pidfdGetfdError = error
+            $0.release = KernelRelease("7.2.0-1-arm64".utf8)
+            $0.architecture = .other("arm64")
+        }
+        #expect(elsewhere.filter { $0.status == .problem }.map(\.name) == ["pidfd"])
+        for check in elsewhere {
+            let text = check.message + (check.remedy ?? "")
+            #expect(!text.contains("update the kernel") && !text.contains("ptrace serves"), "\(text)")
+        }
+    }
+
+    @Test func `if no descriptor is free, that is said, and not that a call is missing`() throws {
+        let found = try check("pidfd") { $0.pidfdOpenError = .tooManyOpenFiles }
+        #expect(found.status == .problem && found.remedy?.contains("ulimit -n") == true)
     }
 
     @Test func `without process memory and pidfd no method is left`() throws {
@@ -101,17 +125,77 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
 
     @Test func `a filter, a container and hidepid are noted`() throws {
         #expect(try check("seccomp") { $0.seccomp = 2 }.status == .note)
-        let inside = try check("namespaces") {
-            $0.namespaces = NamespaceFacts(isFirstPID: false, isFirstUser: true, isFirstNetwork: nil)
-        }
+        let inside = try check("namespaces") { $0.rights.surroundings = Surroundings(isFirstPID: false) }
         #expect(inside.status == .note)
         #expect(inside.message.contains("PID namespace") && !inside.message.contains("user namespace"))
         #expect(try check("proc") { $0.hidePID = .invisible }.status == .ok)
         let hidden = try check("proc") {
             $0.hidePID = .invisible
-            $0.capabilities = []
+            $0.rights.held = []
         }
         #expect(hidden.status == .note && hidden.message.contains("hidepid=invisible"))
+    }
+
+    @Test func `a container is named, also with all namespaces of the host`() throws {
+        let shared = try check("namespaces") { $0.rights.surroundings.container = .docker }
+        #expect(shared.status == .note)
+        #expect(shared.message.hasPrefix("in a docker container: the host's PID namespace"))
+        let own = try check("namespaces") {
+            $0.rights.surroundings = Surroundings(container: .podman, isFirstPID: false)
+        }
+        #expect(own.remedy?.contains("podman run --pid=host") == true)
+        let network = try check("namespaces") { $0.rights.surroundings.isFirstNetwork = false }
+        #expect(network.message.hasPrefix("in its own network namespace") && network.remedy == "nothing to do")
+    }
+
+    @Test func `if no process matches, it says what can be seen`() {
+        func absence(_ change: (inout MachineFacts) -> Void) -> Check {
+            var facts = goodMachine
+            change(&facts)
+            return MachineChecks(facts: facts, firewallTimeout: Seconds(3600)).absence(of: "process beremote")
+        }
+        #expect(absence { _ in }.remedy == "start the agent, or name it with --process or --pid")
+        let inside = absence {
+            $0.rights.surroundings = Surroundings(container: .kubernetes, isFirstPID: false)
+            $0.processCount = 3
+        }
+        #expect(inside.status == .note && inside.message.contains("among the 3 of this PID namespace"))
+        #expect(inside.remedy?.contains("hostPID: true") == true)
+        let hidden = absence {
+            $0.hidePID = .invisible
+            $0.rights.held = []
+        }
+        #expect(hidden.status == .problem && hidden.message.contains("hidepid"))
+    }
+
+    @Test func `a right that does not count is not shown as held`() throws {
+        let users = try check("cap_sys_admin") {
+            $0.rights.surroundings.isFirstUser = false
+            $0.pidfdGetfdError = .noFunction
+        }
+        #expect(users.status == .note && users.message.contains("user namespace"))
+        let filtered = try check("cap_sys_admin") {
+            $0.seccomp = 2
+            $0.pidfdGetfdError = .noFunction
+        }
+        #expect(filtered.status == .note && filtered.message.contains("under a filter"))
+        #expect(filtered.remedy?.contains("outside the container") == true)
+        let inside = try check("cap_sys_ptrace") { $0.rights.surroundings.isFirstUser = false }
+        #expect(inside.message.contains("none outside"))
+        let override = try check("cap_dac_read_search") { $0.rights.held = [.sysPtrace, .dacOverride] }
+        #expect(override.status == .ok && override.message.contains("CAP_DAC_OVERRIDE"))
+    }
+
+    @Test(arguments: [Surroundings.Container.docker, .podman, .kubernetes, .nspawn, .other, nil])
+    func `root is never told to run as root`(container: Surroundings.Container?) {
+        let all = checks {
+            $0.rights.held = []
+            $0.rights.surroundings.container = container
+            $0.hidePID = .invisible
+            $0.pidfdGetfdError = .notPermitted
+            $0.rights.yama = 2
+        }
+        for check in all { #expect(check.remedy?.contains("as root") != true, "\(check)") }
     }
 
     @Test(arguments: [(7200, 75, Check.Status.note), (3480, 60, .note), (3479, 60, .ok), (600, 60, .ok)])
@@ -133,20 +217,13 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(mode(plain + ",hidepid=2", plain) == .off)
         #expect(mode("22 1 0:20 / /srv/proc rw - proc proc rw,hidepid=2") == .off)
     }
-
-    @Test func `capabilities are read from the effective set`() {
-        let status = "CapPrm:\t000001ffffffffff\nCapEff:\t0000000000080004\nCapBnd:\t000001ffffffffff\n"
-        let capabilities = ProcessStatus(Array(("Uid:\t0\t0\t0\t0\n" + status).utf8))?.effectiveCapabilities
-        #expect(capabilities == [.sysPtrace, .dacReadSearch])
-        #expect(ProcessStatus(Array("Uid:\t0\t0\t0\t0\n".utf8))?.effectiveCapabilities == nil)
-    }
 }
 
 @Suite struct TrialChecksTests {
     private let settings = KeepaliveSettings(enabled: true, idle: 601, interval: 61, count: 51)
 
-    private func checks(_ results: TrialResults, seccomp: Int = 0, auto: Method = .pidfd) -> [Check] {
-        TrialChecks(results: results, ownSeccomp: seccomp, auto: auto).all
+    private func checks(_ results: TrialResults, auto: Method = .pidfd) -> [Check] {
+        TrialChecks(results: results, surroundings: Surroundings(), auto: auto).all
     }
 
     @Test func `a method that worked is reported with its pause`() {
@@ -173,11 +250,13 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(both.allSatisfy { $0.remedy != nil })
     }
 
-    @Test func `a denial under a filter names the filter`() {
+    @Test func `a failure has its own remedy, and a filter on the child is a note`() {
         let denied = TrialOutcome.failed(SocketFailure(.permission, .notPermitted, "no permission", remedy: "be root"))
         #expect(checks(TrialResults(pidfd: denied))[0].remedy == "be root")
-        #expect(checks(TrialResults(pidfd: denied), seccomp: 2)[0].remedy?.contains("filter") == true)
-        #expect(checks(TrialResults(ptrace: .filtered), seccomp: 2, auto: .ptrace)[1].status == .note)
+        let filtered = TrialResults(pidfd: .worked(settings, pausedMicroseconds: 0), ptrace: .filtered)
+        #expect(checks(filtered)[1].remedy == "nothing to do: pidfd works")
+        let alone = checks(TrialResults(pidfd: denied, ptrace: .filtered), auto: .ptrace)[1]
+        #expect(alone.status == .note && alone.remedy?.contains("without a filter") == true)
     }
 
     @Test func `a missing trial target is a problem, a missing sock_diag is none`() {
@@ -201,7 +280,11 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         var facts = target
         change(&facts)
         return TargetCheck(
-            facts: facts, method: method, working: working, canSuspendSeccomp: suspends, rights: "be root"
+            facts: facts, method: method, working: working,
+            suspending: suspends ? .ok("cap_sys_admin", "held") : .note("cap_sys_admin", "missing", remedy: "add it"),
+            rights: MissingRights(
+                users: .all(1000), groups: .all(1000), held: [], surroundings: Surroundings(),
+                target: .init(users: .all(0), groups: .all(0)))
         ).check
     }
 
@@ -236,7 +319,9 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
     }
 
     @Test func `missing rights, and a method that failed its trial, are problems`() {
-        #expect(check(.pidfd) { $0.denial = .notPermitted }.remedy == "be root")
+        let denied = check(.pidfd) { $0.denial = .notPermitted }
+        #expect(denied.message.hasSuffix("no permission to reach into it: it is user 0's"))
+        #expect(denied.remedy == "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
         #expect(check(.pidfd) { $0.denial = .notPermitted }.status == .problem)
         #expect(check(.pidfd, working: [.ptrace]).remedy == "see try_pidfd above")
     }
@@ -247,6 +332,26 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(check(.pidfd) { $0.isFrozen = true }.status == .note)
         #expect(check(.pidfd) { $0.threadStates = ["Z"] }.message == "has exited, and waits for its parent")
         #expect(check(.pidfd) { $0.sockets = 0 }.status == .note)
+        #expect(check(.ptrace) { $0.isFrozen = true }.remedy?.contains("docker unpause") == true)
+    }
+
+    @Test func `a target without a matching connection is no problem, whatever else it is`() {
+        let obstacles: [(inout TargetFacts) -> Void] = [
+            { $0.tracer = .init(pid: 7, name: UntrustedText("gdb")) }, { $0.program = .x32 }, { $0.isFrozen = true },
+            { $0.seccomp = 2 }, { $0.denial = .notPermitted },
+        ]
+        for change in obstacles {
+            let found = check(.ptrace, suspends: false) {
+                $0.sockets = 0
+                change(&$0)
+            }
+            #expect(found.status == .note && found.message.hasSuffix("no connection that matches"))
+        }
+        let unknown = check(.ptrace) {
+            $0.sockets = 0
+            $0.hidesDescriptors = true
+        }
+        #expect(unknown.status == .problem)
     }
 
     @Test func `the ELF header gives the kind of program`() {
