@@ -167,6 +167,27 @@ struct RunError: Error {
     }
 }
 
+extension RunError {
+    /// The lock file cannot be opened. Only a path that leads nowhere is a mistake in the command line.
+    fileprivate init(lock file: String, _ error: Errno) {
+        let other = "name another with --lock, or use --no-lock"
+        let (remedy, status): (String, RunStatus) =
+            switch error {
+            case .notPermitted, .permissionDenied:
+                ("it belongs to another user, or its folder does: \(other)", .noPermission)
+            case .readOnlyFileSystem:
+                ("\(other), or mount a writable /run (docker run --tmpfs /run)", .noPermission)
+            case .noSpace, .diskQuotaExceeded: ("make room there, or \(other)", .someFailed)
+            case .tooManyOpenFiles, .tooManyOpenFilesInSystem:
+                ("raise the limit of open files (ulimit -n, fs.file-max)", .someFailed)
+            case .noSuchFileOrDirectory, .notDirectory, .isDirectory, .fileNameTooLong, .tooManySymbolicLinkLevels:
+                (other, .usage)
+            default: (other, .someFailed)
+            }
+        self.init(line: "the lock file \(file) cannot be opened (\(error)): \(remedy)", status: status)
+    }
+}
+
 /// A lock that is held for as long as this lives: ``RunLock`` cannot stand in an optional that is passed on.
 final class HeldLock {
     private let lock: RunLock
@@ -202,10 +223,7 @@ extension RunOptions {
                 reporter.step("no lock: \(file) cannot be created")
                 return nil
             }
-            throw RunError(
-                line: "the lock file \(UntrustedText(file).escaped) cannot be opened (\(error)): "
-                    + "name another with --lock, or use --no-lock",
-                status: .usage)
+            throw RunError(lock: UntrustedText(file).escaped, error)
         }
     }
 

@@ -87,4 +87,39 @@ extension ProcessTests {
             command == "inject" ? ["--no-lock"] : []
         }
     }
+
+    /// The lock may be out of reach without any fault in the command line.
+    @Suite struct LockTrouble {
+        private let nobody = ["--process", "no-such-process"]
+
+        @Test(.enabled(if: Machine.isRoot, "only root may run sockalive as another user"))
+        func `77: the lock belongs to another user`() throws {
+            let folder = try TemporaryFolder()
+            let inject = ["inject", "--lock", folder.path("lock")] + nobody
+            let program = try Program.sockalive(inject, launcher: Conditions.asNobody)
+            #expect(program.status == 77 && program.errorLines.count == 1, "\(program.errors)")
+            #expect(program.errors.contains("cannot be opened (Permission denied): it belongs to another user"))
+        }
+
+        @Test(
+            .enabled(if: Machine.isRoot && Machine.makesNamespaces, "only root may mount"),
+            arguments: [
+                ("ro", 77, "Read-only file system"), ("nr_inodes=1", 1, "No space left on device"),
+            ])
+        func `a file system that takes no lock is named, with a remedy`(
+            option: String, status: Int32, words: String
+        ) throws {
+            let folder = try TemporaryFolder()
+            let mount = "mount -t tmpfs -o \(option) tmpfs '\(folder.path(""))' && exec \"$@\""
+            let inject = ["inject", "--lock", folder.path("lock")] + nobody
+            let program = try Program.sockalive(inject, launcher: ["unshare", "--mount", "sh", "-c", mount, "sh"])
+            #expect(program.status == status && program.errorLines.count == 1, "\(program.errors)")
+            #expect(program.errors.contains("(\(words))") && program.errors.contains("--no-lock"))
+        }
+
+        @Test func `64: the folder of a given lock is missing`() throws {
+            let program = try Program.sockalive(["inject", "--lock", "/nonexistent/lock"] + nobody)
+            #expect(program.status == 64 && program.errors.contains("--no-lock"))
+        }
+    }
 }
