@@ -21,6 +21,7 @@ if [ "$(cat "$out/stamp" 2>/dev/null)" = "$makes_32" ] &&
 for name in deny-syscalls echo-peer hang hold-traced pid-churn read-keepalive sock-ops-keepalive victim-echo; do
     gcc $flags -D_GNU_SOURCE -I "$here/common" "$here/$name"/*.[cS] -o "$out/$name"
 done
+gcc $flags -static "$here/self-connected/main.c" -o "$out/self-connected"
 for name in victim-registers victim-sleeps victim-signals victim-odd; do
     gcc $flags "$here/$name/main.c" -o "$out/$name-64"
     gcc $flags -static "$here/$name/main.c" -o "$out/$name-64-static"

@@ -17,10 +17,11 @@ struct Diagnosis {
 
     /// The process's descriptors may not be read, so nobody knows which one it is.
     func hidden(_ process: ProcessIdentity) -> SocketFailure {
-        SocketFailure(
+        let rights = MissingRights(procfs: procfs, pid: process.pid, surroundings: surroundings)
+        return SocketFailure(
             .permission, .permissionDenied,
-            "the descriptors of \(process.name.escaped) (PID \(process.pid)) may not be read",
-            remedy: rights)
+            "the descriptors of \(process.name.escaped) (PID \(process.pid)) may not be read: \(rights.reason)",
+            remedy: rights.remedy)
     }
 
     private func failure(for error: Errno, holder: SocketHolder) -> SocketFailure {
@@ -164,9 +165,6 @@ struct Diagnosis {
         return SocketFailure(
             .permission, error, "no permission to reach into PID \(pid): \(rights.reason)", remedy: rights.remedy)
     }
-
-    /// What to do where rights are missing, for any process.
-    var rights: String { MissingRights(procfs: procfs, surroundings: surroundings).remedy }
 
     private var surroundings: Surroundings { .here(procfs) }
     private var ownFilter: OwnFilter { OwnFilter(procfs: procfs, surroundings: surroundings) }

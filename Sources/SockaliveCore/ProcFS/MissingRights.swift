@@ -56,7 +56,7 @@ struct MissingRights: Equatable, Sendable {
         guard let target, target.users.areAll(users.real) else { return .otherUser }
         if !target.groups.areAll(groups.real) { return .otherGroup }
         if let theirs = target.permitted, !theirs.isSubset(of: held) { return .capabilities(theirs.subtracting(held)) }
-        if let yama, yama > 0 { return .yama }
+        if !target.isUndumpable, let yama, yama > 0 { return .yama }
         return .undumpable
     }
 
