@@ -142,11 +142,9 @@ start_agents() {
 
 stop_agents() {
     case $1 in podman-*) podman_as "$owner" rm --force --time 0 --all >/dev/null 2>&1 || true ;; esac
-    # bash reports each of its children that a signal ends.
-    {
-        [ ${#agents[@]} -eq 0 ] || kill "${agents[@]}"
-        wait
-    } 2>/dev/null
+    # bash reports each of its children that a signal ends, except this signal.
+    [ ${#agents[@]} -eq 0 ] || kill -PIPE "${agents[@]}"
+    wait
 }
 
 # --- the table ---

@@ -30,7 +30,9 @@ struct MachineChecks {
             return .ok("pidfd", "pidfd_open and pidfd_getfd answer")
         }
         let missing = facts.pidfdOpenError != nil ? "pidfd_open" : "pidfd_getfd"
-        let rest = isAMD64 ? "ptrace serves, which stops a thread for a moment" : "no method is left"
+        // Processes of one container have the same filter.
+        let served = facts.seccomp != 0 ? "ptrace serves for targets without a filter" : "ptrace serves"
+        let rest = isAMD64 ? "\(served), and stops a thread for a moment" : "no method is left"
         if error == .noFunction, facts.release.isBefore(5, 6) {
             return .obstacle(
                 "pidfd", isFatal: !isAMD64, "\(missing) is missing: \(rest)",

@@ -156,7 +156,12 @@ struct TrialChecks {
                     ? "nothing to do: \(alternative.rawValue) works"
                     : "targets without a filter may be reached; for others: \(surroundings.toRunWithoutFilter)")
         case .failed(let failure):
-            let rest = alternativeWorks ? " (\(alternative.rawValue) works)" : ""
+            let rest =
+                switch results.outcome(alternative) {
+                case .worked: " (\(alternative.rawValue) works)"
+                case .filtered: " (\(alternative.rawValue) may work for targets without a filter)"
+                case .failed, nil: ""
+                }
             return .obstacle(
                 name, isFatal: method == auto || !alternativeWorks, failure.message + rest,
                 remedy: failure.remedy ?? "run it on the host itself, as root")

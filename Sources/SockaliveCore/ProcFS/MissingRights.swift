@@ -122,6 +122,9 @@ struct MissingRights: Equatable, Sendable {
     /// What to do about a seccomp filter on this process itself that forbids pidfd_getfd or ptrace. The usual profiles
     /// of containers open both to a process with CAP_SYS_PTRACE.
     var remedyForOwnFilter: String {
+        if surroundings.container == .nspawn {
+            return "systemd-nspawn --system-call-filter=pidfd_getfd, or run it on the host itself"
+        }
         let hasProfile = [.docker, .podman, .kubernetes].contains(surroundings.container)
         guard hasProfile, !held.contains(.sysPtrace) else { return surroundings.toRunWithoutFilter }
         return "the usual profile opens it to CAP_SYS_PTRACE: \(adding(.sysPtrace)); "

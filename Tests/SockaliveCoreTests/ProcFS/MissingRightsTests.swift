@@ -97,6 +97,11 @@ extension ProcessStatus.IDs {
             #expect(found.cause == .userNamespace)
             #expect(found.remedy.contains("sudo podman run"))
         }
+        let withoutTracing = rights(dockerDefault, .podman) {
+            $0.surroundings.isFirstUser = false
+            $0.target?.isOutside = true
+        }
+        #expect(withoutTracing.cause == .userNamespace)
         // Inside, more capabilities help.
         let inside = rights(dockerDefault, .podman) {
             $0.surroundings.isFirstUser = false
