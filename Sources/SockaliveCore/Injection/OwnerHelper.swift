@@ -328,6 +328,7 @@ extension HelperReply {
     fileprivate init(_ error: any Error) {
         switch error {
         case let attachError as RemoteSocket.AttachError: self = .refused(attachError)
+        case let error as PidfdError: self = .failed(error.errno)
         case is SocketFailure: self = .otherTable
         default: self = .failed(error as? Errno ?? .ioError)
         }

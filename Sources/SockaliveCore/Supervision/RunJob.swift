@@ -131,7 +131,7 @@ extension RunJob {
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count))
             for process in snapshot.unanswered {
-                let failure = failure(process, Diagnosis(procfs: procfs, method: job.choice.resolved()))
+                let failure = failure(process)
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
                 failures += 1
             }
@@ -288,14 +288,15 @@ extension ProcessSelection {
 }
 
 extension RunJob.Execution {
-    fileprivate func failure(_ process: UnansweredProcess, _ diagnosis: Diagnosis) -> SocketFailure {
+    fileprivate func failure(_ process: UnansweredProcess) -> SocketFailure {
         let pid = process.pid
         switch process.reason {
         case .descriptors(let error) where error.isPermission:
+            let rights = MissingRights(procfs: procfs, pid: pid)
             return SocketFailure(
                 .permission, error,
-                "its descriptors may not be read, so nobody knows whether it has such a connection (\(error.name))",
-                remedy: diagnosis.rights)
+                "its descriptors may not be read, so nobody knows whether it has such a connection: \(rights.reason)",
+                remedy: rights.remedy)
         case .descriptors(let error):
             let isLimit = error == .tooManyOpenFiles || error == .tooManyOpenFilesInSystem
             return SocketFailure(
