@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,10 +59,20 @@ void sockalive_restore_stop_handlers(void)
 
 static const char *last_words;
 static size_t last_words_length;
+static struct timespec deadline;
+static atomic_bool is_armed;
 
-static void end(int signal_number)
+/*
+ * A thread, because a wait for a file server ends only by a signal that kills (wait_event_killable): no handler runs
+ * before. _exit(2) sends that signal to the other threads.
+ */
+static void *end_at_deadline(void *unused)
 {
-    (void)signal_number;
+    (void)unused;
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL) == EINTR)
+        continue;
+    if (!is_armed)
+        return NULL;
     if (write(STDERR_FILENO, last_words, last_words_length) < 0)
         _exit(1);
     _exit(1);
@@ -68,20 +80,22 @@ static void end(int signal_number)
 
 void sockalive_exit_after(unsigned seconds, const char *message, size_t length)
 {
-    struct sigaction action = {.sa_handler = end};
-    sigset_t alarms;
+    pthread_t thread;
+    sigset_t all, before;
 
-    alarm(0);
+    is_armed = seconds != 0;
     if (seconds == 0)
         return;
     last_words = message;
     last_words_length = length;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGALRM, &action, NULL);
-    sigemptyset(&alarms);
-    sigaddset(&alarms, SIGALRM);
-    sigprocmask(SIG_UNBLOCK, &alarms, NULL);
-    alarm(seconds);
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += seconds;
+    /* Signals are for the main thread, which they wake. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&thread, NULL, end_at_deadline, NULL) == 0)
+        pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 int sockalive_stop_signal(void)
