@@ -6,7 +6,7 @@
 # SLACK=SECONDS is added to every limit, for a machine that is busy; JOBS=NUMBER (1) is how many cases run at once.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cases=(child stranger exe program seize code lock table frozen holders output metrics)
+cases=(child stranger exe program seize code lock table frozen holders output metrics config)
 slack=$((${SLACK:-0} * 1000))
 # Milliseconds: a run with --timeout 3s; after SIGTERM; a run whose own files do not answer.
 run_limit=$((4000 + slack)) term_limit=$((1000 + slack)) file_limit=$((5000 + slack))
@@ -98,6 +98,24 @@ interrupt_inject() {
     expect_free_lock SIGTERM
 }
 
+# The worker does not outlive its parent, if the kernel can kill it.
+kill_parent() {
+    local injector before k
+    rm -f /run/sockalive.hung
+    before=$(left_behind)
+    "$SOCKALIVE" inject --idle 611 "${options[@]}" >"$work/out" 2>"$work/said" &
+    injector=$!
+    sleep 0.8
+    kill -KILL $injector
+    wait $injector 2>/dev/null || true
+    expect_free_lock "a kill of the parent"
+    for ((k = 0; k < 20; k++)); do
+        [ "$(left_behind)" -gt "$before" ] || return 0
+        sleep 0.1
+    done
+    wrong "the worker outlives its parent"
+}
+
 # It tells of the failure once, and protects what is new in every round.
 run_watch() {
     local watch idle told
@@ -134,6 +152,7 @@ check_commands() {
     grep -q "${healthy[-1]%:*} beremote" "$work/out" || wrong "doctor does not show the healthy agents"
     [ "$(left_behind)" -le $((before + 2)) ] || wrong "list and doctor left $(($(left_behind) - before)) processes"
     interrupt_inject
+    [ -z "$can_be_killed" ] || kill_parent
     run_inject 604
     run_watch
     tell release
@@ -186,6 +205,15 @@ check_metrics() {
     run_inject 652
 }
 
+# No worker reads the rules. The run ends all the same, by one line.
+check_config() {
+    limited config "$file_limit" inject --timeout 3s --config "$folder/rules"
+    [ "$status" = 1 ] || wrong "it ended with $status"
+    [ "$(wc -l <"$work/said")" = 1 ] || wrong "it did not say one line"
+    grep -q "a file does not answer" "$work/said" || wrong "it does not say why"
+    run_inject 630
+}
+
 inside() { # CASE
     local line
     case=$1 failed=0
@@ -193,25 +221,27 @@ inside() { # CASE
     ip link set lo up
     work=/run/work folder=/run/far
     mkdir "$work" "$folder"
-    # The scene; options of sockalive; how it ends, then and after the release; what it says of the process, and how often watch does.
+    # The scene; options of sockalive; how it ends, then and after the release; what it says of the process, and how
+    # often watch does; whether a signal ends what hangs.
     local scene_name=$case
-    options=() expected=1 after=0 words='' tellings=1
+    options=() expected=1 after=0 words='' tellings=1 can_be_killed=''
     case $case in
-    child) words="the links in /proc/PID/fd gave no answer" ;;
-    stranger) expected=0 tellings=0 ;;
+    child) can_be_killed=1 words="the links in /proc/PID/fd gave no answer" ;;
+    stranger) expected=0 tellings=0 can_be_killed=1 ;;
     exe)
         scene_name=program options=(--exe "$folder/beremote")
         words="the file behind /proc/PID/exe gave no answer"
         ;;
     # Without its file server the program file cannot be read.
     program) options=(--method ptrace) after=1 words="its program file gave no answer" ;;
-    seize) options=(--method ptrace) words="ptrace(2), PTRACE_SEIZE gave no answer" ;;
+    seize) can_be_killed=1 options=(--method ptrace) words="ptrace(2), PTRACE_SEIZE gave no answer" ;;
     code) options=(--method ptrace) words="a page of its memory gave no answer" ;;
     lock) words="the socket's lock gave no answer" ;;
     # The table waits for the lock, and no thread of its owner stops.
     table) scene_name=lock options=(--method ptrace) words="PID PID could not be stopped" ;;
-    frozen | holders) options=(--method ptrace) words="the call inside PID PID did not come to its end" ;;
+    frozen | holders) can_be_killed=1 options=(--method ptrace) words="the call inside PID PID did not come to its end" ;;
     output | metrics) scene_name=files expected=0 ;;
+    config) scene_name=stopped expected=0 ;;
     esac
     coproc scene { exec "$VICTIMS/hang" "$scene_name" "$folder" "$CGROUP/$case"; }
     read -r -t 30 line <&"${scene[0]}" || line='nothing'
@@ -223,6 +253,7 @@ inside() { # CASE
     case $case in
     output) check_output ;;
     metrics) check_metrics ;;
+    config) check_config ;;
     *) check_commands ;;
     esac
     exit "$failed"
@@ -249,7 +280,7 @@ rounds() { # CASE
         passed=$((passed + good))
     done
     printf '%-9s%d of %d well; longest, ms:' "$1" "$passed" "$ROUNDS"
-    for kind in inject list doctor SIGTERM watch read TERM metrics; do
+    for kind in inject list doctor SIGTERM watch read TERM metrics config; do
         [ -z "${longest["$kind"]:-}" ] || printf ' %s %d' "$kind" "${longest["$kind"]}"
     done
     echo

@@ -4,7 +4,8 @@
  *   supervisor N METHOD SOCKALIVE LOCK -- VICTIM [ARGUMENT]… -- VICTIM …
  *
  * All victims are targets of each run (victim.h). Prints "N kills, L of a live one: H harmed, K locks kept, P processes
- * left, E wrong ends". A process is left if it lives two seconds later.
+ * left, E wrong ends, S of T helpers with the worker's memory". A process is left if it lives two seconds later. A
+ * helper has the rights of another user, who must not write into what the worker says to its parent.
  */
 #define _GNU_SOURCE
 #include "victim.h"
@@ -71,6 +72,20 @@ static pid_t first_child(pid_t pid)
     return length > 0 ? atoi(text) : 0;
 }
 
+/* Whether a process shares memory with another. */
+static bool shares_memory(pid_t pid)
+{
+    char path[64], line[512];
+    bool shares = false;
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    FILE *maps = fopen(path, "re");
+    while (maps && fgets(line, sizeof line, maps))
+        shares = shares || strstr(line, " rw-s ");
+    if (maps)
+        fclose(maps);
+    return shares;
+}
+
 static bool becomes_free(void)
 {
     /* A worker that has just been forked still has its parent's descriptors. */
@@ -107,6 +122,19 @@ static int wait_for_end(pid_t injector)
     return -1;
 }
 
+/* Waits for the worker, or for a helper of it, and a moment more. */
+static void aim(pid_t injector, double length, pid_t *helper)
+{
+    for (double end = seconds() + 5 * length; seconds() < end;) {
+        pid_t child = first_child(injector);
+        if (helper)
+            child = *helper = child > 0 ? first_child(child) : 0;
+        if (child > 0)
+            break;
+    }
+    pause_for(random_part() * (helper ? 0.0005 : 0.005));
+}
+
 static double run_length(void)
 {
     double best = 10;
@@ -123,7 +151,7 @@ static double run_length(void)
 
 int main(int argc, char **argv)
 {
-    int harmed = 0, live = 0, kept = 0, left = 0, wrong = 0;
+    int harmed = 0, live = 0, kept = 0, left = 0, wrong = 0, helpers = 0, shared = 0;
     int number = argc > 6 ? atoi(argv[1]) : 0;
 
     if (number < 1)
@@ -140,8 +168,14 @@ int main(int argc, char **argv)
     double length = run_length();
     for (int run = 0; run < number; run++) {
         int kind = run % KINDS;
-        pid_t injector = start_injector(), worker = 0;
-        pause_for(random_part() * length);
+        pid_t injector = start_injector(), worker = 0, helper = 0;
+        /* Half of the kills come at any time. The others come soon after the worker or its helper has appeared. */
+        if (run / KINDS % 2 == 0)
+            pause_for(random_part() * length);
+        else
+            aim(injector, length, kind == BOTH ? &helper : NULL);
+        helpers += helper > 0;
+        shared += helper > 0 && shares_memory(helper);
         if (kind == WORKER) {
             worker = first_child(injector);
             if (worker > 0)
@@ -169,7 +203,8 @@ int main(int argc, char **argv)
     wrong += wait_for_end(start_injector()) != 0;
     for (int i = 0; i < victim_count; i++)
         end_victim(&victims[i]);
-    printf("%d kills, %d of a live one: %d harmed, %d locks kept, %d processes left, %d wrong ends\n", number, live,
-           harmed, kept, left, wrong);
-    return harmed || kept || left || wrong;
+    printf("%d kills, %d of a live one: %d harmed, %d locks kept, %d processes left, %d wrong ends, "
+           "%d of %d helpers with the worker's memory\n",
+           number, live, harmed, kept, left, wrong, shared, helpers);
+    return harmed || kept || left || wrong || shared;
 }

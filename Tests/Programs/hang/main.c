@@ -409,13 +409,20 @@ static pid_t scene_files(void)
     return 0;
 }
 
+/* The server takes no request: a signal that kills ends such a wait. */
+static pid_t scene_stopped(void)
+{
+    kill(server, SIGSTOP);
+    return 0;
+}
+
 static const struct {
     const char *name;
     pid_t (*scene)(void);
 } scenes[] = {
     {"child", scene_child}, {"stranger", scene_stranger}, {"program", scene_program}, {"seize", scene_seize},
     {"code", scene_code}, {"lock", scene_lock}, {"frozen", scene_frozen}, {"holders", scene_holders},
-    {"files", scene_files},
+    {"files", scene_files}, {"stopped", scene_stopped},
 };
 
 /* ---- the end --------------------------------------------------------------------- */
