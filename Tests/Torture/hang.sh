@@ -151,7 +151,7 @@ check_commands() {
     limited doctor $run_limit doctor --timeout 3s
     grep -q "${healthy[-1]%:*} beremote" "$work/out" || wrong "doctor does not show the healthy agents"
     [ "$(left_behind)" -le $((before + 2)) ] || wrong "list and doctor left $(($(left_behind) - before)) processes"
-    interrupt_inject
+    [ -z "$waits" ] || interrupt_inject
     [ -z "$can_be_killed" ] || kill_parent
     run_inject 604
     run_watch
@@ -224,7 +224,7 @@ inside() { # CASE
     # The scene; options of sockalive; how it ends, then and after the release; what it says of the process, and how
     # often watch does; whether a signal ends what hangs.
     local scene_name=$case
-    options=() expected=1 after=0 words='' tellings=1 can_be_killed=''
+    options=() expected=1 after=0 words='' tellings=1 can_be_killed='' waits=1
     case $case in
     child) can_be_killed=1 words="the links in /proc/PID/fd gave no answer" ;;
     stranger) expected=0 tellings=0 can_be_killed=1 ;;
@@ -239,7 +239,8 @@ inside() { # CASE
     lock) words="the socket's lock gave no answer" ;;
     # The table waits for the lock, and no thread of its owner stops.
     table) scene_name=lock options=(--method ptrace) words="PID PID could not be stopped" ;;
-    frozen | holders) can_be_killed=1 options=(--method ptrace) words="the call inside PID PID did not come to its end" ;;
+    # That is seen before anything is tried.
+    frozen | holders) waits='' options=(--method ptrace) words="PID PID is frozen" ;;
     output | metrics) scene_name=files expected=0 ;;
     config) scene_name=stopped expected=0 ;;
     esac
