@@ -160,11 +160,21 @@ extension RunJob {
         /// A process whose name or links hung is not looked at again in this run.
         private func mayBeLookedAt(_ pid: Int32) -> Bool {
             guard let hang = recovery.excluded[pid] else { return true }
+            if isStranger(pid) { return false }
             if reported.insert(pid).inserted {
                 send(.process(failure(pid, hang)))
                 failures += 1
             }
             return false
+        }
+
+        /// Whether a process that hangs was only looked at because every process is, for the sake of its executable, and
+        /// bears no name that any rule means.
+        private func isStranger(_ pid: Int32) -> Bool {
+            let looksAtAll = job.rules.union.processes.looksAtAll
+            guard looksAtAll || recovery.unknownExecutables.contains(pid) else { return false }
+            let comm = procfs.text("\(pid)/comm")?.dropTrailingNewlines ?? []
+            return !job.rules.rules.contains { $0.selection.processes.mayMean(pid, comm: comm) }
         }
 
         private func failure(_ pid: Int32, _ failure: SocketFailure) -> ProcessFailure {
@@ -275,6 +285,17 @@ extension RunJob {
 }
 
 extension ProcessSelection {
+    /// No name and no number selects: every process is asked for its executable.
+    fileprivate var looksAtAll: Bool { anyProcess || (names.isEmpty && pids.isEmpty) }
+
+    /// As far as comm tells, which is cut and can be changed.
+    fileprivate func mayMean(_ pid: Int32, comm: ArraySlice<UInt8>) -> Bool {
+        func isName(_ name: some Collection<UInt8>) -> Bool { comm.elementsEqual(name.prefix(CommScan.maxCommLength)) }
+        if pids.contains(pid) || names.contains(where: { isName($0.bytes) }) { return true }
+        guard let executable else { return anyProcess }
+        return names.isEmpty && pids.isEmpty && isName(Array(executable.utf8).baseName)
+    }
+
     /// Whether some process that it means may be there, and `/proc` does not show it (proc(5), hidepid).
     fileprivate func isHidden(_ procfs: ProcFS) -> Bool {
         if uid == geteuid() { return false }

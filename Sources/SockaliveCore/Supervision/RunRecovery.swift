@@ -16,6 +16,8 @@ struct SocketKey: Hashable {
 struct RunRecovery {
     /// Processes that are not looked at again: their names or links hung.
     private(set) var excluded: [Int32: SocketFailure] = [:]
+    /// Of those the ones of which nobody knows whether they have the executable that is wanted.
+    private(set) var unknownExecutables: Set<Int32> = []
     /// Processes that are not reached into again. Their sockets are still found.
     private(set) var unreachable: [Int32: SocketFailure] = [:]
     /// Sockets that are not touched again, by inode.
@@ -72,6 +74,7 @@ struct RunRecovery {
         }
         guard step.isAboutSocket || step == .socketTable else {
             excluded[position.pid] = failure
+            if step == .executable { unknownExecutables.insert(position.pid) }
             return true
         }
         source = .procfs
