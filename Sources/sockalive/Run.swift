@@ -146,6 +146,10 @@ struct RunError: Error {
         case .stopped(let reason): self.init(line: reason.searchLine, status: .someFailed)
         case .source(let failure):
             self.init(line: failure.line, status: failure.isPermission ? .noPermission : .unsupported)
+        case .noWorker(let error) where error.isOfOpenFiles:
+            self.init(
+                line: "no process could be started for the work (\(error)): raise the limit of open files (ulimit -n)",
+                status: .someFailed)
         case .noWorker(let error):
             self.init(
                 line: "no process could be started for the work (\(error)): raise the limit of processes "
@@ -155,10 +159,10 @@ struct RunError: Error {
             self.init(
                 line: "the work came to no end at \(step.words(0)): run again, with --source procfs perhaps",
                 status: .someFailed)
-        case .proc(.tooManyOpenFiles):
+        case .proc(let error) where error.isOfOpenFiles:
             self.init(
-                line: "more processes match than this one may open files: raise the limit (ulimit -Hn), "
-                    + "or name the processes more exactly with --user or --pid",
+                line: "this program may not open enough files for the processes that match: raise the limit "
+                    + "(ulimit -Hn), or name the processes more exactly with --user or --pid",
                 status: .someFailed)
         case .proc(let error):
             self.init(

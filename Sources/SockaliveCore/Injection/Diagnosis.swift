@@ -7,7 +7,13 @@ struct Diagnosis {
     let method: Method
 
     func failure(for error: any Error, holder: SocketHolder) -> SocketFailure {
-        switch error {
+        let own = (error as? RemoteSocket.AttachError)?.errno ?? error as? Errno
+        if let own, own.isOfOpenFiles {
+            return SocketFailure(
+                .other, own, "this program may not open another file (\(own))",
+                remedy: "raise the limit of open files (ulimit -n)")
+        }
+        return switch error {
         case let attachError as RemoteSocket.AttachError: failure(for: attachError, holder: holder)
         case let error as PidfdError: failure(for: error, holder: holder)
         case let error as Errno: failure(for: error, holder: holder)

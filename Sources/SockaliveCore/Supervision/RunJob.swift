@@ -59,8 +59,8 @@ package struct RunJob: Sendable {
 
     /// The worker's side.
     func execute(_ control: RunControl, _ recovery: RunRecovery, send: @escaping (RunEvent) -> Void) {
-        OpenFiles.raiseLimit()
         do {
+            try OpenFiles.raiseLimit()
             let procfs: ProcFS
             do {
                 procfs = try ProcFS()

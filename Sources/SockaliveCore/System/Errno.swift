@@ -10,4 +10,9 @@ extension Errno {
     var isPermission: Bool {
         self == .notPermitted || self == .permissionDenied
     }
+
+    /// This process, or the machine, has no descriptor left (EMFILE, ENFILE).
+    package var isOfOpenFiles: Bool {
+        self == .tooManyOpenFiles || self == .tooManyOpenFilesInSystem
+    }
 }

@@ -74,12 +74,17 @@ package enum OpenFiles {
     private static let reserve = 32
 
     /// Raises the limit as far as this process may. If the kernel refuses, the limit stays.
-    package static func raiseLimit() {
+    ///
+    /// - Throws: `tooManyOpenFiles` if that is not enough even for one target.
+    package static func raiseLimit() throws(Errno) {
         var limit = rlimit()
         let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-        guard getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
-        limit.rlim_cur = limit.rlim_max
-        setrlimit(resource, &limit)
+        if getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max
+            setrlimit(resource, &limit)
+        }
+        // Behind the standard streams.
+        if areUsedUp(at: STDERR_FILENO + 1) { throw .tooManyOpenFiles }
     }
 
     /// Whether a number this high leaves too few descriptors: the kernel gives the lowest free number first.

@@ -30,6 +30,7 @@ struct DoctorCommand: ParsableCommand {
         case well = "0"
         case problems = "1"
         case noProc = "2"
+        case failed = "3"
     }
 
     func run() throws {
@@ -46,9 +47,9 @@ struct DoctorCommand: ParsableCommand {
         HardLimit.disarm()
         guard let mark = text.first.flatMap(Mark.init) else { throw RunStatus.someFailed }
         let rest = String(text.dropFirst())
-        if mark == .noProc {
+        if mark == .noProc || mark == .failed {
             StandardStreams.error(rest)
-            throw RunStatus.unsupported
+            throw mark == .noProc ? RunStatus.unsupported : RunStatus.someFailed
         }
         let isWritten = write(rest)
         throw mark == .well && isWritten ? RunStatus.done : RunStatus.someFailed
@@ -67,6 +68,7 @@ struct DoctorCommand: ParsableCommand {
     /// In the worker: all that there is to print, behind a mark.
     private func render(_ hung: [Int32: SocketFailure], _ source: SocketSource, _ style: TextStyle) -> String {
         do {
+            try OpenFiles.raiseLimit()
             let doctor = Doctor(
                 procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout, hung: hung,
                 source: source)
@@ -76,8 +78,8 @@ struct DoctorCommand: ParsableCommand {
             let mark = report.problems == 0 ? Mark.well : .problems
             return String(mark.rawValue) + (try text(of: report, style))
         } catch {
-            return String(Mark.noProc.rawValue)
-                + "/proc cannot be read (\(error)): mount it, or run where it is mounted"
+            let error = RunError(.proc(error as? Errno ?? .ioError))
+            return String((error.status == .unsupported ? Mark.noProc : .failed).rawValue) + error.line
         }
     }
 
