@@ -18,7 +18,8 @@ makes_32=true
 echo 'int main(void) { return 0; }' | gcc -m32 -static -x c - -o "$out/probe" 2>/dev/null || makes_32=false
 if [ "$(cat "$out/stamp" 2>/dev/null)" = "$makes_32" ] &&
     [ -z "$(find "$here" "$torture" -newer "$out/stamp" -name '*.[chS]' -print -quit)" ]; then exit 0; fi
-for name in deny-syscalls echo-peer hang hold-traced pid-churn read-keepalive sock-ops-keepalive victim-echo; do
+for name in agent deny-syscalls echo-peer hang hold-traced pid-churn read-keepalive sock-ops-keepalive \
+    victim-echo; do
     gcc $flags -D_GNU_SOURCE -I "$here/common" "$here/$name"/*.[cS] -o "$out/$name"
 done
 gcc $flags -static "$here/self-connected/main.c" -o "$out/self-connected"
