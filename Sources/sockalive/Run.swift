@@ -85,7 +85,9 @@ struct Run {
         let isWritten = reporter.answer(results, report)
         if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
         if let reason = outcome.absence, results.isEmpty && !output.quiet {
-            AbsenceText(lookedFor: configuration.description, reason: reason).lines.forEach(StandardStreams.error)
+            let hasPath = configuration.rules.rules.contains { $0.selection.processes.executable != nil }
+            AbsenceText(lookedFor: configuration.description, showsExecutables: hasPath, reason: reason).lines
+                .forEach(StandardStreams.error)
         }
         reporter.failures(results)
         reporter.failures(outcome.failures)

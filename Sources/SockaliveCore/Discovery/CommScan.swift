@@ -75,17 +75,21 @@ struct CommScan: Sendable {
         let link = Self.path(pid, "/exe", in: path)
         count = text.withMemoryRebound(to: CChar.self) { readlinkat(root, link, $0.baseAddress!, $0.count) }
         if count < 0 {
-            // Where the link may not be read, the process counts as meant, and its descriptors will say that they may
-            // not be read, either.
-            if isCutOff && Errno(rawValue: errno).isPermission { return .yes }
-            return Self.answer(errno)
+            // Where the link may not be read, the process counts as meant if its own word says so. Its descriptors will
+            // say that they may not be read, either.
+            let error = errno
+            guard Errno(rawValue: error).isPermission else { return Self.answer(error) }
+            if isCutOff { return .yes }
+            let isLoader = comm.isLoader
+            count = read(pid, "/cmdline", path, into: text)
+            return count > 0 && namesOneOf(text[..<count], isLoader ? .max : 1) ? .yes : .no
         }
         let program = text[..<count].withoutDeletedSuffix.baseName
         if isWanted(program) { return .yes }
         guard isCutOff || program.isLoader else { return .no }
         // A script, or a program that the dynamic loader was told to run: its name is among the arguments.
         count = read(pid, "/cmdline", path, into: text)
-        return count > 0 && namesOneOf(text[..<count]) ? .yes : .no
+        return count > 0 && namesOneOf(text[..<count], .max) ? .yes : .no
     }
 
     /// What an error means for the question.
@@ -100,9 +104,9 @@ struct CommScan: Sendable {
         return Glibc.read(file, bytes.baseAddress, bytes.count)
     }
 
-    /// Whether an argument, or its base name, is one of the names. Each argument ends with a zero byte.
-    private func namesOneOf(_ arguments: Slice<Bytes>) -> Bool {
-        arguments.split(separator: 0).contains { isWanted($0) || isWanted($0.baseName) }
+    /// Whether one of the first arguments, or its base name, is one of the names. Each argument ends with a zero byte.
+    private func namesOneOf(_ arguments: Slice<Bytes>, _ count: Int) -> Bool {
+        arguments.split(separator: 0).prefix(count).contains { isWanted($0) || isWanted($0.baseName) }
     }
 
     private typealias Bytes = UnsafeMutableBufferPointer<UInt8>

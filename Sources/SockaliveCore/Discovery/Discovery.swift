@@ -8,9 +8,9 @@ import SystemPackage
 /// `/proc/PID/net/tcp`, which takes six times as long.
 package struct Discovery {
     let procfs: ProcFS
-    private let source: SocketSource
+    let source: SocketSource
     private let mayBorrow: Bool
-    private let limits: ProcessLimits
+    let limits: ProcessLimits
 
     /// As many borrowed sockets cost what a walk over the kernel's table costs.
     private static let maxBorrowedSockets = 400
@@ -45,6 +45,7 @@ package struct Discovery {
         let found = try borrowedRows(groups, tables) ?? tableRows(groups, tables, stopReason)
         for group in groups { collect(group, found, into: &collector) }
         for (tid, process) in threads { collector.add(thread: tid, of: process) }
+        try collector.markHeld { try held($0, stopReason) }
         return collector.snapshot(processes: processes.map(\.pid))
     }
 
@@ -53,7 +54,7 @@ package struct Discovery {
         let namespace: NetworkNamespace
         var entries: [FDScan.Entry] = []
         var denied: [(process: ProcessHandle, error: Errno)] = []
-        var ringOwners: [ProcessHandle] = []
+        var ringOwners: [RingOwner] = []
 
         /// Only processes that hold sockets are asked for their namespace: that link may hang.
         ///
@@ -66,12 +67,12 @@ package struct Discovery {
             }
             for entry in scan.entries { add(entry.process) { $0.entries.append(entry) } }
             for (process, error) in scan.denied { add(process) { $0.denied.append((process, error)) } }
-            for process in scan.ringOwners { add(process) { $0.ringOwners.append(process) } }
+            for owner in scan.ringOwners { add(owner.process) { $0.ringOwners.append(owner) } }
             return groups.values.sorted { $0.firstPID < $1.firstPID }
         }
 
         private var firstPID: Int32 { handles.map(\.pid).min() ?? .max }
-        var handles: [ProcessHandle] { entries.map(\.process) + denied.map(\.process) + ringOwners }
+        var handles: [ProcessHandle] { entries.map(\.process) + denied.map(\.process) + ringOwners.map(\.process) }
         var descriptorCount: Int { entries.reduce(0) { $0 + $1.descriptors.count } }
         /// Rows that no readable descriptor table holds have to be seen, too.
         var needsWholeTable: Bool { !denied.isEmpty || !ringOwners.isEmpty }
@@ -87,7 +88,10 @@ package struct Discovery {
             guard let rows = BorrowedRows(tables: tables, namespace: group.namespace).rows(of: group.entries) else {
                 return nil
             }
-            found.merge(rows, uniquingKeysWith: +)
+            // A socket that processes of two namespaces hold is found with each of them.
+            found.merge(rows) { known, new in
+                known + new.filter { row in !known.contains { $0.isSameConnection(as: row) } }
+            }
         }
         return found
     }
@@ -127,12 +131,26 @@ package struct Discovery {
             if !matching.isEmpty && process.handle.isAlive(procfs) { collector.add(process, matching) }
         }
         let own = group.needsWholeTable ? found.values.joined().filter { $0.namespace == group.namespace } : []
-        for (handle, error) in group.denied {
+        // The links of a process that has ended give EACCES, too.
+        for (handle, error) in group.denied where handle.isAlive(procfs) {
             collector.deny(MatchedProcess(handle: handle, namespace: group.namespace), error, rows: own.map(\.row))
         }
-        for handle in group.ringOwners {
-            collector.add(ringOwner: MatchedProcess(handle: handle, namespace: group.namespace), rows: own.map(\.row))
+        for owner in group.ringOwners {
+            let process = MatchedProcess(handle: owner.process, namespace: group.namespace)
+            collector.add(ringOwner: process, owner.files, rows: own.map(\.row))
         }
+    }
+
+    /// Which of the sockets are in the descriptor table of any process that may be read.
+    private func held(_ inodes: Set<UInt64>, _ stopReason: () -> StopReason?) throws -> Set<UInt64> {
+        var held: Set<UInt64> = []
+        for pid in try procfs.numbers(in: ".") where !limits.excluded.contains(pid) && held.count < inodes.count {
+            if let reason = stopReason() { throw reason }
+            WorkerProgress.enter(.descriptors, pid)
+            let sockets = (try? procfs.descriptors(in: "\(pid)/fd"))?.sockets ?? []
+            held.formUnion(sockets.map(\.inode).filter(inodes.contains))
+        }
+        return held
     }
 
     /// Which of the rows with its inode a descriptor stands for. As a rule there is one.
@@ -199,8 +217,9 @@ struct UnansweredProcess: Sendable {
     enum Reason: Sendable {
         /// Its descriptors may not be read, or not for want of descriptors of our own.
         case descriptors(Errno)
-        /// There is such a socket of its user in no descriptor table, and it has an io_uring.
-        case ring(SocketRow)
+        /// The socket is in its io_uring, and in no descriptor table of a matching process. It is certain if the kernel
+        /// lists what the io_uring holds; else no process has it, and it is of the same user.
+        case ring(SocketRow, isCertain: Bool)
         /// The number is that of a thread of this process.
         case thread(of: Int32)
     }
@@ -210,38 +229,37 @@ struct UnansweredProcess: Sendable {
     let reason: Reason
 }
 
-/// Why nothing was found, as far as `/proc` can tell.
-package struct AbsenceReason: Equatable, Sendable {
-    /// Processes that match, but have no such socket.
-    package let idleProcesses: [ProcessIdentity]
-    /// Processes that do have such a socket, but do not match.
-    package let otherOwners: [ProcessIdentity]
-
-    package static let unknown = AbsenceReason(idleProcesses: [], otherOwners: [])
-}
-
-extension Discovery {
-    /// Looks once more, for the same sockets in every process. Only worth its cost when a person
-    /// waits for the explanation. What it finds until there is a reason to stop is true, and may not be all.
-    package func absenceReason(
-        _ snapshot: Snapshot, _ selection: Selection, stopReason: @escaping () -> StopReason? = { nil }
-    ) -> AbsenceReason {
-        AbsenceReason(
-            idleProcesses: processIdentities(snapshot.processes),
-            otherOwners: selection.sockets.ports == nil ? [] : owners(of: selection.sockets, stopReason))
+extension UnansweredProcess {
+    /// Its descriptors may not be read.
+    var isPermission: Bool {
+        if case .descriptors(let error) = reason { error.isPermission } else { false }
     }
 
-    private func processIdentities(_ pids: [Int32]) -> [ProcessIdentity] {
-        let selection = ProcessSelection(pids: Set(pids))
-        let finder = ProcessFinder(procfs: procfs, selection: selection, limits: limits)
-        return ((try? finder.processes()) ?? []).compactMap(NetworkNamespaces(procfs: procfs).member).compactMap(
-            finder.identity)
-    }
-
-    private func owners(of sockets: SocketSelection, _ stopReason: @escaping () -> StopReason?) -> [ProcessIdentity] {
-        let everybody = Selection(processes: ProcessSelection(anyProcess: true), sockets: sockets)
-        var seen: Set<Int32> = []
-        return ((try? snapshot(of: everybody, stopReason: stopReason))?.sockets ?? []).filter { !$0.holders.isEmpty }
-            .map(\.process).filter { seen.insert($0.pid).inserted }
+    func failure(in procfs: ProcFS) -> SocketFailure {
+        switch reason {
+        case .descriptors(let error) where error.isPermission:
+            let rights = MissingRights(procfs: procfs, pid: pid)
+            return SocketFailure(
+                .permission, error,
+                "its descriptors may not be read, so nobody knows whether it has such a connection: \(rights.reason)",
+                remedy: rights.remedy)
+        case .descriptors(let error):
+            return SocketFailure(
+                .other, error, "its descriptors could not be read (\(error))",
+                remedy: error.isOfOpenFiles ? "raise the limit of open files (ulimit -n)" : "run again")
+        case .ring(let row, let isCertain):
+            let place =
+                isCertain
+                ? "is a direct descriptor of its io_uring"
+                : "of its user is in no descriptor table; it is probably a direct descriptor of its io_uring"
+            return SocketFailure(
+                .unsupported, .notSupported,
+                "\(row.local) → \(row.remote) \(place), and those cannot be reached from outside",
+                remedy: "let the program set SO_KEEPALIVE itself, or use ordinary descriptors")
+        case .thread(let process):
+            return SocketFailure(
+                .other, .invalidArgument, "\(pid) is the number of a thread, not of a process",
+                remedy: "name its process: --pid \(process)")
+        }
     }
 }

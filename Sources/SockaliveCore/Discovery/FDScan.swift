@@ -20,8 +20,8 @@ struct FDScan {
     private(set) var entries: [Entry] = []
     /// Processes whose descriptors may not be read.
     private(set) var denied: [(process: ProcessHandle, error: Errno)] = []
-    /// Processes with an io_uring, which may hold sockets that are in no descriptor table.
-    private(set) var ringOwners: [ProcessHandle] = []
+    /// Processes with an io_uring that holds sockets, or may hold some: they are in no descriptor table.
+    private(set) var ringOwners: [RingOwner] = []
 
     private static let maxThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
@@ -34,10 +34,12 @@ struct FDScan {
         for process in processes {
             if let reason = stopReason() { throw reason }
             do {
-                let (sockets, needsThreads, hasRing) = try Self.sockets(of: process.pid, procfs, stopReason)
-                if hasRing { ringOwners.append(process) }
-                guard !sockets.isEmpty else { continue }
-                entries.append(Entry(process: process, descriptors: sockets, needsThreads: needsThreads))
+                let tables = try Self.tables(of: process.pid, procfs, stopReason)
+                if let error = tables.threadError { denied.append((process, error)) }
+                if let ring = tables.ring { ringOwners.append(RingOwner(process: process, files: ring)) }
+                guard !tables.sockets.isEmpty else { continue }
+                entries.append(
+                    Entry(process: process, descriptors: tables.sockets, needsThreads: tables.needsThreads))
             } catch let error as Errno where error != .noSuchFileOrDirectory && error != .noSuchProcess {
                 // Also EMFILE, for instance: an error is never the answer that there is no socket.
                 denied.append((process, error))
@@ -47,18 +49,33 @@ struct FDScan {
         }
     }
 
+    private struct Tables {
+        var sockets: [SocketDescriptor] = []
+        var needsThreads = false
+        /// Why the table of a thread could not be read.
+        var threadError: Errno?
+        /// What its io_urings hold; nil if that is nothing.
+        var ring: RingOwner.Files?
+
+        mutating func add(_ files: RingFiles) {
+            guard files.isIncomplete || !files.sockets.isEmpty else { return }
+            ring = RingOwner.Files(
+                sockets: files.sockets.union(ring?.sockets ?? []),
+                isIncomplete: files.isIncomplete || ring?.isIncomplete == true)
+        }
+    }
+
     /// As a rule all threads share one table, and the main thread's is read. One that has exited while others run
     /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
-    private static func sockets(
+    private static func tables(
         of pid: Int32, _ procfs: ProcFS, _ stopReason: () -> StopReason?
-    ) throws -> ([SocketDescriptor], needsThreads: Bool, hasRing: Bool) {
+    ) throws -> Tables {
         WorkerProgress.enter(.descriptors, pid)
         let main = try procfs.descriptors(in: "\(pid)/fd")
-        var descriptors = main?.sockets ?? []
-        var needsThreads = false
-        var hasRing = main?.rings.isEmpty == false
-        guard main == nil || procfs.threadCount(of: pid) > 1 else { return (descriptors, needsThreads, hasRing) }
-        var known = Set(descriptors)
+        var tables = Tables(sockets: main?.sockets ?? [])
+        for ring in main?.rings ?? [] { tables.add(procfs.files(ofRing: "\(pid)/fdinfo/\(ring)")) }
+        guard main == nil || procfs.threadCount(of: pid) > 1 else { return tables }
+        var known = Set(tables.sockets)
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(maxThreads) where thread != pid {
@@ -67,15 +84,64 @@ struct FDScan {
             WorkerProgress.enter(.threads, pid)
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
             WorkerProgress.enter(.descriptors, pid)
-            guard let own = try? procfs.descriptors(in: "\(pid)/task/\(thread)/fd") else { continue }
-            hasRing = hasRing || !own.rings.isEmpty
+            let own: DescriptorTable
+            do {
+                guard let table = try procfs.descriptors(in: "\(pid)/task/\(thread)/fd") else { continue }
+                own = table
+            } catch {
+                let error = error as? Errno ?? .ioError
+                if ![.noSuchFileOrDirectory, .noSuchProcess].contains(error) { tables.threadError = error }
+                continue
+            }
+            for ring in own.rings { tables.add(procfs.files(ofRing: "\(pid)/task/\(thread)/fdinfo/\(ring)")) }
             let added = own.sockets.filter { known.insert($0).inserted }
-            descriptors += added
-            needsThreads = needsThreads || !added.isEmpty
+            tables.sockets += added
+            tables.needsThreads = tables.needsThreads || !added.isEmpty
             owners.append(thread)
             if owners.count == maxTables { break }
         }
-        return (descriptors, needsThreads, hasRing)
+        return tables
+    }
+}
+
+/// A process with an io_uring that holds sockets.
+struct RingOwner {
+    struct Files: Equatable {
+        var sockets: Set<UInt64>
+        /// It may hold others.
+        var isIncomplete: Bool
+    }
+
+    let process: ProcessHandle
+    let files: Files
+}
+
+extension ProcFS {
+    /// What a ring holds. If the text cannot be read, it may hold anything.
+    fileprivate func files(ofRing path: String) -> RingFiles { RingFiles(text(path) ?? []) }
+}
+
+extension DiscoveredSocket {
+    /// Where the socket is by now. Since it was found, its descriptor may have been closed, or moved (dup2(2)).
+    ///
+    /// - Returns: nil if none of its processes has it any more.
+    func sought(in procfs: ProcFS) -> DiscoveredSocket? {
+        var socket = self
+        let processes = Set(holders.map(\.pid)).sorted().compactMap { ProcessHandle(pid: $0, procfs: procfs) }
+        // Twice: a descriptor that moves to a lower number while the table is read is seen under neither.
+        for _ in 0..<2 {
+            // What cannot be read is not "no".
+            guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: { nil }),
+                scan.denied.isEmpty
+            else { return self }
+            socket.holders = scan.entries.flatMap { entry in
+                entry.descriptors.filter {
+                    $0.inode == inode && !procfs.isPathDescriptor("\(entry.process.pid)/fd/\($0.fd)")
+                }.map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
+            }
+            if !socket.holders.isEmpty { return socket }
+        }
+        return nil
     }
 }
 
@@ -84,6 +150,10 @@ struct FoundRow {
     var row: SocketRow
     /// That of the process, as a rule: a process may hold sockets of several namespaces.
     let namespace: NetworkNamespace
+
+    func isSameConnection(as other: FoundRow) -> Bool {
+        namespace == other.namespace && row.isSameConnection(as: other.row)
+    }
 }
 
 /// Asks each socket itself, through a duplicate that is closed at once. No table is read; the timer, which no
@@ -101,11 +171,11 @@ struct BorrowedRows {
         var diag = TimerSource(tables: tables, namespace: namespace, members: entries.map(\.process.pid))
         for entry in entries {
             guard let owner = entry.process.descriptor else { return nil }
+            var table = RepeatedTable()
             for descriptor in entry.descriptors {
                 do {
                     WorkerProgress.enter(.borrow, entry.process.pid, inode: descriptor.inode)
-                    let identity = SocketIdentity(inode: descriptor.inode)
-                    let socket = try BorrowedSocket(pidfd: owner, fd: descriptor.fd, identity: identity)
+                    let socket = try borrow(descriptor, of: entry.process.pid, owner, &table)
                     let known = rows[descriptor.inode] ?? []
                     if let cookie = socket.cookie, known.contains(where: { $0.row.cookie == cookie }) { continue }
                     guard let row = socket.row(), tables.selection.accepts(wholly: row) else { continue }
@@ -119,6 +189,49 @@ struct BorrowedRows {
             }
         }
         return rows
+    }
+
+    /// A descriptor that is another file by now is sought under other numbers of the process.
+    ///
+    /// - Parameter table: of the process, as it was read last after a descriptor was another file.
+    private func borrow(
+        _ descriptor: SocketDescriptor, of pid: Int32, _ owner: Int32, _ table: inout RepeatedTable
+    ) throws -> BorrowedSocket {
+        let identity = SocketIdentity(inode: descriptor.inode)
+        var fd = descriptor.fd
+        while true {
+            do {
+                return try BorrowedSocket(pidfd: owner, fd: fd, identity: identity)
+            } catch let error as Errno where [.staleNFSFileHandle, .badFileDescriptor].contains(error) {
+                WorkerProgress.enter(.descriptors, pid)
+                guard let moved = table.number(of: descriptor.inode, besides: fd, pid, tables.procfs) else {
+                    throw error
+                }
+                fd = moved
+                WorkerProgress.enter(.borrow, pid, inode: descriptor.inode)
+            }
+        }
+    }
+
+    /// The descriptor table of a process, read again for descriptors that were moved (dup2(2)). Most were closed, and
+    /// one reading answers that for all of them.
+    private struct RepeatedTable {
+        private var numbers: [UInt64: Int32] = [:]
+        private var readings = 0
+
+        private static let maxReadings = 16
+
+        mutating func number(of inode: UInt64, besides fd: Int32, _ pid: Int32, _ procfs: ProcFS) -> Int32? {
+            if readings > 0 {
+                guard let known = numbers[inode] else { return nil }
+                if known != fd { return known }
+            }
+            guard readings < Self.maxReadings else { return nil }
+            readings += 1
+            let sockets = (try? procfs.descriptors(in: "\(pid)/fd"))?.sockets ?? []
+            numbers = Dictionary(sockets.map { ($0.inode, $0.fd) }, uniquingKeysWith: { first, _ in first })
+            return numbers[inode].flatMap { $0 == fd ? nil : $0 }
+        }
     }
 
     /// The timers of the sockets of one namespace. It is entered for the first socket, and not without need.

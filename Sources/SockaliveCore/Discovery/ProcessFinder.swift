@@ -156,9 +156,13 @@ struct ProcessFinder {
         return wantedPaths.contains(where: link.withoutDeletedSuffix.elementsEqual) && sharesMounts(pid)
     }
 
+    /// By comm, or by the argument that it was started with.
     private func hasNameOf(_ path: String, _ pid: Int32) -> Bool {
         let name = Array(path.utf8).baseName.prefix(CommScan.maxCommLength)
-        return (try? procfs.read("\(pid)/comm") { $0.dropLast().elementsEqual(name) }) ?? false
+        if (try? procfs.read("\(pid)/comm", { $0.dropLast().elementsEqual(name) })) ?? false { return true }
+        let arguments = try? procfs.prefix(of: "\(pid)/cmdline", count: Int(PATH_MAX))
+        let first = (arguments ?? []).prefix { $0 != 0 }
+        return wantedPaths.contains(where: first.elementsEqual)
     }
 
     private func sharesMounts(_ pid: Int32) -> Bool {

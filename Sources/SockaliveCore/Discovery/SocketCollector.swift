@@ -31,7 +31,9 @@ struct SocketCollector {
     private var handles: [Int32: ProcessHandle] = [:]
     private var members: [Int32: MatchedProcess] = [:]
     private var hidden: [(process: MatchedProcess, error: Errno, rows: [SocketRow])] = []
-    private var ringOwners: [(process: MatchedProcess, rows: [SocketRow])] = []
+    private var ringOwners: [(process: MatchedProcess, files: RingOwner.Files, rows: [SocketRow])] = []
+    /// Sockets that some process holds, which need not match.
+    private var heldElsewhere: Set<UInt64> = []
     private var threads: [UnansweredProcess] = []
     private let procfs: ProcFS
 
@@ -68,8 +70,18 @@ struct SocketCollector {
         hidden.append((process, error, rows))
     }
 
-    mutating func add(ringOwner process: MatchedProcess, rows: [SocketRow]) {
-        ringOwners.append((process, rows))
+    mutating func add(ringOwner process: MatchedProcess, _ files: RingOwner.Files, rows: [SocketRow]) {
+        ringOwners.append((process, files, rows))
+    }
+
+    /// Finds out which sockets other processes hold, if an io_uring may have one that the kernel does not list.
+    ///
+    /// - Parameter held: which of the sockets are in the descriptor table of any process.
+    mutating func markHeld(_ held: (Set<UInt64>) throws -> Set<UInt64>) rethrows {
+        let unknown = ringOwners.filter(\.files.isIncomplete).flatMap { process, _, rows in
+            rows.filter { indexByKey[key(of: $0, in: process.namespace)] == nil }.map(\.inode)
+        }
+        if !unknown.isEmpty { heldElsewhere = try held(Set(unknown)) }
     }
 
     mutating func add(thread tid: Int32, of process: Int32) {
@@ -103,7 +115,8 @@ struct SocketCollector {
             }
         }
         entries.sort { $0.holders[0] < $1.holders[0] }
-        let unanswered = addHidden() + ringSockets + threads
+        let rings = ringSockets
+        let unanswered = addHidden(besides: rings) + rings + threads
         let sockets = entries.map {
             DiscoveredSocket(
                 process: $0.process, holders: $0.holders, row: $0.row,
@@ -115,17 +128,19 @@ struct SocketCollector {
     /// A socket that nobody readable holds, and whose user is that of a process that may not be
     /// read, is most likely that process's: it is a candidate out of reach, not none.
     ///
+    /// - Parameter rings: whose sockets are not looked for elsewhere.
     /// - Returns: the processes that may have one of the other sockets that nobody readable holds: a process may change
     ///   its user after it has made a socket. Where there is no such socket, a process surely has none.
-    private mutating func addHidden() -> [UnansweredProcess] {
+    private mutating func addHidden(besides rings: [UnansweredProcess]) -> [UnansweredProcess] {
         var answered: Set<Int32> = []
+        let listed = Set(rings.compactMap(\.listedRow))
         let foreignUser = procfs.overflowUser
         hidden.sort { $0.process.pid < $1.process.pid }
         for (process, _, rows) in hidden {
             guard !rows.isEmpty, let identity = finder.identity(of: process) else { continue }
             // In a user namespace all users from outside have one number: it tells nothing.
             for row in rows.sorted(by: { $0.inode < $1.inode })
-            where row.uid == identity.uid && row.uid != foreignUser {
+            where row.uid == identity.uid && row.uid != foreignUser && !listed.contains(row.inode) {
                 let key = key(of: row, in: process.namespace)
                 guard indexByKey[key] == nil else { continue }
                 answered.insert(process.pid)
@@ -140,19 +155,30 @@ struct SocketCollector {
         }
     }
 
-    /// Sockets of the user of a process with an io_uring that are in no descriptor table.
+    /// Sockets that are in an io_uring and in no descriptor table.
     private var ringSockets: [UnansweredProcess] {
-        ringOwners.compactMap { process, rows in
+        ringOwners.compactMap { process, files, rows in
             let orphans = rows.filter { indexByKey[key(of: $0, in: process.namespace)] == nil }
-            guard !orphans.isEmpty, let identity = finder.identity(of: process),
-                let row = orphans.first(where: { $0.uid == identity.uid })
-            else { return nil }
-            return UnansweredProcess(pid: process.pid, name: identity.name, reason: .ring(row))
+            guard !orphans.isEmpty, let identity = finder.identity(of: process) else { return nil }
+            let listed = orphans.first { files.sockets.contains($0.inode) }
+            let likely =
+                files.isIncomplete
+                ? orphans.first { $0.uid == identity.uid && !heldElsewhere.contains($0.inode) } : nil
+            guard let row = listed ?? likely else { return nil }
+            return UnansweredProcess(
+                pid: process.pid, name: identity.name, reason: .ring(row, isCertain: listed != nil))
         }
     }
 
     private func name(of pid: Int32) -> UntrustedText? {
         try? procfs.read("\(pid)/comm") { UntrustedText($0.dropLast()) }
+    }
+}
+
+extension UnansweredProcess {
+    /// The inode of the socket that the kernel lists in its io_uring.
+    fileprivate var listedRow: UInt64? {
+        if case .ring(let row, isCertain: true) = reason { row.inode } else { nil }
     }
 }
 

@@ -31,13 +31,18 @@ package struct Doctor {
         let facts = MachineFacts.gathered(procfs: procfs, sysfs: sysfs)
         let trials = results(of: trialTarget, facts)
         let auto = MethodChoice.auto.resolved()
-        let targets = try targets(selection, facts, trials, auto)
+        let (targets, unanswered) = try targets(selection, facts, trials, auto)
         let machine = MachineChecks(facts: facts, firewallTimeout: firewallTimeout)
         var checks = machine.all
         for (_, failure) in hung.sorted(by: { $0.key < $1.key }) {
             checks.append(.problem("targets", failure.message, remedy: failure.remedy ?? "run again"))
         }
-        if targets.isEmpty { checks.append(machine.absence(of: lookedFor)) }
+        for process in unanswered {
+            let failure = process.failure(in: procfs)
+            let name = "\(process.pid) \(process.name?.escaped ?? "?")"
+            checks.append(.problem(name, failure.message, remedy: failure.remedy ?? "run again"))
+        }
+        if targets.isEmpty && unanswered.isEmpty { checks.append(machine.absence(of: lookedFor)) }
         return DoctorReport(
             firewallTimeout: firewallTimeout, machine: checks,
             trialChecks: TrialChecks(results: trials, surroundings: facts.surroundings, auto: auto).all, trials: trials,
@@ -60,15 +65,17 @@ package struct Doctor {
         return results
     }
 
+    /// - Returns: the processes, and those of which nobody knows whether they have sockets, for another reason than
+    ///   missing rights. Those are a finding about the process itself.
     private func targets(
         _ selection: Selection, _ facts: MachineFacts, _ trials: TrialResults, _ auto: Method
-    ) throws -> [ExaminedTarget] {
+    ) throws -> ([ExaminedTarget], [UnansweredProcess]) {
         let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys))
         let snapshot = try Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
             .snapshot(of: selection)
         let suspending = MachineChecks(facts: facts, firewallTimeout: firewallTimeout).suspending
         let working = trials.absence == nil ? trials.methods : [.pidfd, .ptrace]
-        return snapshot.processes.compactMap { pid in
+        let targets: [ExaminedTarget] = snapshot.processes.compactMap { pid in
             let sockets = snapshot.sockets.count { socket in
                 socket.holders.contains { $0.pid == pid } || socket.process.pid == pid
             }
@@ -78,6 +85,7 @@ package struct Doctor {
                 rights: MissingRights(procfs: procfs, pid: pid, surroundings: facts.surroundings))
             return ExaminedTarget(facts: target, judgement: judgement)
         }
+        return (targets, snapshot.unanswered.filter { !$0.isPermission })
     }
 }
 

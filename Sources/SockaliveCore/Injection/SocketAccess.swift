@@ -67,12 +67,32 @@ final class SocketAccess {
         return result
     }
 
+    /// A socket whose descriptor was moved since (dup2(2)) is sought and tried again.
+    ///
     /// - Parameter maxWaits: after so many holders that kept it waiting in vain the others are left for later.
     /// - Returns: nil if holders are left for later.
     func apply<Operation: SocketOperation>(
         _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         if socket.isUndecided { throw .interfaceUnknown }
+        var socket = socket
+        for _ in 0..<Self.maxMoves {
+            do {
+                return try applyOnce(operation, to: socket, maxWaits: maxWaits)
+            } catch {
+                guard error.isOfDescriptor, let moved = socket.sought(in: procfs), moved.holders != socket.holders
+                else { throw error }
+                socket = moved
+            }
+        }
+        return try applyOnce(operation, to: socket, maxWaits: maxWaits)
+    }
+
+    private static let maxMoves = 5
+
+    private func applyOnce<Operation: SocketOperation>(
+        _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
+    ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         var firstFailure: SocketFailure?
         var waits = 0
         var lastPID: Int32?

@@ -92,30 +92,66 @@ package final class ProcFS {
     /// What the links of a descriptor folder tell; nil if the folder is empty.
     ///
     /// - Throws: `Errno`; `permissionDenied` where the folder may be listed, and its links may not be read: that takes
-    ///   PTRACE_MODE_READ (fs/proc/base.c, proc_fd_access_allowed), the list CAP_DAC_READ_SEARCH or the same user.
+    ///   PTRACE_MODE_READ (fs/proc/base.c, proc_fd_access_allowed), the list CAP_DAC_READ_SEARCH or the same user. A
+    ///   process that has ended since gives the same error.
     func descriptors(in path: String) throws -> DescriptorTable? {
         var table = DescriptorTable()
         var isEmpty = true
+        for _ in 0..<Self.maxReadings {
+            let (count, hasVanished) = try read(path, into: &table)
+            if count > 0 { isEmpty = false }
+            if !hasVanished { break }
+        }
+        table.sockets.sort { $0.fd < $1.fd }
+        if Set(table.sockets.map(\.inode)).count < table.sockets.count { dropPathDescriptors(from: &table, in: path) }
+        return isEmpty ? nil : table
+    }
+
+    /// A descriptor that is closed while the folder is read may have been moved (dup2(2)) to a number behind which the
+    /// list was already read.
+    private static let maxReadings = 3
+
+    /// Adds the links that the table does not have yet.
+    ///
+    /// - Returns: how many the folder lists, and whether some were gone when they were read.
+    private func read(_ path: String, into table: inout DescriptorTable) throws -> (count: Int, hasVanished: Bool) {
+        let known = Set(table.sockets.map(\.fd) + table.rings)
+        var (count, hasVanished) = (0, false)
         var failure: Errno?
         try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
             try eachNumber(in: path) { folder, number, name in
-                isEmpty = false
+                count += 1
+                if known.contains(number) { return }
                 // A longer link is no socket: `socket:[` and at most 20 digits.
-                let count = readlinkat(folder, name, target.baseAddress!, target.count)
-                if count < 0 {
-                    // Closed since: ENOENT.
+                let length = readlinkat(folder, name, target.baseAddress!, target.count)
+                if length < 0 {
                     let error = Errno(rawValue: errno)
-                    if error.isPermission { failure = error }
-                } else if let inode = target[..<count].inode(ofKind: "socket") {
+                    if error == .noSuchFileOrDirectory { hasVanished = true } else { failure = error }
+                } else if let inode = target[..<length].inode(ofKind: "socket") {
                     table.sockets.append(SocketDescriptor(fd: number, inode: inode))
-                } else if target[..<count].elementsEqual("anon_inode:[io_uring]".utf8) {
+                } else if target[..<length].elementsEqual("anon_inode:[io_uring]".utf8) {
                     table.rings.append(number)
                 }
             }
         }
         if let failure { throw failure }
-        table.sockets.sort { $0.fd < $1.fd }
-        return isEmpty ? nil : table
+        return (count, hasVanished)
+    }
+
+    /// Drops O_PATH descriptors of a socket that has another descriptor. No call can be made on them.
+    private func dropPathDescriptors(from table: inout DescriptorTable, in path: String) {
+        let counts = table.sockets.reduce(into: [:]) { $0[$1.inode, default: 0] += 1 }
+        let usable = table.sockets.filter { counts[$0.inode] == 1 || !isPathDescriptor("\(path)/\($0.fd)") }
+        // Where all are O_PATH, the call says what is wrong.
+        let inodes = Set(usable.map(\.inode))
+        table.sockets.removeAll { inodes.contains($0.inode) && !usable.contains($0) }
+    }
+
+    /// Whether a link in a descriptor folder is of a descriptor without rights to read and write, such as O_PATH
+    /// (proc_pid_fd(5)).
+    func isPathDescriptor(_ link: String) -> Bool {
+        var status = stat()
+        return fstatat(root.rawValue, link, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mode & 0o600 == 0
     }
 
     /// How many threads a process has. Its `task` folder has one link for each, and two more (fs/proc/base.c,
@@ -169,6 +205,38 @@ struct SocketDescriptor: Hashable {
 struct FileIdentity: Hashable, Sendable {
     let device: UInt64
     let inode: UInt64
+}
+
+/// The files that an io_uring holds itself, as `/proc/PID/fdinfo/N` lists them (io_uring/fdinfo.c).
+/// Pure: bytes in, values out.
+struct RingFiles: Equatable {
+    /// Inodes of sockets.
+    private(set) var sockets: Set<UInt64> = []
+    /// The list may have more sockets: it is missing because the ring was busy, or the kernel lists the kind of the
+    /// socket instead of its inode.
+    private(set) var isIncomplete = false
+
+    /// The list follows the line `UserFiles: COUNT`. Its lines are `NUMBER: PATH`, and empty places have none.
+    init(_ text: some BidirectionalCollection<UInt8>) {
+        var places: Int?
+        var entries = 0
+        for line in text.split(separator: UInt8(ascii: "\n")) {
+            let words = line.split { $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") }
+            guard let first = words.first, let last = words.last, words.count >= 2 else { continue }
+            if first.elementsEqual("UserFiles:".utf8) {
+                places = last.decimal() ?? .max
+            } else if places != nil {
+                guard first.dropLast().decimal(UInt32.self) != nil else { break }
+                entries += 1
+                if let inode = Array(last).inode(ofKind: "socket") {
+                    sockets.insert(inode)
+                } else if ["TCP", "TCPv6", "MPTCP", "MPTCPv6"].contains(where: { last.elementsEqual($0.utf8) }) {
+                    isIncomplete = true
+                }
+            }
+        }
+        if entries == 0 && places != 0 { isIncomplete = true }
+    }
 }
 
 extension ProcFS {

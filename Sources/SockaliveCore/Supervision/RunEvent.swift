@@ -98,6 +98,14 @@ struct RunEventWriter {
                 writer.write(Int32(processes.count))
                 for process in processes { process.write(into: &writer) }
             }
+            writer.write(Int32(reason.unheld.count))
+            for unheld in reason.unheld {
+                writer.write(unheld.row)
+                writer.write(unheld.ringOwner) { writer, owner in
+                    writer.write(owner.pid)
+                    writer.write(owner.name) { $0.write($1.bytes) }
+                }
+            }
         case .error(let error):
             writer.write(UInt8(7))
             error.write(into: &writer)
@@ -151,7 +159,9 @@ struct RunEventReader {
         case 5: return .progress(ProbeRun.Progress(candidates: try reader.read(), answered: try reader.read()))
         case 6:
             return .absence(
-                AbsenceReason(idleProcesses: try processes(&reader), otherOwners: try processes(&reader)))
+                AbsenceReason(
+                    idleProcesses: try processes(&reader), otherOwners: try processes(&reader),
+                    unheld: try unheld(&reader)))
         case 8: return .gone(index: Int(try reader.read(Int32.self)))
         case 7: return .error(try SearchError(&reader))
         default: throw WireReader.Malformed()
@@ -177,6 +187,22 @@ struct RunEventReader {
         var processes: [ProcessIdentity] = []
         for _ in 0..<max(0, try reader.read(Int32.self)) { processes.append(try ProcessIdentity(&reader)) }
         return processes
+    }
+
+    private func unheld(_ reader: inout WireReader) throws(WireReader.Malformed) -> [AbsenceReason.Unheld] {
+        var unheld: [AbsenceReason.Unheld] = []
+        for _ in 0..<max(0, try reader.read(Int32.self)) {
+            let row: SocketRow = try reader.read()
+            let owner = try reader.readOptional { reader throws(WireReader.Malformed) in
+                AbsenceReason.Process(
+                    pid: try reader.read(),
+                    name: try reader.readOptional { reader throws(WireReader.Malformed) in
+                        UntrustedText(try reader.readBytes())
+                    })
+            }
+            unheld.append(AbsenceReason.Unheld(row: row, ringOwner: owner))
+        }
+        return unheld
     }
 }
 

@@ -131,7 +131,7 @@ extension RunJob {
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count))
             for process in snapshot.unanswered {
-                let failure = failure(process)
+                let failure = process.failure(in: procfs)
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
                 failures += 1
             }
@@ -207,35 +207,14 @@ extension RunJob {
             let stopReason: () -> StopReason? = { [control] in control.stopReason }
             _ = run.results(
                 for: open.map { candidates[$0] }, stopReason: stopReason,
-                report: { [send] position, result in
+                report: { [send, procfs] position, result in
                     let index = open[position]
                     results[index] = result
-                    guard result.failure?.mayBeOfClosed == true else {
-                        return send(.result(index: first + index, ResultRecord(result)))
-                    }
-                    guard let moved = sought(candidates[index]) else { return send(.gone(index: first + index)) }
-                    let again = run.results(for: [moved], stopReason: stopReason)[0]
-                    results[index] = again
-                    send(.result(index: first + index, ResultRecord(again)))
+                    let isGone =
+                        result.failure?.mayBeOfClosed == true && candidates[index].socket.sought(in: procfs) == nil
+                    send(isGone ? .gone(index: first + index) : .result(index: first + index, ResultRecord(result)))
                 })
             return results
-        }
-
-        /// Where a socket is by now: its descriptor may have been closed, or moved, since it was found.
-        ///
-        /// - Returns: nil if none of its processes has it any more.
-        private func sought(_ candidate: AssignedSocket) -> AssignedSocket? {
-            var socket = candidate.socket
-            let pids = Set(socket.holders.map(\.pid)).sorted()
-            let processes = pids.compactMap { ProcessHandle(pid: $0, procfs: procfs) }
-            guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: { nil }), scan.denied.isEmpty
-            else { return candidate }
-            socket.holders = scan.entries.flatMap { entry in
-                entry.descriptors.filter { $0.inode == socket.inode }
-                    .map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
-            }
-            guard !socket.holders.isEmpty else { return nil }
-            return AssignedSocket(socket: socket, request: candidate.request, rule: candidate.rule)
         }
 
         /// - Parameter results: what injection made of the sockets; nil where they are only asked.
@@ -259,7 +238,7 @@ extension RunJob {
                 progress: { [send] in send(.progress($0)) },
                 report: { [send] position, probe in
                     let index = asked[position]
-                    if probe.failure?.mayBeOfClosed == true && sought(candidates[index]) == nil {
+                    if probe.failure?.mayBeOfClosed == true && candidates[index].socket.sought(in: procfs) == nil {
                         // What was set on it stays told.
                         return base[index] == nil ? send(.gone(index: first + index)) : ()
                     }
@@ -304,35 +283,6 @@ extension ProcessSelection {
         return numbers.contains { number in
             let exists = kill(number, 0) == 0 || errno == EPERM
             return exists && procfs.text("\(number)/comm") == nil
-        }
-    }
-}
-
-extension RunJob.Execution {
-    fileprivate func failure(_ process: UnansweredProcess) -> SocketFailure {
-        let pid = process.pid
-        switch process.reason {
-        case .descriptors(let error) where error.isPermission:
-            let rights = MissingRights(procfs: procfs, pid: pid)
-            return SocketFailure(
-                .permission, error,
-                "its descriptors may not be read, so nobody knows whether it has such a connection: \(rights.reason)",
-                remedy: rights.remedy)
-        case .descriptors(let error):
-            let isLimit = error == .tooManyOpenFiles || error == .tooManyOpenFilesInSystem
-            return SocketFailure(
-                .other, error, "its descriptors could not be read (\(error))",
-                remedy: isLimit ? "raise the limit of open files (ulimit -n)" : "run again")
-        case .ring(let row):
-            return SocketFailure(
-                .unsupported, .notSupported,
-                "\(row.local) → \(row.remote) of its user is in no descriptor table, and it has an io_uring: "
-                    + "sockets of that (direct descriptors) cannot be reached from outside",
-                remedy: "the program itself has to set SO_KEEPALIVE, or to use ordinary descriptors")
-        case .thread(let process):
-            return SocketFailure(
-                .other, .invalidArgument, "\(pid) is the number of a thread, not of a process",
-                remedy: "name its process: --pid \(process)")
         }
     }
 }
