@@ -9,7 +9,14 @@ struct Report: Decodable {
     let firewallTimeout: Int?
     let wanted: Keepalive?
     let sockets: [Socket]
+    let failedProcesses: [FailedProcess]
     let summary: Summary
+
+    struct FailedProcess: Decodable {
+        let pid: Int32
+        let process: String?
+        let error: Failure
+    }
 
     struct Keepalive: Decodable, Equatable {
         let enabled: Bool
