@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import jsonschema
 
@@ -27,6 +28,10 @@ ends[1].shutdown(socket.SHUT_WR)
 
 me = ["--pid", str(os.getpid()), "--any-port"]
 gone = ["--pid", "4194304"]
+# A thread's number is refused: the document has failed_processes.
+worker = threading.Thread(target=threading.Event().wait, daemon=True)
+worker.start()
+thread = ["--pid", str(worker.native_id), "--any-port"]
 runs = [
     ["list", *me], ["list", *me, "--listeners"], ["list", *me, "--half-closed"],
     ["list", *gone],
@@ -38,6 +43,7 @@ rules.write(f"--pid {os.getpid()} --any-port\n--pid {os.getpid()} --any-port --f
 rules.write(f"--pid {os.getpid()} --port 1 --firewall-timeout 20m\n")
 rules.flush()
 runs += [["probe", *me, "--no-lock"], ["list", "--config", rules.name], ["doctor", *me], ["doctor", *gone]]
+runs += [["list", *thread], ["inject", *thread, "--no-lock"], ["probe", *thread, "--no-lock"], ["doctor", *thread]]
 
 failures = 0
 for words in runs:

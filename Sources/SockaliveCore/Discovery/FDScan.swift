@@ -128,20 +128,15 @@ extension DiscoveredSocket {
     func sought(in procfs: ProcFS) -> DiscoveredSocket? {
         var socket = self
         let processes = Set(holders.map(\.pid)).sorted().compactMap { ProcessHandle(pid: $0, procfs: procfs) }
-        // Twice: a descriptor that moves to a lower number while the table is read is seen under neither.
-        for _ in 0..<2 {
-            // What cannot be read is not "no".
-            guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: { nil }),
-                scan.denied.isEmpty
-            else { return self }
-            socket.holders = scan.entries.flatMap { entry in
-                entry.descriptors.filter {
-                    $0.inode == inode && !procfs.isPathDescriptor("\(entry.process.pid)/fd/\($0.fd)")
-                }.map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
-            }
-            if !socket.holders.isEmpty { return socket }
+        // What cannot be read is not "no".
+        guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: { nil }), scan.denied.isEmpty
+        else { return self }
+        socket.holders = scan.entries.flatMap { entry in
+            entry.descriptors.filter {
+                $0.inode == inode && !procfs.isPathDescriptor("\(entry.process.pid)/fd/\($0.fd)")
+            }.map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
         }
-        return nil
+        return socket.holders.isEmpty ? nil : socket
     }
 }
 

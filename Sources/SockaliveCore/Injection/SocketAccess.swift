@@ -80,8 +80,11 @@ final class SocketAccess {
             do {
                 return try applyOnce(operation, to: socket, maxWaits: maxWaits)
             } catch {
-                guard error.isOfDescriptor, let moved = socket.sought(in: procfs), moved.holders != socket.holders
-                else { throw error }
+                guard error.isOfDescriptor else { throw error }
+                var failure = error
+                let moved = socket.sought(in: procfs)
+                failure.isClosed = moved == nil
+                guard let moved, moved.holders != socket.holders else { throw failure }
                 socket = moved
             }
         }

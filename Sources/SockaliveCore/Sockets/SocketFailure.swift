@@ -18,6 +18,8 @@ package struct SocketFailure: Error, Equatable, Sendable {
     package let message: String
     /// What the user can do about it.
     package let remedy: String?
+    /// None of its processes has the socket any more. Only known where it was reached for.
+    var isClosed = false
 
     init(_ kind: Kind, _ error: Errno, _ message: String, remedy: String? = nil) {
         self.init(kind, code: error.name, message, remedy: remedy)

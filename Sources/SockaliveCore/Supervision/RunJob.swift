@@ -207,12 +207,12 @@ extension RunJob {
             let stopReason: () -> StopReason? = { [control] in control.stopReason }
             _ = run.results(
                 for: open.map { candidates[$0] }, stopReason: stopReason,
-                report: { [send, procfs] position, result in
+                report: { [send] position, result in
                     let index = open[position]
                     results[index] = result
-                    let isGone =
-                        result.failure?.mayBeOfClosed == true && candidates[index].socket.sought(in: procfs) == nil
-                    send(isGone ? .gone(index: first + index) : .result(index: first + index, ResultRecord(result)))
+                    send(
+                        isClosed(candidates[index], result.failure)
+                            ? .gone(index: first + index) : .result(index: first + index, ResultRecord(result)))
                 })
             return results
         }
@@ -238,7 +238,7 @@ extension RunJob {
                 progress: { [send] in send(.progress($0)) },
                 report: { [send] position, probe in
                     let index = asked[position]
-                    if probe.failure?.mayBeOfClosed == true && candidates[index].socket.sought(in: procfs) == nil {
+                    if isClosed(candidates[index], probe.failure) {
                         // What was set on it stays told.
                         return base[index] == nil ? send(.gone(index: first + index)) : ()
                     }
@@ -287,9 +287,17 @@ extension ProcessSelection {
     }
 }
 
+extension RunJob.Execution {
+    /// Whether a socket failed because its owner has closed it, or ended.
+    fileprivate func isClosed(_ candidate: AssignedSocket, _ failure: SocketFailure?) -> Bool {
+        guard let failure else { return false }
+        if failure.isClosed { return true }
+        return failure.mayBeOfClosed && candidate.socket.sought(in: procfs) == nil
+    }
+}
+
 extension SocketFailure {
-    /// Its owner may have closed it, or ended.
-    fileprivate var mayBeOfClosed: Bool { ["ESTALE", "EBADF", "ESRCH", "ENOENT"].contains(code) }
+    fileprivate var mayBeOfClosed: Bool { ["ESRCH", "ENOENT"].contains(code) }
 
     fileprivate static func lateUnreached(_ pid: Int32, _ reason: StopReason) -> SocketFailure {
         SocketFailure(

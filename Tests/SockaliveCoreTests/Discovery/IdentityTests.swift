@@ -8,6 +8,11 @@ import Testing
 
 /// The socket that is found is the socket that is set, even if numbers are reused fast.
 @Suite(.serialized) struct LiveIdentityTests {
+    private func inode(of descriptor: Int32) -> UInt64? {
+        var status = stat()
+        return fstat(descriptor, &status) == 0 ? UInt64(status.st_ino) : nil
+    }
+
     private func isKept(_ descriptor: Int32) -> Bool {
         var value: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)
@@ -73,7 +78,11 @@ import Testing
             let snapshot = Snapshot(
                 sockets: shuffled, processes: found.processes, unanswered: found.unanswered, handles: found.handles)
             let results = snapshot.results(procfs, .inject, KeepaliveRequest(enabled: round % 2 == 0))
-            changed += results.count { $0.failure?.code == "ESTALE" }
+            // It is found again under another number.
+            #expect(results.allSatisfy { $0.failure == nil || $0.failure?.code == "ESTALE" })
+            changed += shuffled.count { socket in
+                socket.holders.contains { inode(of: $0.fd) != socket.inode }
+            }
             #expect(!unwanted.descriptors.contains(where: isKept))
         }
         #expect(changed > 0, "no descriptor changed hands in between: the test tests nothing")
