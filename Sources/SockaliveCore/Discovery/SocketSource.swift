@@ -1,3 +1,4 @@
+import CSockalive
 import SystemPackage
 
 /// Where the socket table is read.
@@ -13,12 +14,19 @@ package enum SocketSource: String, CaseIterable, Sendable {
 /// Why the sockets could not be looked for in the way that was asked for.
 package struct SourceFailure: Error, Sendable {
     package let error: Errno
+    /// The text of the socket table failed, rather than sock_diag.
+    var isOfText = false
 
     /// Rights are missing, rather than the kernel's help.
     package var isPermission: Bool { error.isPermission }
 
     package var line: String {
-        isPermission
+        if isOfText {
+            return isPermission
+                ? "/proc/PID/net/tcp may not be read (\(error.name)): run as root, or use --source diag"
+                : "/proc/PID/net/tcp cannot be read (\(error)): run again, or use --source diag"
+        }
+        return isPermission
             ? "sock_diag in another network namespace is not permitted (\(error.name)): "
                 + "run as root or with CAP_SYS_ADMIN, or use --source auto"
             : "this kernel does not answer sock_diag (\(error.name)): load the module tcp_diag, or use --source auto"
@@ -46,14 +54,34 @@ struct SocketTables {
                 if source == .diag { throw SourceFailure(error: error) }
             }
         }
-        return procfsRows(seenBy: members, inodes: inodes)
+        return try procfsRows(seenBy: members, inodes: inodes)
+    }
+
+    /// The same for a namespace that no process is in, which a mount keeps (ip-netns(8)).
+    ///
+    /// - Parameter file: a descriptor of the namespace.
+    func rows(mounted file: Int32, inodes: Set<UInt64>) throws -> [UInt64: [SocketRow]] {
+        WorkerProgress.enter(.socketTable)
+        if source != .procfs, let socket = try? SockDiagSocket(namespace: file) {
+            return try diagRows(socket, inodes: inodes)
+        }
+        return try onOwnThread {
+            let status = sockalive_enter_network(file)
+            guard status >= 0 else { throw Errno(rawValue: -status) }
+            return try textRows("thread-self", inodes: inodes)
+        }
     }
 
     private func diagRows(
         of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
     ) throws(Errno) -> [UInt64: [SocketRow]] {
         WorkerProgress.enter(.socketTable)
-        var socket = try diagSocket(in: namespace, seenBy: members.map(\.pid))
+        return try diagRows(try diagSocket(in: namespace, seenBy: members.map(\.pid)), inodes: inodes)
+    }
+
+    private func diagRows(
+        _ socket: consuming SockDiagSocket, inodes: Set<UInt64>?
+    ) throws(Errno) -> [UInt64: [SocketRow]] {
         var rows: [UInt64: [SocketRow]] = [:]
         let interfaces = socket.interfaces
         try socket.dump(states: selection.states, ports: selection.ports) { message in
@@ -72,22 +100,40 @@ struct SocketTables {
         try NetworkNamespaces(procfs: procfs).diagSocket(in: namespace, seenBy: members)
     }
 
-    /// A missing file means that this kernel lacks the address family, or that the process is gone.
-    private func procfsRows(seenBy members: [ProcessHandle], inodes: Set<UInt64>?) -> [UInt64: [SocketRow]] {
+    private func procfsRows(
+        seenBy members: [ProcessHandle], inodes: Set<UInt64>?
+    ) throws(SourceFailure) -> [UInt64: [SocketRow]] {
         var rows: [UInt64: [SocketRow]] = [:]
         for member in members {
             WorkerProgress.enter(.namespace, member.pid)
-            for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
-                let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
-                let found =
-                    (try? procfs.read("\(procfs.networkFolder(of: member.pid))/net/\(file)") { reader.rows(in: $0) })
-                    ?? []
-                for row in found where row.inode != 0 && selection.accepts(row) {
-                    if inodes?.contains(row.inode) ?? true { rows.add(row) }
+            do {
+                for row in try textRows(procfs.networkFolder(of: member.pid), inodes: inodes).values.joined() {
+                    rows.add(row)
                 }
+            } catch {
+                // What cannot be read is not "no".
+                if member.isAlive(procfs) { throw SourceFailure(error: error as? Errno ?? .ioError, isOfText: true) }
             }
             // A process that ended meanwhile may have shown an empty table, or half of one.
             if member.isAlive(procfs) { break }
+        }
+        return rows
+    }
+
+    /// A missing file means that this kernel lacks the address family, or that the process is gone.
+    private func textRows(_ process: String, inodes: Set<UInt64>?) throws -> [UInt64: [SocketRow]] {
+        var rows: [UInt64: [SocketRow]] = [:]
+        for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
+            let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
+            let found: [SocketRow]
+            do {
+                found = try procfs.read("\(process)/net/\(file)") { reader.rows(in: $0) }
+            } catch Errno.noSuchFileOrDirectory, Errno.noSuchProcess {
+                continue
+            }
+            for row in found where row.inode != 0 && selection.accepts(row) {
+                if inodes?.contains(row.inode) ?? true { rows.add(row) }
+            }
         }
         return rows
     }

@@ -71,7 +71,30 @@ struct SocketsElsewhere {
             let rows = try? tables.rows(of: namespace, seenBy: [process], inodes: inodes)
             found.merge((rows ?? [:]).tagged(namespace), uniquingKeysWith: +)
         }
+        for (path, namespace) in mounted() where found.count < inodes.count && seen.insert(namespace).inserted {
+            if let reason = stopReason() { throw reason }
+            let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+            guard file >= 0 else { continue }
+            defer { close(file) }
+            var status = stat()
+            guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
+            let rows = try? tables.rows(mounted: file, inodes: inodes)
+            found.merge((rows ?? [:]).tagged(namespace), uniquingKeysWith: +)
+        }
         return found
+    }
+
+    /// Network namespaces that a mount keeps, by the place of the mount (ip-netns(8), docker). No process need be in
+    /// them. Other places than `/run` may lie on a file server that does not answer.
+    private func mounted() -> [(path: String, namespace: NetworkNamespace)] {
+        (procfs.text("self/mountinfo") ?? []).split(separator: UInt8(ascii: "\n")).compactMap { line in
+            let words = line.split(separator: UInt8(ascii: " "))
+            guard words.count > 4, let inode = Array(words[3]).inode(ofKind: "net") else { return nil }
+            let path = words[4]
+            // A place with a blank is written with an escape (proc_pid_mountinfo(5)), and cannot be opened so.
+            guard path.starts(with: "/run/".utf8) || path.starts(with: "/var/run/".utf8) else { return nil }
+            return (String(decoding: path, as: UTF8.self), .inode(inode))
+        }
     }
 }
 

@@ -254,6 +254,7 @@ extension SearchError {
         case .source(let failure):
             writer.write(UInt8(3))
             writer.write(failure.error.rawValue)
+            writer.write(failure.isOfText)
         case .proc(let error), .noWorker(let error):
             writer.write(UInt8(4))
             writer.write(error.rawValue)
@@ -267,7 +268,7 @@ extension SearchError {
         case 0: self = .foreignNamespace
         case 1: self = .stopped(.timeout(try reader.read()))
         case 2: self = .stopped(.signal(try reader.readText()))
-        case 3: self = .source(SourceFailure(error: Errno(rawValue: try reader.read())))
+        case 3: self = .source(SourceFailure(error: Errno(rawValue: try reader.read()), isOfText: try reader.read()))
         case 4: self = .proc(Errno(rawValue: try reader.read()))
         case 5: self = .hidden
         default: throw WireReader.Malformed()

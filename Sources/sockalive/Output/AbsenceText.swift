@@ -36,7 +36,8 @@ struct AbsenceText {
                 + "(PID \(owner.pid)), and cannot be reached from outside: let that program set SO_KEEPALIVE itself"
         }
         return "\(connection) of user \(row.uid) is in no descriptor table that may be read: it is on its way between "
-            + "two processes (SCM_RIGHTS), the kernel's own (NFS, iSCSI), or of a process that only root may read"
+            + "two processes (SCM_RIGHTS), the kernel's own (NFS, iSCSI), or of a process that cannot be seen from here "
+            + "(another user's, another PID namespace's)"
     }
 
     private func list(_ processes: [ProcessIdentity], _ showsExecutables: Bool = false) -> String {

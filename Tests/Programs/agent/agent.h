@@ -11,8 +11,8 @@ extern struct sockaddr_in peer_address;
    network that it is in is a new one if ISOLATED. */
 pid_t start_peer(int isolated);
 int connect_to_peer(void);
-/* A connection between two sockets of this process, in its own network namespace. */
-void connect_to_self(void);
+/* A connection between two sockets of this process, in its own network namespace; and where one of them listened. */
+struct sockaddr_in connect_to_self(void);
 /* Moves the process, or the thread, to a new network namespace in which the loopback interface is up. */
 void enter_new_network(void);
 

@@ -7,6 +7,7 @@
  *   setuid USER        makes its connection, and then becomes USER
  *   elsewhere [COUNT]  its connection is in another network namespace than itself; COUNT connections are in its own;
  *                      prints the descriptor, and the inode of the connection's namespace
+ *   pinned FILE        its connection is in the network namespace of FILE, in which no process is
  *   shared WHO         parent and child hold one connection by different numbers, and WHO (parent, child) has another
  *                      network namespace and the name "moved"; prints PARENT:FD CHILD:FD
  *   ring-direct        the connection is a direct descriptor of an io_uring
@@ -136,7 +137,7 @@ static struct sockaddr_in bind_low(int fd)
     return address;
 }
 
-void connect_to_self(void)
+struct sockaddr_in connect_to_self(void)
 {
     int listener = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = bind_low(listener);
@@ -147,6 +148,7 @@ void connect_to_self(void)
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 || accept(listener, NULL, NULL) < 0)
         fail("connect");
     close(listener);
+    return address;
 }
 
 void ready(const char *format, ...)
@@ -200,6 +202,20 @@ static void run_elsewhere(int count)
     while (count-- > 0)
         connect_to_self();
     ready(" %d %ju", fd, (uintmax_t)status.st_ino);
+}
+
+static void run_pinned(const char *path)
+{
+    int home = open("/proc/self/ns/net", O_RDONLY), there = open(path, O_RDONLY);
+
+    if (home < 0 || there < 0 || setns(there, CLONE_NEWNET) < 0)
+        fail("setns");
+    peer_address = connect_to_self();
+    if (setns(home, CLONE_NEWNET) < 0)
+        fail("setns");
+    close(there);
+    close(home);
+    ready("%s", "");
 }
 
 static void run_shared(const char *who)
@@ -265,6 +281,8 @@ static void run(const char *how, const char *argument)
         run_plain(1);
     } else if (strcmp(how, "elsewhere") == 0)
         run_elsewhere(argument ? atoi(argument) : 0);
+    else if (strcmp(how, "pinned") == 0 && argument)
+        run_pinned(argument);
     else if (strcmp(how, "shared") == 0 && argument)
         run_shared(argument);
     else if (strcmp(how, "ring-direct") == 0) {

@@ -193,6 +193,24 @@ import Testing
 }
 
 @Suite struct CommScanTests {
+    /// A folder in its place opens, and cannot be read.
+    @Test func `a table that cannot be read is an error`() throws {
+        let folder = FilePath("/tmp/sockalive-\(getpid())-table")
+        defer { for path in ["77/stat", "77/net/tcp", "77/net", "77", ""] { _ = remove("\(folder)/\(path)") } }
+        for path in ["", "77", "77/net", "77/net/tcp"] { mkdir("\(folder)/\(path)", 0o700) }
+        let text = "77 (beremote) S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0\n"
+        let file = try FileDescriptor.open(
+            folder.appending("77/stat"), .writeOnly, options: .create, permissions: .ownerReadWrite)
+        try file.closeAfter { _ = try file.writeAll(text.utf8) }
+        let procfs = try ProcFS(root: folder)
+        let tables = SocketTables(procfs: procfs, source: .auto, selection: SocketSelection(ports: nil))
+        let process = try #require(ProcessHandle(pid: 77, procfs: procfs))
+        let failure = #expect(throws: SourceFailure.self) {
+            try tables.rows(of: .inode(1), seenBy: [process], inodes: nil)
+        }
+        #expect(failure?.error == .isDirectory && failure?.line.contains("/proc/PID/net/tcp") == true)
+    }
+
     @Test func `folder entries with numbers are processes`() {
         let entries = bytes(
             """

@@ -46,6 +46,22 @@ private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 
         #expect(ProcessStatus(Array(text.utf8)) == nil)
     }
 
+    @Test func `an io_uring lists its sockets, or does not`() {
+        func files(_ text: String) -> RingFiles { RingFiles(Array("pos:\t0\nSqThread:\t-1\n\(text)".utf8)) }
+        let listed = files("UserFiles:\t4\n    0: socket:[7]\n    1: /tmp/a b\n    3: socket:[8]\nUserBufs:\t0\n")
+        #expect(listed.sockets == [7, 8] && !listed.isIncomplete)
+        // Behind the list.
+        #expect(files("UserFiles:\t1\n    0: /x\nUserBufs:\t1\n    0: socket:[9]\n").sockets.isEmpty)
+        let none = files("UserFiles:\t0\nUserBufs:\t0\n")
+        #expect(none.sockets.isEmpty && !none.isIncomplete)
+        // The ring was busy, an older kernel, no right to read.
+        for text in [
+            "UserFiles:\t4\nUserBufs:\t0\n", "UserFiles:\t2\n    0: TCP\n    1: <none>\n", "", "UserFiles:\tx\n",
+        ] {
+            #expect(files(text).isIncomplete && files(text).sockets.isEmpty, "\(text)")
+        }
+    }
+
     @Test func `links give the inode of sockets and namespaces`() {
         #expect(Array("socket:[4711]".utf8).inode(ofKind: "socket") == 4711)
         #expect(Array("net:[4026531840]".utf8).inode(ofKind: "net") == 4_026_531_840)
