@@ -19,9 +19,10 @@ void enter_new_network(void);
 /* Prints "ready PID PORT" and what follows, once. */
 void ready(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* ring.c: both return the connection's number in the ring's table, or in the process's. */
+/* ring.c; the connection's number in the ring's table. */
 int connect_by_ring(void);
 void make_ring(void);
+void make_empty_table(void);
 
 /* tables.c */
 void run_in_flight(void);

@@ -12,6 +12,7 @@
  *                      network namespace and the name "moved"; prints PARENT:FD CHILD:FD
  *   ring-direct        the connection is a direct descriptor of an io_uring
  *   ring               it has an io_uring, and an ordinary connection
+ *   ring-empty         the same, and the table of the ring has places, and nothing in them
  *   in-flight          the connection was sent over a UNIX socket, closed, and not received
  *   path               an O_PATH descriptor of the connection has the lower number; prints both
  *   thread-table       the connection is in the table of a thread; its number is another file in the others
@@ -288,8 +289,10 @@ static void run(const char *how, const char *argument)
     else if (strcmp(how, "ring-direct") == 0) {
         start_peer(0);
         ready(" %d", connect_by_ring());
-    } else if (strcmp(how, "ring") == 0) {
+    } else if (strcmp(how, "ring") == 0 || strcmp(how, "ring-empty") == 0) {
         make_ring();
+        if (how[4] != '\0')
+            make_empty_table();
         run_plain(1);
     } else if (strcmp(how, "in-flight") == 0)
         run_in_flight();

@@ -62,15 +62,21 @@ static int submit(const struct io_uring_sqe *entry)
     return result;
 }
 
-int connect_by_ring(void)
+void make_empty_table(void)
 {
     int slots[] = {-1, -1, -1, -1};
+
+    if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES, slots, 4) < 0)
+        fail("IORING_REGISTER_FILES");
+}
+
+int connect_by_ring(void)
+{
     struct io_uring_sqe entry = {
         .opcode = OP_SOCKET, .fd = AF_INET, .off = SOCK_STREAM, .len = IPPROTO_TCP, .file_index = 1};
 
     make_ring();
-    if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES, slots, 4) < 0)
-        fail("IORING_REGISTER_FILES");
+    make_empty_table();
     errno = -submit(&entry);
     if (errno > 0)
         fail("IORING_OP_SOCKET");
