@@ -91,7 +91,7 @@ interrupt_inject() {
     rm -f /run/sockalive.hung
     "$SOCKALIVE" inject --idle 610 "${options[@]}" >"$work/out" 2>"$work/said" &
     injector=$!
-    sleep 0.8
+    sleep 0.3
     kill -0 "$injector" 2>/dev/null || wrong "inject did not hang"
     kill -TERM "$injector"
     await SIGTERM "$term_limit" "$injector"
