@@ -49,6 +49,8 @@ static struct {
     atomic_int is_prepared, may_hang;
     /* The process at which calls hang, where it is not the agent; a thread that is to be traced. */
     atomic_int hanging, traced;
+    /* How many agents have their name, and no descriptor but their own. */
+    atomic_int started;
 } *shared;
 
 static void wait_for(atomic_int *value)
@@ -97,11 +99,15 @@ static pid_t start_agent(const char *name, const int *fds, int count, void (*bod
             _exit(0);
         prctl(PR_SET_NAME, name);
         keep_only(fds, count);
+        shared->started++;
         body(fds[0]);
         for (;;)
             pause();
     }
-    return agents[agent_count++] = child;
+    agents[agent_count++] = child;
+    while (shared->started < agent_count)
+        usleep(500);
+    return child;
 }
 
 static pid_t start(void (*body)(int fd), int *fd, int *peer)
