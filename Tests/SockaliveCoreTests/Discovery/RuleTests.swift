@@ -164,46 +164,34 @@ import Testing
         #expect(found > 100)
     }
 
-    /// How many times longer it takes for ten times as many: 10 if it is linear, 100 if it is quadratic. The shortest
-    /// of some runs counts, because a busy machine makes any of them longer.
-    private func growth(_ body: (Int) -> Void) -> Double {
-        func time(_ count: Int) -> Duration {
-            (0..<3).map { _ in ContinuousClock().measure { body(count) } }.min()!
+    /// Comparing each rule with each other one would take minutes here.
+    @Test(.timeLimit(.minutes(10))) func `a union of many rules has all that each of them has`() {
+        let count = 10_000
+        let rules = (0..<count).map { number in
+            rule(ProcessSelection(names: ["agent\(number)"], pids: [Int32(number)]), ports: [UInt16(number)])
         }
-        return time(5000) / time(500)
+        let union = RuleSet(rules).union
+        #expect(union.processes.names.count == count && union.sockets.ports?.count == count)
     }
 
-    @Test func `the time for a union grows with the number of rules`() {
-        let growth = growth { count in
-            let rules = (0..<count).map { number in
-                rule(ProcessSelection(names: ["agent\(number)"], pids: [Int32(number)]), ports: [UInt16(number)])
-            }
-            let union = RuleSet(rules).union
-            #expect(union.processes.names.count == count && union.sockets.ports?.count == count)
+    @Test(.timeLimit(.minutes(10)), arguments: ["ports", "processes", "peers"])
+    func `each of many sockets finds its one of many rules`(kind: String) {
+        let count = 5000
+        let rules = (0..<count).map { number in
+            rule(
+                ProcessSelection(pids: [kind == "processes" ? Int32(number) : 1]),
+                ports: [kind == "ports" ? UInt16(number) : 5633],
+                remote: kind == "peers" ? "10.0.\(number / 250).\(number % 250)" : nil)
         }
-        #expect(growth < 40)
-    }
-
-    @Test(arguments: ["ports", "processes", "peers"])
-    func `the time for many sockets grows with their number, however many rules there are`(kind: String) {
-        let growth = growth { count in
-            let rules = (0..<count).map { number in
-                rule(
-                    ProcessSelection(pids: [kind == "processes" ? Int32(number) : 1]),
-                    ports: [kind == "ports" ? UInt16(number) : 5633],
-                    remote: kind == "peers" ? "10.0.\(number / 250).\(number % 250)" : nil)
-            }
-            let index = RuleIndex(rules)
-            let places = Dictionary(
-                uniqueKeysWithValues: index.processes.enumerated().map { ($1.pids.first!, Set([$0])) })
-            for number in 0..<count {
-                let socket = socket(
-                    port: kind == "ports" ? UInt16(number) : 5633,
-                    holders: [kind == "processes" ? Int32(number) : 1],
-                    peer: kind == "peers" ? "10.0.\(number / 250).\(number % 250)" : "192.0.2.1")
-                #expect(index.rules(for: socket) { places[$0] ?? [] } == [number])
-            }
+        let index = RuleIndex(rules)
+        let places = Dictionary(
+            uniqueKeysWithValues: index.processes.enumerated().map { ($1.pids.first!, Set([$0])) })
+        for number in 0..<count {
+            let socket = socket(
+                port: kind == "ports" ? UInt16(number) : 5633,
+                holders: [kind == "processes" ? Int32(number) : 1],
+                peer: kind == "peers" ? "10.0.\(number / 250).\(number % 250)" : "192.0.2.1")
+            #expect(index.rules(for: socket) { places[$0] ?? [] } == [number])
         }
-        #expect(growth < 40)
     }
 }
