@@ -75,11 +75,14 @@ void sockalive_close_all_but(int kept)
 
 int sockalive_close_by_exit(int fd)
 {
-    pid_t child = fork();
+    pid_t parent = getpid(), child = fork();
     int status;
 
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+        /* The parent may have ended before that. */
+        if (getppid() != parent)
+            _exit(0);
         for (;;)
             pause();
     }

@@ -73,7 +73,9 @@ static void *end_at_deadline(void *unused)
         continue;
     if (!is_armed)
         return NULL;
-    if (write(STDERR_FILENO, last_words, last_words_length) < 0)
+    /* A reader that has stopped must not keep the process. */
+    struct pollfd reader = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&reader, 1, 200) > 0 && write(STDERR_FILENO, last_words, last_words_length) < 0)
         _exit(1);
     _exit(1);
 }

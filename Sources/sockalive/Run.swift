@@ -46,20 +46,22 @@ struct Run {
     private func outcomeUnderLock(_ recorder: RunRecorder?) throws(RunError) -> (RunOutcome, isRecorded: Bool) {
         let lock = mode.needsLock ? try limits?.takeLock(reporter) : nil
         defer { withExtendedLifetime(lock) {} }
-        let outcome = try outcome(before: hungBefore)
-        rememberHung(outcome)
+        let outcome = try outcome(before: hungBefore, rememberHung: rememberHung)
+        rememberHung(outcome.hung)
         return (outcome, mode.isDryRun || recorder?.record(outcome) ?? true)
     }
 
     /// What became of each candidate.
     func outcome(
-        before: Set<HungProcess>, whileWaiting: @escaping () -> Void = {}
+        before: Set<HungProcess>, whileWaiting: @escaping () -> Void = {},
+        rememberHung: @escaping (Set<HungProcess>) -> Void
     ) throws(RunError) -> RunOutcome {
         let job = RunJob(
             mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
             explainsAbsence: !output.quiet && command != "watch")
         let run = SupervisedRun(
-            job: job, control: control, limit: limit, before: before, whileWaiting: whileWaiting)
+            job: job, control: control, limit: limit, before: before, whileWaiting: whileWaiting,
+            rememberHung: rememberHung)
         let line = ProgressLine(output)
         defer { line.clear() }
         do throws(SearchError) {
@@ -103,12 +105,12 @@ struct Run {
 
     private var hungBefore: Set<HungProcess> { hungFile.map(HungProcess.read) ?? [] }
 
-    private func rememberHung(_ outcome: RunOutcome) {
+    private func rememberHung(_ hung: Set<HungProcess>) {
         // Without the lock only what must not be lost: a worker that was left behind is not to be joined by others.
-        guard mode.needsLock || outcome.hung.contains(where: \.holdsWorker), let hungFile, outcome.hung != hungBefore
+        guard mode.needsLock || hung.contains(where: \.holdsWorker), let hungFile, hung != hungBefore
         else { return }
         do throws(Errno) {
-            try HungProcess.write(outcome.hung, to: hungFile)
+            try HungProcess.write(hung, to: hungFile)
         } catch {
             reporter.step("\(UntrustedText(hungFile).escaped) cannot be written (\(error)): the order is as before")
         }

@@ -82,7 +82,8 @@ struct FDScan {
             // Stop here; the caller's next check throws the reason.
             if stopReason() != nil { break }
             WorkerProgress.enter(.threads, pid)
-            if owners.contains(where: { sockalive_shares_descriptors($0, thread) != 0 }) { continue }
+            // Only a 1 says that the table is known. Where kcmp(2) is forbidden, the table is read.
+            if owners.contains(where: { sockalive_shares_descriptors($0, thread) == 1 }) { continue }
             WorkerProgress.enter(.descriptors, pid)
             let own: DescriptorTable
             do {

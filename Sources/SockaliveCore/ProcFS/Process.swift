@@ -9,6 +9,8 @@ package struct ProcessStatus: Equatable, Sendable {
     package struct IDs: Equatable, Sendable {
         package let real, effective, saved: UInt32
 
+        var all: [UInt32] { [real, effective, saved] }
+
         /// Whether all three are `id`. A set-user-ID program has the user who started it as its real user.
         package func areAll(_ id: UInt32) -> Bool { real == id && effective == id && saved == id }
 

@@ -26,9 +26,12 @@ package struct HungProcess: Hashable, Sendable {
 
         var isAlive: Bool { Self.startTime(of: pid) == startTime }
 
-        /// It is a process of this program, whose `stat` waits for nobody. A zombie has ended.
+        /// A process of this program; its `stat` waits for nobody, but the number may be another process's by now, whose
+        /// `stat` may wait for the end of an execve(2). `status` never waits. A zombie has ended.
         private static func startTime(of pid: Int32) -> UInt64? {
-            guard let procfs = try? ProcFS(), let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
+            guard let procfs = try? ProcFS(),
+                (try? procfs.status("\(pid)"))?.users.areAll(geteuid()) == true,
+                let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
                 !"ZX".contains(stat.state)
             else { return nil }
             return stat.startTime

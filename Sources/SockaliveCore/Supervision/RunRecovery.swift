@@ -2,10 +2,13 @@ import SystemPackage
 
 /// A socket, as two workers of one run find it: by different sources, which do not all tell the cookie.
 struct SocketKey: Hashable {
+    /// Inodes are reused, and anybody can make any two ends in a namespace of their own.
+    let networkNamespace: UInt64?
     let inode: UInt64
     let local, remote: Endpoint
 
     init(_ socket: DiscoveredSocket) {
+        networkNamespace = socket.networkNamespace
         inode = socket.inode
         local = socket.row.local
         remote = socket.row.remote
@@ -106,16 +109,17 @@ struct RunRecovery {
             if pids.contains(pid) { return true }
             guard !users.isEmpty else { return false }
             WorkerProgress.enter(.user, pid)
-            return (try? procfs.status("\(pid)")).map { users.contains($0.uid) } ?? false
+            return (try? procfs.status("\(pid)")).map { !users.isDisjoint(with: $0.users.all) } ?? false
         }
     }
 
     func late(_ procfs: ProcFS) -> Late {
-        let now = Set(excluded.keys).union(unreachable.keys)
-        // Root's other processes are not to wait for one of them.
-        let users = now.compactMap { pid in
+        let now = Set(excluded.keys).union(unreachable.keys).union(hangsByProcess.keys)
+        // Root's other processes are not to wait for one of them. A set-user-ID program is also the process of the user
+        // who started it.
+        let users = now.flatMap { pid -> [UInt32] in
             WorkerProgress.enter(.user, pid)
-            return (try? procfs.status("\(pid)"))?.uid
+            return (try? procfs.status("\(pid)"))?.users.all ?? []
         }.filter { $0 != 0 }
         let earlier = before.filter { !$0.isStranger && $0.pid != 0 }.map(\.pid)
         return Late(pids: now.union(earlier).sorted(), users: Set(users), procfs: procfs)

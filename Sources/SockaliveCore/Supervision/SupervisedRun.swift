@@ -31,18 +31,21 @@ package struct SupervisedRun {
     private let limit: Seconds
     private let before: Set<HungProcess>
     private let whileWaiting: () -> Void
+    private let rememberHung: (Set<HungProcess>) -> Void
 
-    /// OwnerHelpers that end by themselves before their work is done, one after the other.
+    /// Workers that end by themselves before their work is done, one after the other.
     private static let maxLosses = 3
 
     /// - Parameters:
     ///   - limit: the time of the whole run.
     ///   - before: processes that hung in the last run; they come last.
     ///   - whileWaiting: called a few times a second.
+    ///   - rememberHung: called with the processes that hung, if the run ends before its search has.
     package init(
         job: RunJob, control: RunControl, limit: Seconds, before: Set<HungProcess> = [],
-        whileWaiting: @escaping () -> Void = {}
+        whileWaiting: @escaping () -> Void = {}, rememberHung: @escaping (Set<HungProcess>) -> Void = { _ in }
     ) {
+        self.rememberHung = rememberHung
         self.job = job
         self.control = control
         self.limit = limit
@@ -73,30 +76,37 @@ package struct SupervisedRun {
                 throw .workerFailed(.none)
             }
             if let error = collector.error { throw error }
-            if collector.isExplaining { return collector.finished(nil) }
             switch exit {
             case .done: return collector.finished(nil)
             case .stopped(let reason, let position, let leftBehind):
-                guard collector.hasSearched else { throw .stopped(reason) }
                 if position.pid != 0 { collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind) }
+                if collector.isExplaining { return collector.finished(nil) }
+                guard collector.hasSearched else { throw stopped(reason, collector) }
                 return collector.finished(reason)
             case .hung(let position, let leftBehind):
                 progress(.step("worker killed at \(position.step.words(position.pid)); another goes on without it"))
-                guard collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind) else {
-                    throw .workerFailed(position.step)
-                }
+                let mayGoOn = collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind)
+                if collector.isExplaining { return collector.finished(nil) }
+                guard mayGoOn else { throw .workerFailed(position.step) }
             case .lost(let position, let end):
                 progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
                 losses += 1
+                if collector.isExplaining { return collector.finished(nil) }
                 guard collector.add(position, .lost(position, end)), losses < Self.maxLosses else {
                     throw .workerFailed(position.step)
                 }
             }
             if let reason = control.stopReason {
-                guard collector.hasSearched else { throw .stopped(reason) }
+                guard collector.hasSearched else { throw stopped(reason, collector) }
                 return collector.finished(reason)
             }
         }
+    }
+
+    /// The next run begins with what this one has learned, or it would come no further.
+    private func stopped(_ reason: StopReason, _ collector: Collector) -> SearchError {
+        rememberHung(collector.hung)
+        return .stopped(reason)
     }
 
     /// Puts together what the workers say.
@@ -211,7 +221,7 @@ package struct SupervisedRun {
             return outcome
         }
 
-        private var hung: Set<HungProcess> {
+        var hung: Set<HungProcess> {
             let targets = hangs.map { HungProcess(pid: $0, leftBehind: $1, linkHung: nil) }
             let strangers = recovery.hungExecutables.subtracting(before.map(\.pid)).map(HungProcess.stranger)
             return Set(targets + strangers + before.filter { $0.isRecent || $0.holdsWorker })

@@ -149,11 +149,17 @@ package final class WorkerPage: @unchecked Sendable {
     }
 
     package var position: WorkerPosition {
-        let word = mark
+        var word = mark
+        var inode = words[1].load(ordering: .relaxed)
+        // A worker that runs may write both meanwhile.
+        for _ in 0..<1000 where mark != word {
+            word = mark
+            inode = words[1].load(ordering: .relaxed)
+        }
         let scanned = (4..<Self.wordCount).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
         return WorkerPosition(
             step: WorkerStep(rawValue: UInt8(truncatingIfNeeded: word >> 24)) ?? .none,
-            pid: Int32(truncatingIfNeeded: word >> 32), inode: words[1].load(ordering: .relaxed),
+            pid: Int32(truncatingIfNeeded: word >> 32), inode: inode,
             scanned: scanned.filter { $0 > 0 })
     }
 

@@ -50,8 +50,6 @@ struct Watch {
     /// The service manager has been told so.
     private var isReady = false
     private var hasWorked = false
-    /// Processes that hung in the last round.
-    private var hung: Set<HungProcess> = []
     private let feeder: WatchdogFeeder
 
     init(configuration: RunConfiguration, config: ConfigOptions, limits: RunOptions, reporter: Reporter) {
@@ -98,8 +96,10 @@ struct Watch {
             command: "watch", mode: .keepalive(.inject), configuration: configuration, output: reporter.output,
             control: RunControl(limit: limits.timeout), limit: limits.timeout, limits: limits)
         // The manager's watchdog bites if this process hangs, not if a target does.
-        let outcome = try run.outcome(before: hung) { [feeder] in feeder.feed() }
-        hung = outcome.hung
+        let outcome = try run.outcome(
+            before: feeder.hung, whileWaiting: { [feeder] in feeder.feed() },
+            rememberHung: { [feeder] in feeder.hung = $0 })
+        feeder.hung = outcome.hung
         let results = outcome.results
         var lines = reportResults(results)
         // A process that hangs is told of as soon as it does, and then hourly.
@@ -178,6 +178,8 @@ struct Watch {
 private final class WatchdogFeeder {
     private let manager: ServiceManager
     private var last = ContinuousClock.now
+    /// Processes that hung in the last round.
+    var hung: Set<HungProcess> = []
 
     init(manager: ServiceManager) {
         self.manager = manager
