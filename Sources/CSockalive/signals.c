@@ -61,6 +61,8 @@ static const char *last_words;
 static size_t last_words_length;
 static struct timespec deadline;
 static atomic_bool is_armed;
+/* Seconds of the same clock. */
+static _Atomic time_t not_before;
 
 /*
  * A thread, because a wait for a file server ends only by a signal that kills (wait_event_killable): no handler runs
@@ -69,8 +71,13 @@ static atomic_bool is_armed;
 static void *end_at_deadline(void *unused)
 {
     (void)unused;
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL) == EINTR)
-        continue;
+    time_t earliest;
+
+    do {
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL) == EINTR)
+            continue;
+        earliest = not_before;
+    } while (earliest > deadline.tv_sec && (deadline.tv_sec = earliest));
     if (!is_armed)
         return NULL;
     /* A reader that has stopped must not keep the process. */
@@ -78,6 +85,14 @@ static void *end_at_deadline(void *unused)
     if (poll(&reader, 1, 200) > 0 && write(STDERR_FILENO, last_words, last_words_length) < 0)
         _exit(1);
     _exit(1);
+}
+
+void sockalive_postpone_exit(unsigned seconds)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    not_before = now.tv_sec + seconds;
 }
 
 void sockalive_exit_after(unsigned seconds, const char *message, size_t length)

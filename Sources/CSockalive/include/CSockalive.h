@@ -110,6 +110,9 @@ int sockalive_stop_signal(void);
  */
 void sockalive_exit_after(unsigned seconds, const char *message, size_t length);
 
+/* That exit comes so many seconds from now at the earliest. */
+void sockalive_postpone_exit(unsigned seconds);
+
 /* From now on SIGHUP is no stop request, but ends a sleep. 0, or -errno. */
 int sockalive_wake_on_hangup(void);
 

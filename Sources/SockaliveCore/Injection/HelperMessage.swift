@@ -111,6 +111,8 @@ enum HelperReply: Equatable {
     /// For each option what was read, and the error.
     case exchanged([(value: Int32, error: Errno?)])
     case released(crashSafe: Bool?, pausedMicroseconds: Int)
+    /// The answer is still to come: a thread is held, and is waited for.
+    case busy(isHoldUnsafe: Bool)
 
     var message: HelperMessage {
         switch self {
@@ -124,6 +126,7 @@ enum HelperReply: Equatable {
             HelperMessage([5] + options.flatMap { [Int64($0.value), Int64($0.error?.rawValue ?? 0)] })
         case .released(let crashSafe, let paused):
             HelperMessage([6, crashSafe.map { $0 ? 1 : 0 } ?? -1, Int64(paused)])
+        case .busy(let isHoldUnsafe): HelperMessage([7, isHoldUnsafe ? 1 : 0])
         }
     }
 
@@ -155,6 +158,7 @@ enum HelperReply: Equatable {
             guard let crashSafe = message.word(1, Int.self), let paused = message.word(2, Int.self), paused >= 0
             else { return nil }
             self = .released(crashSafe: crashSafe < 0 ? nil : crashSafe == 1, pausedMicroseconds: paused)
+        case 7: self = .busy(isHoldUnsafe: message.words.count == 2 && message.words[1] != 0)
         default: return nil
         }
     }

@@ -105,7 +105,7 @@ final class OwnerHelper {
     /// - Throws: what the helper met: `Errno`, ``RemoteSocket/AttachError``, ``SocketFailure``.
     fileprivate func ask(_ request: HelperRequest, _ holder: SocketHolder) throws -> HelperReply {
         WorkerProgress.enter(next: request.step)
-        guard isAlive, channel.send(request.message), let reply = channel.receiveReply(within: Self.timeout) else {
+        guard isAlive, channel.send(request.message), let reply = reply() else {
             if isAlive { end() }
             throw SocketFailure.helperFailed(holder, uid, request)
         }
@@ -116,6 +116,20 @@ final class OwnerHelper {
         default: return reply
         }
     }
+
+    /// The answer. As long as the helper waits for a thread that it holds, that is no hang; but it has an end.
+    private func reply() -> HelperReply? {
+        let deadline = ContinuousClock.now + Self.maxBusyTime
+        defer { WorkerProgress.hold(isUnsafe: false) }
+        while let reply = channel.receiveReply(within: Self.timeout) {
+            guard case .busy(let isHoldUnsafe) = reply else { return reply }
+            WorkerProgress.hold(isUnsafe: isHoldUnsafe)
+            if ContinuousClock.now < deadline { WorkerProgress.enter(next: .stop) }
+        }
+        return nil
+    }
+
+    private static let maxBusyTime = Duration.seconds(6)
 
     /// It ends by itself as soon as its channel does. What does not is killed, and left behind if it hangs in the
     /// kernel (state D).
@@ -263,12 +277,23 @@ struct HelperProcess {
         let rights = OwnRights(procfs: direct.procfs, parent: direct.rights)
         let access = DirectSocketAccess(
             procfs: direct.procfs, method: direct.method, handles: direct.handles, rights: rights)
+        WorkerProgress.beat = Self.beat(channel)
         guard channel.send(HelperReply.done.message) else { _exit(0) }
         while let request = channel.receiveRequest() {
             guard case .open(let holder, let identity) = request else { break }
             answer(access, identity, holder)
         }
         _exit(0)
+    }
+
+    /// Some twenty times a second at most.
+    private static func beat(_ channel: HelperChannel) -> () -> Void {
+        var last = ContinuousClock.now
+        return {
+            guard .now - last > .milliseconds(50) else { return }
+            last = .now
+            _ = channel.send(HelperReply.busy(isHoldUnsafe: WorkerProgress.isHoldUnsafe).message)
+        }
     }
 
     /// One answer for each request: whatever fails before the socket is open answers that request, and whatever fails

@@ -245,6 +245,7 @@ final class HeldThread {
     func detach() throws(Errno) -> Duration {
         guard isSeized else { return .zero }
         isSeized = false
+        defer { WorkerProgress.hold(isUnsafe: false) }
         var failure: Errno?
         if tracee.state == .same {
             do throws(Errno) { try putBack() } catch { failure = error }
@@ -286,6 +287,7 @@ extension HeldThread {
         let interrupted = try prepareRestart()
         try readXSaveArea()
         isChanged = true
+        WorkerProgress.hold(isUnsafe: true)
         try placeScratchArea()
         let returns = xsave != nil
         mayChain =
@@ -299,6 +301,7 @@ extension HeldThread {
         try tracee.set(closing(-1))
         // A blocked signal stays pending, in its queue and order, until the mask is restored.
         try tracee.setSignalMask(Self.allSignals)
+        WorkerProgress.hold(isUnsafe: !isCrashSafe)
     }
 
     /// Sets `found` to the registers with which the kernel restarts the call.

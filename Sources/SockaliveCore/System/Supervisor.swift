@@ -37,6 +37,8 @@ package struct Supervisor {
     private static let pollInterval: Int32 = 20
     /// A worker stops between two sockets. It has so much time for that.
     private static let stopTime = Duration.milliseconds(600)
+    /// A thread that does not recover by itself is detached within that time, because each of its waits has an end.
+    private static let unsafeHoldTime = Duration.seconds(5)
     private static let killTime = Duration.milliseconds(250)
 
     /// - Parameter limit: the time of the whole run. A stall may take half of it at most.
@@ -114,7 +116,9 @@ package struct Supervisor {
                 }
                 whileWaiting()
                 if let stopping {
-                    guard .now - stopping.since > Self.stopTime else { continue }
+                    let isUnsafe = page.isHoldUnsafe
+                    if isUnsafe { HardLimit.postpone() }
+                    guard .now - stopping.since > (isUnsafe ? Self.unsafeHoldTime : Self.stopTime) else { continue }
                     let position = page.position
                     return .stopped(stopping.reason, position, leftBehind: kill(worker))
                 }
@@ -218,6 +222,11 @@ package enum HardLimit {
             + "look at the files that the options name, and where they lie\n"
         // It stays for as long as the process lives: the handler of the signal writes it.
         sockalive_exit_after(UInt32(clamping: limit.count + 1), strdup(text), text.utf8.count)
+    }
+
+    /// A target would be harmed if the process ended now: not before some seconds from now.
+    static func postpone() {
+        sockalive_postpone_exit(6)
     }
 
     /// The report may take as long as its reader likes.

@@ -94,8 +94,21 @@ package enum WorkerProgress {
 
     /// The next call about the same process and socket.
     package static func enter(next step: WorkerStep) {
+        if let beat, step == .stop { beat() }
         guard page != nil else { return }
         enter(step, last.pid, inode: last.inode)
+    }
+
+    /// Called while this process waits for the stop of a thread that it holds, if it has no page: a helper tells its
+    /// worker so.
+    nonisolated(unsafe) static var beat: (() -> Void)?
+
+    /// Whether a thread is held that does not recover by itself if this process is killed.
+    nonisolated(unsafe) private(set) static var isHoldUnsafe = false
+
+    static func hold(isUnsafe: Bool) {
+        isHoldUnsafe = isUnsafe
+        page?.store(isHoldUnsafe: isUnsafe)
     }
 }
 
@@ -108,12 +121,12 @@ package final class WorkerPage: @unchecked Sendable {
     /// Bytes that the parent has not read yet. A worker that has more to say waits.
     package static let ringSize = 1 << 20
     private static let headerSize = 4096
-    private static let wordCount = 4 + WorkerProgress.maxScanThreads
+    private static let wordCount = 5 + WorkerProgress.maxScanThreads
     private static let size = headerSize + ringSize
 
     private let memory: UnsafeMutableRawPointer
     /// Step, process and a count; the inode; how much was written to the ring, and read from it; a process for each
-    /// thread of a scan.
+    /// thread of a scan; 1 while a target would be harmed by the worker's death.
     private let words: UnsafeMutablePointer<Word>
     private var ring: UnsafeMutableRawPointer { memory + Self.headerSize }
     /// Of the writer alone.
@@ -156,12 +169,18 @@ package final class WorkerPage: @unchecked Sendable {
             word = mark
             inode = words[1].load(ordering: .relaxed)
         }
-        let scanned = (4..<Self.wordCount).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
+        let scanned = (4..<Self.wordCount - 1).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
         return WorkerPosition(
             step: WorkerStep(rawValue: UInt8(truncatingIfNeeded: word >> 24)) ?? .none,
             pid: Int32(truncatingIfNeeded: word >> 32), inode: inode,
             scanned: scanned.filter { $0 > 0 })
     }
+
+    fileprivate func store(isHoldUnsafe: Bool) {
+        words[Self.wordCount - 1].store(isHoldUnsafe ? 1 : 0, ordering: .releasing)
+    }
+
+    package var isHoldUnsafe: Bool { words[Self.wordCount - 1].load(ordering: .acquiring) != 0 }
 
     fileprivate func store(scanned pid: Int32, _ thread: Int) {
         words[4 + thread].store(UInt64(UInt32(bitPattern: pid)), ordering: .relaxed)
