@@ -76,7 +76,7 @@ final class SocketAccess {
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         if socket.isUndecided { throw .interfaceUnknown }
         var socket = socket
-        for _ in 0..<Self.maxMoves {
+        for _ in 0..<Self.maxMoves where stopReason() == nil {
             do {
                 return try applyOnce(operation, to: socket, maxWaits: maxWaits)
             } catch {
@@ -91,7 +91,8 @@ final class SocketAccess {
         return try applyOnce(operation, to: socket, maxWaits: maxWaits)
     }
 
-    private static let maxMoves = 5
+    /// On a busy machine a number that changes every few milliseconds is another one nearly each time.
+    private static let maxMoves = 40
 
     private func applyOnce<Operation: SocketOperation>(
         _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
