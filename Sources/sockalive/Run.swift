@@ -101,11 +101,11 @@ struct Run {
     // MARK: processes that hang
 
     /// Beside the lock that guards it: `/run/sockalive.lock`, `/run/sockalive.hung`.
-    private var hungFile: String? { RunOptions.file(beside: limits?.lock ?? RunOptions.defaultLock, ".hung") }
+    private var hungFile: String? { HungProcess.file(beside: limits?.lock) }
 
-    private var hungBefore: Set<HungProcess> { hungFile.map(HungProcess.read) ?? [] }
+    var hungBefore: Set<HungProcess> { hungFile.map(HungProcess.read) ?? [] }
 
-    private func rememberHung(_ hung: Set<HungProcess>) {
+    func rememberHung(_ hung: Set<HungProcess>) {
         // Without the lock only what must not be lost: a worker that was left behind is not to be joined by others.
         guard mode.needsLock || hung.contains(where: \.holdsWorker), let hungFile, hung != hungBefore
         else { return }
@@ -202,6 +202,13 @@ final class HeldLock {
 
     init(_ path: String) throws(Errno) {
         lock = try RunLock(path: path)
+    }
+}
+
+extension HungProcess {
+    /// Beside the lock, which guards it.
+    static func file(beside lock: String?) -> String? {
+        RunOptions.file(beside: lock ?? RunOptions.defaultLock, ".hung")
     }
 }
 

@@ -18,6 +18,8 @@ struct CommScan: Sendable {
     private let manyCutNames: Set<UntrustedText>
     /// Processes whose link to the executable hung. They are judged by comm alone.
     private let hung: Set<Int32>
+    /// All are.
+    private let isByComm: Bool
 
     /// The kernel cuts comm at 15 bytes (TASK_COMM_LEN).
     static let maxCommLength = 15
@@ -26,10 +28,11 @@ struct CommScan: Sendable {
     private static let processesPerThread = 150
     private static let maxCompared = 16
 
-    init(root: Int32, names: [UntrustedText], hung: Set<Int32> = []) {
+    init(root: Int32, names: [UntrustedText], hung: Set<Int32> = [], isByComm: Bool = false) {
         self.root = root
         self.names = names
         self.hung = hung
+        self.isByComm = isByComm
         let areMany = names.count > Self.maxCompared
         manyNames = areMany ? Set(names) : nil
         let cutNames = areMany ? names.filter { $0.bytes.count >= Self.maxCommLength } : []
@@ -68,7 +71,7 @@ struct CommScan: Sendable {
         if isWanted(comm) { return .yes }
         // Whether a longer name may stand behind it.
         let isCutOff = isCutOff(comm)
-        if hung.contains(pid) { return isCutOff ? .yes : .no }
+        if isByComm || hung.contains(pid) { return isCutOff ? .yes : .no }
         // The link waits for the end of an execve(2) of the process (exec_update_lock), which may wait for a file server.
         WorkerProgress.scan(pid, thread: thread)
         defer { WorkerProgress.scan(0, thread: thread) }

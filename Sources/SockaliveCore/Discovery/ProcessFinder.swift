@@ -40,6 +40,8 @@ struct ProcessLimits {
     var excluded: Set<Int32> = []
     /// Processes whose link to the executable is not read.
     var hungExecutables: Set<Int32> = []
+    /// No process is asked for its executable unless its comm, which never waits, is that name already.
+    var isByComm = false
 }
 
 /// Finds the processes of a selection in `/proc`.
@@ -58,7 +60,8 @@ struct ProcessFinder {
         self.procfs = procfs
         self.selection = selection
         self.limits = limits
-        scan = CommScan(root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables)
+        scan = CommScan(
+            root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables, isByComm: limits.isByComm)
         wantedPaths = selection.executable.map { [Array($0.utf8)] + (Self.resolved($0).map { [$0] } ?? []) } ?? []
     }
 
@@ -73,7 +76,7 @@ struct ProcessFinder {
     func processes() throws -> [ProcessHandle] {
         try pids().compactMap { pid in
             guard limits.includes(pid), let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
-            if let descriptor = handle.descriptor, OpenFiles.areUsedUp(at: descriptor) { throw Errno.tooManyOpenFiles }
+            if handle.isUnknown || handle.descriptor.map(OpenFiles.areUsedUp) ?? false { throw Errno.tooManyOpenFiles }
             return matches(pid) ? handle : nil
         }
     }
@@ -132,6 +135,7 @@ struct ProcessFinder {
     /// is asked; it may lie on a file server that does not answer.
     private func hasWantedExecutable(_ pid: Int32) -> Bool {
         guard let wanted = selection.executable else { return true }
+        if limits.isByComm && !hasComm(of: wanted, pid) { return false }
         WorkerProgress.enter(.executable, pid)
         let link: [UInt8]
         do {
@@ -168,11 +172,15 @@ struct ProcessFinder {
 
     /// By comm, or by the argument that it was started with.
     private func hasNameOf(_ path: String, _ pid: Int32) -> Bool {
-        let name = Array(path.utf8).baseName.prefix(CommScan.maxCommLength)
-        if (try? procfs.read("\(pid)/comm", { $0.dropLast().elementsEqual(name) })) ?? false { return true }
+        if hasComm(of: path, pid) { return true }
         let arguments = try? procfs.prefix(of: "\(pid)/cmdline", count: Int(PATH_MAX))
         let first = (arguments ?? []).prefix { $0 != 0 }
         return wantedPaths.contains(where: first.elementsEqual)
+    }
+
+    private func hasComm(of path: String, _ pid: Int32) -> Bool {
+        let name = Array(path.utf8).baseName.prefix(CommScan.maxCommLength)
+        return (try? procfs.read("\(pid)/comm", { $0.dropLast().elementsEqual(name) })) ?? false
     }
 
     private func sharesMounts(_ pid: Int32) -> Bool {

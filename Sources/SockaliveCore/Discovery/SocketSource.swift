@@ -105,7 +105,7 @@ struct SocketTables {
     ) throws(SourceFailure) -> [UInt64: [SocketRow]] {
         var rows: [UInt64: [SocketRow]] = [:]
         for member in members {
-            WorkerProgress.enter(.namespace, member.pid)
+            WorkerProgress.enter(.socketTable, member.pid)
             do {
                 for row in try textRows(procfs.networkFolder(of: member.pid), inodes: inodes).values.joined() {
                     rows.add(row)

@@ -9,12 +9,15 @@ package struct Doctor {
     /// Processes that hung when they were looked at, and are left out.
     private let hung: [Int32: SocketFailure]
     private let source: SocketSource
+    /// Links to executables hang, so that only comm was compared.
+    private let isByComm: Bool
 
     package init(
         procfs: ProcFS, sysfs: ProcFS?, firewallTimeout: Seconds, hung: [Int32: SocketFailure] = [:],
-        source: SocketSource = .auto
+        source: SocketSource = .auto, isByComm: Bool = false
     ) {
         self.hung = hung
+        self.isByComm = isByComm
         self.source = source
         self.procfs = procfs
         self.sysfs = sysfs
@@ -36,6 +39,12 @@ package struct Doctor {
         var checks = machine.all
         for (_, failure) in hung.sorted(by: { $0.key < $1.key }) {
             checks.append(.problem("targets", failure.message, remedy: failure.remedy ?? "run again"))
+        }
+        if isByComm {
+            checks.append(
+                .problem(
+                    "names", "processes hang in execve(2), so targets were sought by comm alone",
+                    remedy: "end those processes, or look what they wait for"))
         }
         for process in unanswered {
             let failure = process.failure(in: procfs)
@@ -70,7 +79,7 @@ package struct Doctor {
     private func targets(
         _ selection: Selection, _ facts: MachineFacts, _ trials: TrialResults, _ auto: Method
     ) throws -> ([ExaminedTarget], [UnansweredProcess]) {
-        let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys))
+        let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys), isByComm: isByComm)
         let snapshot = try Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
             .snapshot(of: selection)
         let suspending = MachineChecks(facts: facts, firewallTimeout: firewallTimeout).suspending

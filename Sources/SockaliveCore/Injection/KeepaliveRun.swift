@@ -24,12 +24,10 @@ package struct KeepaliveRun {
     /// - Parameters:
     ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
     ///   - report: told of each result as it comes.
-    /// - Returns: the results in the order of the candidates.
-    func results(
-        for candidates: [AssignedSocket], stopReason: () -> StopReason? = { nil },
-        report: (Int, SocketResult) -> Void = { _, _ in }
-    ) -> [SocketResult] {
-        var results = [SocketResult?](repeating: nil, count: candidates.count)
+    func treat(
+        _ candidates: [AssignedSocket], stopReason: () -> StopReason? = { nil },
+        report: (Int, SocketResult) -> Void
+    ) {
         var waiting = Array(candidates.indices)
         for isLast in [false, true] {
             waiting.removeAll { index in
@@ -41,11 +39,18 @@ package struct KeepaliveRun {
                 else { return false }
                 result.request = request
                 result.rule = candidates[index].rule
-                results[index] = result
                 report(index, result)
                 return true
             }
         }
+    }
+
+    /// What comes of the candidates, in their order.
+    func results(
+        for candidates: [AssignedSocket], stopReason: () -> StopReason? = { nil }
+    ) -> [SocketResult] {
+        var results = [SocketResult?](repeating: nil, count: candidates.count)
+        treat(candidates, stopReason: stopReason) { results[$0] = $1 }
         return results.compactMap(\.self)
     }
 

@@ -128,6 +128,8 @@ final class ProcessHandle: Sendable {
     let descriptor: Int32?
     /// Why there is no descriptor; nil if there is one.
     let pidfdError: Errno?
+    /// No descriptor was free, not even to look whether the process is there.
+    let isUnknown: Bool
     private let startTime: UInt64?
 
     /// nil if the process is gone.
@@ -138,7 +140,9 @@ final class ProcessHandle: Sendable {
         descriptor = pidfd >= 0 ? pidfd : nil
         pidfdError = pidfd >= 0 ? nil : Errno(rawValue: -pidfd)
         startTime = pidfd >= 0 ? nil : Self.startTime(of: pid, procfs)
-        if pidfd == -ESRCH || (pidfd < 0 && startTime == nil) { return nil }
+        // Without a free descriptor nothing is known about it: that is not "gone".
+        isUnknown = startTime == nil && (pidfdError?.isOfOpenFiles ?? false)
+        if pidfd == -ESRCH || (pidfd < 0 && startTime == nil && !isUnknown) { return nil }
     }
 
     deinit {

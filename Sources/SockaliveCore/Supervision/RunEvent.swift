@@ -3,7 +3,7 @@ import SystemPackage
 /// Something that a worker of a run tells its parent.
 enum RunEvent {
     /// How many processes match.
-    case found(processes: Int)
+    case found(processes: Int, isLast: Bool)
     /// The candidates come in an order that ``result`` and ``armed`` refer to.
     case candidate(AssignedSocket)
     case result(index: Int, ResultRecord)
@@ -64,9 +64,10 @@ struct RunEventWriter {
 
     private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {
         switch event {
-        case .found(let processes):
+        case .found(let processes, let isLast):
             writer.write(UInt8(0))
             writer.write(processes)
+            writer.write(isLast)
         case .candidate(let candidate):
             writer.write(UInt8(1))
             encode(candidate.socket, into: &writer)
@@ -142,7 +143,7 @@ struct RunEventReader {
 
     private mutating func event(_ reader: inout WireReader) throws(WireReader.Malformed) -> RunEvent {
         switch try reader.read(UInt8.self) {
-        case 0: return .found(processes: try reader.read())
+        case 0: return .found(processes: try reader.read(), isLast: try reader.read())
         case 1:
             let socket = try socket(&reader)
             let request: KeepaliveRequest = try reader.read()

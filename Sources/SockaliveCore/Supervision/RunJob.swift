@@ -31,13 +31,6 @@ package struct RunJob: Sendable {
         fileprivate var setsBeforeProbe: Bool {
             if case .injectAndProbe = self { true } else { false }
         }
-
-        fileprivate var wait: Seconds? {
-            switch self {
-            case .keepalive: nil
-            case .probe(let wait), .injectAndProbe(let wait): wait
-            }
-        }
     }
 
     let mode: Mode
@@ -93,6 +86,9 @@ extension RunJob {
         private var count = 0
         private var failures = 0
         private var reported: Set<Int32> = []
+        /// What an earlier search of this worker has found. A socket may be held by processes of two searches.
+        private var searched: Set<Int32> = []
+        private var found: Set<SocketKey> = []
 
         init(
             job: RunJob, procfs: ProcFS, control: RunControl, recovery: RunRecovery, send: @escaping (RunEvent) -> Void
@@ -107,46 +103,59 @@ extension RunJob {
         /// Processes that hung before, or whose user has one that does, come last.
         func run() throws {
             let late = recovery.late(procfs)
+            if recovery.asksCommFirst { try run(isByComm: true) { !late.contains($0) } }
             try run(isLast: late.isEmpty) { !late.contains($0) }
             if !late.isEmpty {
                 do {
+                    if recovery.isFull { throw TooManyLeftBehind() }
                     try run(isLast: true) { late.contains($0) }
                 } catch let reason as StopReason {
                     for pid in late.pids { send(.process(failure(pid, .lateUnreached(pid, reason)))) }
+                } catch is TooManyLeftBehind {
+                    for pid in late.pids where recovery.excluded[pid] == nil {
+                        send(.process(failure(pid, .tooManyLeftBehind(pid))))
+                        failures += 1
+                    }
                 }
             }
             // Nothing was found because nothing could be seen.
             if count == 0 && failures == 0 && job.rules.union.processes.isHidden(procfs) { throw SearchError.hidden }
         }
 
-        /// - Parameter isLast: what is not found now is not there.
-        private func run(isLast: Bool, _ isIncluded: @escaping (Int32) -> Bool) throws {
+        private struct TooManyLeftBehind: Error {}
+
+        /// - Parameters:
+        ///   - isByComm: only processes whose comm says that they are meant.
+        ///   - isLast: what is not found now is not there.
+        private func run(isByComm: Bool = false, isLast: Bool = false, _ isIncluded: @escaping (Int32) -> Bool) throws {
             let limits = ProcessLimits(
-                includes: { [self] pid in isIncluded(pid) && mayBeLookedAt(pid) },
-                excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables)
+                includes: { [self] pid in !searched.contains(pid) && isIncluded(pid) && mayBeLookedAt(pid) },
+                excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables, isByComm: isByComm)
             let discovery = Discovery(
                 procfs: procfs, source: recovery.source ?? job.source,
                 method: recovery.source == nil ? job.choice.resolved() : .ptrace, limits: limits)
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
-            send(.found(processes: snapshot.processes.count))
-            for process in snapshot.unanswered {
+            send(.found(processes: snapshot.processes.count, isLast: isLast))
+            searched.formUnion(snapshot.processes)
+            for process in snapshot.unanswered where reported.insert(process.pid).inserted {
                 let failure = process.failure(in: procfs)
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
                 failures += 1
             }
             let candidates = snapshot.assigned(job.rules, procfs, limits)
-                .filter { job.isOpen(recovery.known($0.socket)) }
+                .filter { job.isOpen(recovery.known($0.socket)) && found.insert(SocketKey($0.socket)).inserted }
             let first = count
             for candidate in candidates { send(.candidate(candidate)) }
             count += candidates.count
             if isLast && candidates.isEmpty && count == 0 && failures == 0 && job.explainsAbsence {
                 // From here on only an explanation is sought: what hangs in it is no failure.
                 send(.absence(.unknown))
-                // What several rules have in common says nothing about any of them.
+                // What several rules have in common says nothing about any of them. Nothing is borrowed for it.
                 let reason =
                     job.rules.rules.count == 1
-                    ? discovery.absenceReason(snapshot, selection, stopReason: { [control] in control.stopReason })
+                    ? Discovery(procfs: procfs, source: discovery.source, method: .ptrace, limits: limits)
+                        .absenceReason(snapshot, selection, stopReason: { [control] in control.stopReason })
                     : .unknown
                 send(.absence(reason))
             }
@@ -184,37 +193,40 @@ extension RunJob {
         }
 
         private func treat(_ candidates: [AssignedSocket], _ first: Int, _ access: SocketAccess) {
-            var results: [SocketResult?]
             switch job.mode {
-            case .keepalive(let mode): results = treat(candidates, first, access, mode)
-            case .probe: results = candidates.map { _ in nil }
-            case .injectAndProbe: results = treat(candidates, first, access, .inject)
+            case .keepalive(let mode): treat(candidates, first, access, mode) { _, _ in }
+            case .probe(let wait):
+                var results = [SocketResult?](repeating: nil, count: candidates.count)
+                probe(candidates, first, access, wait, &results)
+            case .injectAndProbe(let wait):
+                var results = [SocketResult?](repeating: nil, count: candidates.count)
+                treat(candidates, first, access, .inject) { results[$0] = $1 }
+                probe(candidates, first, access, wait, &results)
             }
-            guard let wait = job.mode.wait else { return }
-            probe(candidates, first, access, wait, &results)
         }
 
+        /// - Parameter keep: takes each result, for what comes afterwards.
         private func treat(
-            _ candidates: [AssignedSocket], _ first: Int, _ access: SocketAccess, _ mode: KeepaliveRun.Mode
-        ) -> [SocketResult?] {
-            var results = candidates.map { recovery.known($0.socket) }
-            for (index, candidate) in candidates.enumerated() where results[index] == nil {
-                results[index] = hung(candidate, isFailedAction: mode != .list)
-                if let result = results[index] { send(.result(index: first + index, ResultRecord(result))) }
+            _ candidates: [AssignedSocket], _ first: Int, _ access: SocketAccess, _ mode: KeepaliveRun.Mode,
+            keep: (Int, SocketResult) -> Void
+        ) {
+            let open = candidates.indices.filter { index in
+                let known = recovery.known(candidates[index].socket)
+                guard let result = known ?? hung(candidates[index], isFailedAction: mode != .list) else { return true }
+                keep(index, result)
+                if known == nil { send(.result(index: first + index, ResultRecord(result))) }
+                return false
             }
-            let open = results.indices.filter { results[$0] == nil }
-            let run = KeepaliveRun(mode: mode, access: access)
-            let stopReason: () -> StopReason? = { [control] in control.stopReason }
-            _ = run.results(
-                for: open.map { candidates[$0] }, stopReason: stopReason,
+            let isAll = open.count == candidates.count
+            KeepaliveRun(mode: mode, access: access).treat(
+                isAll ? candidates : open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
                 report: { [send] position, result in
                     let index = open[position]
-                    results[index] = result
+                    keep(index, result)
                     send(
                         isClosed(candidates[index], result.failure)
                             ? .gone(index: first + index) : .result(index: first + index, ResultRecord(result)))
                 })
-            return results
         }
 
         /// - Parameter results: what injection made of the sockets; nil where they are only asked.
@@ -298,6 +310,13 @@ extension RunJob.Execution {
 
 extension SocketFailure {
     fileprivate var mayBeOfClosed: Bool { ["ESRCH", "ENOENT"].contains(code) }
+
+    fileprivate static func tooManyLeftBehind(_ pid: Int32) -> SocketFailure {
+        SocketFailure(
+            .other, .timedOut,
+            "PID \(pid) is not looked at: too many processes of this program hang at it and others, and cannot be killed",
+            remedy: "mend what they wait for (ps -eo pid,stat,wchan:32,args | grep sockalive)")
+    }
 
     fileprivate static func lateUnreached(_ pid: Int32, _ reason: StopReason) -> SocketFailure {
         SocketFailure(

@@ -33,10 +33,14 @@ struct RunRecovery {
     /// Processes of which nobody knows whether they match by the name of their executable: its link hung.
     private(set) var hungExecutables: Set<Int32> = []
     private var hangsByProcess: [Int32: Int] = [:]
+    /// Workers that could not be killed, and still hang.
+    private var leftBehind = 0
     private let before: Set<HungProcess>
 
     /// A process with so many sockets that hang is left alone.
     private static let maxHangsPerProcess = 2
+    /// So many workers may hang for ever, in all: each costs memory and a process number.
+    private static let maxLeftBehind = 8
 
     /// - Parameter before: processes that hung in the last run. A worker that could not be killed then may still hang
     ///   at one: no other is to join it.
@@ -46,7 +50,7 @@ struct RunRecovery {
             if process.isStranger { hungExecutables.insert(process.pid) }
             guard let worker = process.leftBehind, worker.isAlive else { continue }
             let position = WorkerPosition(step: worker.step, pid: process.pid)
-            _ = add(position, .hung(position, leftBehind: worker.pid))
+            _ = add(position, .hung(position, leftBehind: worker.pid), isLeftBehind: true)
         }
     }
 
@@ -59,12 +63,15 @@ struct RunRecovery {
         armed[key] = armed[key] ?? settings
     }
 
-    func known(_ socket: DiscoveredSocket) -> SocketResult? { results[SocketKey(socket)] }
+    func known(_ socket: DiscoveredSocket) -> SocketResult? {
+        results.isEmpty ? nil : results[SocketKey(socket)]
+    }
 
     // MARK: what hung
 
     /// - Returns: false where no process and no source can be left out, so that another worker would hang, too.
-    mutating func add(_ position: WorkerPosition, _ failure: SocketFailure) -> Bool {
+    mutating func add(_ position: WorkerPosition, _ failure: SocketFailure, isLeftBehind: Bool = false) -> Bool {
+        if isLeftBehind { leftBehind += 1 }
         let step = position.step
         if step == .processNames {
             hungExecutables.formUnion(position.scanned)
@@ -89,6 +96,17 @@ struct RunRecovery {
         }
         return true
     }
+
+    /// A process that costs too much time is left alone as a whole.
+    mutating func add(slow pid: Int32, _ failure: SocketFailure) {
+        unreachable[pid] = failure
+    }
+
+    /// Another worker may not be lost to the processes that come last.
+    var isFull: Bool { leftBehind >= Self.maxLeftBehind }
+
+    /// Somebody's links hang who need not be meant: the processes whose own word says that they are come first.
+    var asksCommFirst: Bool { !hungExecutables.isEmpty || !unknownExecutables.isEmpty }
 
     /// Why a socket without a result has none.
     func failure(of socket: DiscoveredSocket) -> SocketFailure? {
@@ -134,6 +152,17 @@ extension SocketFailure {
         return SocketFailure(
             .other, .timedOut, "PID \(pid) hangs: \(position.step.words(pid)) gave no answer in time\(left)",
             remedy: "look what it waits for (cat /proc/\(pid)/stack), such as a file server that is down; "
+                + "the next run tries it last")
+    }
+
+    /// - Parameter leftBehind: the worker that could not be killed.
+    static func slow(_ position: WorkerPosition, leftBehind: Int32?) -> SocketFailure {
+        let pid = position.pid
+        let left = leftBehind.map { "; process \($0) of this program hangs there, and cannot be killed" } ?? ""
+        return SocketFailure(
+            .other, .timedOut,
+            "PID \(pid) is slow: \(position.step.words(pid)) and the like took too long in all\(left)",
+            remedy: "look what it waits for (cat /proc/\(pid)/stack), or who holds up its sockets; "
                 + "the next run tries it last")
     }
 

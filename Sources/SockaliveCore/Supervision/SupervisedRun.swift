@@ -59,7 +59,7 @@ package struct SupervisedRun {
         let supervisor = Supervisor(control: control, limit: limit, whileWaiting: whileWaiting)
         var losses = 0
         while true {
-            let recovery = collector.recovery
+            let recovery = collector.recoveryOfNextWorker
             var reader = RunEventReader()
             collector.beginWorker()
             let exit: Supervisor.Exit
@@ -87,13 +87,17 @@ package struct SupervisedRun {
                 progress(.step("worker killed at \(position.step.words(position.pid)); another goes on without it"))
                 let mayGoOn = collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind)
                 if collector.isExplaining { return collector.finished(nil) }
-                guard mayGoOn else { throw .workerFailed(position.step) }
+                guard mayGoOn else { return try collector.broken(at: position) }
+            case .slow(let position, let leftBehind):
+                progress(.step("worker killed at the slow process \(position.pid); another goes on without it"))
+                collector.add(slow: position, leftBehind)
+                if collector.isExplaining { return collector.finished(nil) }
             case .lost(let position, let end):
                 progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
                 losses += 1
                 if collector.isExplaining { return collector.finished(nil) }
                 guard collector.add(position, .lost(position, end)), losses < Self.maxLosses else {
-                    throw .workerFailed(position.step)
+                    return try collector.broken(at: position)
                 }
             }
             if let reason = control.stopReason {
@@ -118,12 +122,16 @@ package struct SupervisedRun {
         private var candidates: [AssignedSocket] = []
         private var results: [SocketResult?] = []
         private var gone: Set<Int> = []
-        private var indexByKey: [SocketKey: Int] = [:]
+        /// nil as long as no socket can be found a second time: by another worker, or in a second search of one.
+        private var indexByKey: [SocketKey: Int]?
+        private var searches = 0
         /// The present worker's candidates, by its own numbers.
         private var indices: [Int] = []
         private(set) var error: SearchError?
-        /// Some worker came to the end of its search.
+        /// Some worker came to the end of a search.
         private(set) var hasSearched = false
+        /// The present one came to the end of the last of its searches.
+        private var isSearchOver = false
         /// Processes that hung, and the worker that was left behind there.
         private var hangs: [Int32: HungProcess.Worker?] = [:]
         /// Processes at which a worker of an earlier run hangs: they need not match.
@@ -143,14 +151,17 @@ package struct SupervisedRun {
         mutating func beginWorker() {
             workers += 1
             indices = []
+            isSearchOver = false
             outcome.processes = 0
             outcome.failures = []
         }
 
         mutating func take(_ event: RunEvent, _ progress: (Progress) -> Void) {
             switch event {
-            case .found(let processes):
+            case .found(let processes, let isLast):
                 hasSearched = true
+                isSearchOver = isLast
+                searches += 1
                 outcome.processes += processes
                 progress(.step("\(processes) matching processes"))
             case .candidate(let candidate): add(candidate)
@@ -160,7 +171,6 @@ package struct SupervisedRun {
                 let isProof = results[index] != nil
                 let result = SocketResult(candidates[index], record)
                 results[index] = result
-                recovery.add(result)
                 progress(isProof ? .proved(result) : .treated(result))
             case .gone(let number):
                 guard indices.indices.contains(number) else { return }
@@ -176,15 +186,28 @@ package struct SupervisedRun {
         }
 
         private mutating func add(_ candidate: AssignedSocket) {
-            let key = SocketKey(candidate.socket)
-            if let known = indexByKey[key] {
-                indices.append(known)
-                return
+            if workers > 1 || searches > 1 {
+                let key = SocketKey(candidate.socket)
+                if indexByKey == nil {
+                    let keys = candidates.enumerated().map { (SocketKey($1.socket), $0) }
+                    indexByKey = Dictionary(keys, uniquingKeysWith: { first, _ in first })
+                }
+                if let known = indexByKey?[key] {
+                    indices.append(known)
+                    return
+                }
+                indexByKey?[key] = candidates.count
             }
-            indexByKey[key] = candidates.count
             indices.append(candidates.count)
             candidates.append(candidate)
             results.append(nil)
+        }
+
+        /// With what came of the sockets so far.
+        var recoveryOfNextWorker: RunRecovery {
+            var recovery = recovery
+            for case let result? in results { recovery.add(result) }
+            return recovery
         }
 
         @discardableResult
@@ -193,21 +216,36 @@ package struct SupervisedRun {
             if position.pid != 0 || worker != nil {
                 hangs.updateValue(worker ?? hangs[position.pid] ?? nil, forKey: position.pid)
             }
-            return recovery.add(position, failure)
+            return recovery.add(position, failure, isLeftBehind: leftBehind != nil)
         }
 
-        /// - Parameter reason: why what has no result was not reached.
-        func finished(_ reason: StopReason?) -> RunOutcome {
+        mutating func add(slow position: WorkerPosition, _ leftBehind: Int32?) {
+            let failure = SocketFailure.slow(position, leftBehind: leftBehind)
+            if leftBehind != nil { add(position, failure, leftBehind) }
+            hangs[position.pid] = hangs[position.pid] ?? .some(nil)
+            recovery.add(slow: position.pid, failure)
+        }
+
+        /// No worker comes to the end of its work. What was found and done until then is told, as far as it goes.
+        func broken(at position: WorkerPosition) throws(SearchError) -> RunOutcome {
+            guard hasSearched else { throw .workerFailed(position.step) }
+            return finished(nil, unreached: .workerFailed(position))
+        }
+
+        /// - Parameters:
+        ///   - reason: why what has no result was not reached.
+        ///   - unreached: the same, if the time is not up.
+        func finished(_ reason: StopReason?, unreached: SocketFailure = .unreported) -> RunOutcome {
             var outcome = outcome
             outcome.results = zip(candidates, results).enumerated().compactMap { index, pair in
                 let (candidate, result) = pair
                 if gone.contains(index) { return nil }
                 if let result { return result }
-                let failure = recovery.failure(of: candidate.socket) ?? reason?.failure ?? .unreported
-                var unreached = SocketResult(
+                let failure = recovery.failure(of: candidate.socket) ?? reason?.failure ?? unreached
+                var unknown = SocketResult(
                     socket: candidate.socket, failure: failure, isFailedAction: mode != .keepalive(.list))
-                unreached.request = candidate.request
-                return unreached
+                unknown.request = candidate.request
+                return unknown
             }
             // A process that hung when the time was up, before another worker could tell its name.
             let told = excludedBefore.union(outcome.failures.map(\.pid))
@@ -215,10 +253,27 @@ package struct SupervisedRun {
             where reason != nil && !told.contains(pid) {
                 outcome.failures.append(ProcessFailure(pid: pid, name: nil, failure: failure))
             }
+            if !isSearchOver, let failure = unsearched(reason) { outcome.failures.append(failure) }
             // Another worker, and what came last, follow what was found before.
             outcome.results.sortByHolder()
-            outcome.hung = hung
+            // Those that come last may not have been reached: they are as unproved as before.
+            outcome.hung = reason == nil ? hung : hung.union(before)
             return outcome
+        }
+
+        /// Some processes were treated, and others not even found.
+        private func unsearched(_ reason: StopReason?) -> ProcessFailure? {
+            let pids = Set(hangs.keys).union(recovery.hungExecutables).union(before.map(\.pid)).filter { $0 > 0 }
+            guard let reason, let pid = pids.min() else { return nil }
+            let others = pids.count > 1 ? " and \(pids.count - 1) others" : ""
+            let failure = reason.failure
+            return ProcessFailure(
+                pid: pid, name: nil,
+                failure: SocketFailure(
+                    failure.kind, code: failure.code,
+                    "the search did not come to its end, so nobody knows whether more processes match: "
+                        + "PID \(pid)\(others) hang or are slow; \(failure.message)",
+                    remedy: "end them, or give it more with --timeout"))
         }
 
         var hung: Set<HungProcess> {
@@ -243,4 +298,10 @@ extension [SocketResult] {
 extension SocketFailure {
     fileprivate static let unreported = SocketFailure(
         .other, .ioError, "its result was lost", remedy: "run again")
+
+    fileprivate static func workerFailed(_ position: WorkerPosition) -> SocketFailure {
+        SocketFailure(
+            .other, .ioError, "it was not reached: the work came to no end at \(position.step.words(position.pid))",
+            remedy: "run again, with --source procfs perhaps")
+    }
 }

@@ -4,17 +4,29 @@ import SystemPackage
 package struct SupervisedText {
     private let control: RunControl
     private let limit: Seconds
+    private let before: Set<HungProcess>
 
-    package init(control: RunControl, limit: Seconds) {
+    /// - Parameter before: processes that hung in the last run, some of which are not looked at again.
+    package init(control: RunControl, limit: Seconds, before: Set<HungProcess> = []) {
         self.control = control
         self.limit = limit
+        self.before = before
     }
 
-    /// - Parameter work: makes the text in a worker. It is given the processes that hung before, and why they are left
-    ///   out; and the only source to ask for sockets, where another has hung.
-    package func text(_ work: ([Int32: SocketFailure], SocketSource?) -> String) throws(SearchError) -> String {
-        var hung: [Int32: SocketFailure] = [:]
-        var source: SocketSource?
+    /// What the next worker is to leave out.
+    package struct Hangs {
+        /// Processes that hung before, and why they are left out.
+        package var processes: [Int32: SocketFailure] = [:]
+        /// The only source to ask for sockets, where another has hung.
+        package var source: SocketSource?
+        /// Links to executables hang: names are compared with comm alone.
+        package var isByComm = false
+    }
+
+    /// - Parameter work: makes the text in a worker.
+    package func text(_ work: (Hangs) -> String) throws(SearchError) -> String {
+        var hangs = Hangs(processes: knownHangs)
+        hangs.isByComm = before.contains(where: \.isRecent)
         while true {
             var text: String?
             let exit: Supervisor.Exit
@@ -22,7 +34,7 @@ package struct SupervisedText {
                 exit = try Supervisor(control: control, limit: limit).run(
                     { output in
                         var writer = WireWriter()
-                        let text = work(hung, source)
+                        let text = work(hangs)
                         writer.frame { $0.write(text) }
                         output.write(writer.bytes)
                     },
@@ -35,20 +47,36 @@ package struct SupervisedText {
             if let text { return text }
             if let reason = control.stopReason { throw .stopped(reason) }
             switch exit {
-            case .hung(let position, let leftBehind) where position.pid != 0 && hung[position.pid] == nil:
-                hung[position.pid] = .hung(position, leftBehind: leftBehind)
+            case .hung(let position, let leftBehind) where position.pid != 0 && hangs.processes[position.pid] == nil,
+                .slow(let position, let leftBehind) where hangs.processes[position.pid] == nil:
+                hangs.processes[position.pid] = .hung(position, leftBehind: leftBehind)
             case .hung(let position, _) where position.step == .processNames && !position.scanned.isEmpty:
+                hangs.isByComm = true
                 for pid in position.scanned {
-                    hung[pid] = .hung(WorkerPosition(step: .executable, pid: pid), leftBehind: nil)
+                    hangs.processes[pid] = .hung(WorkerPosition(step: .executable, pid: pid), leftBehind: nil)
                 }
-            case .hung(let position, _) where position.step == .socketTable && source == nil:
+            case .hung(let position, _) where position.step == .socketTable && hangs.source == nil:
                 // It waits for no lock of a socket.
-                source = .procfs
+                hangs.source = .procfs
             case .stopped(let reason, _, _): throw .stopped(reason)
-            case .hung(let position, _), .lost(let position, _): throw .workerFailed(position.step)
+            case .hung(let position, _), .slow(let position, _), .lost(let position, _):
+                throw .workerFailed(position.step)
             case .done: throw .workerFailed(.none)
             }
         }
+    }
+
+    /// Where a worker was left behind, and where a link hung not long ago.
+    private var knownHangs: [Int32: SocketFailure] {
+        var hangs: [Int32: SocketFailure] = [:]
+        for process in before where process.pid != 0 {
+            if let worker = process.leftBehind, worker.isAlive {
+                hangs[process.pid] = .hung(WorkerPosition(step: worker.step, pid: process.pid), leftBehind: worker.pid)
+            } else if process.isRecent {
+                hangs[process.pid] = .hung(WorkerPosition(step: .executable, pid: process.pid), leftBehind: nil)
+            }
+        }
+        return hangs
     }
 
     private static func text(_ bytes: [UInt8]) throws -> String? {

@@ -17,6 +17,8 @@ package struct Supervisor {
         case done
         /// It made no progress, and was killed; or it could not even be killed, and is left behind.
         case hung(WorkerPosition, leftBehind: Int32?)
+        /// One process has cost it too much time, with calls that do return, and it was killed.
+        case slow(WorkerPosition, leftBehind: Int32?)
         /// Something else has ended it.
         case lost(WorkerPosition, ChildProcess.End)
         /// The run is over, and the worker did not come to its end.
@@ -31,14 +33,12 @@ package struct Supervisor {
 
     /// Longer than a hold waits for a stop.
     private static let maxStall = Duration.milliseconds(1500)
-    /// A worker that runs may be waiting for a processor.
-    private static let runningFactor = 3
     /// How often the parent looks, unless the worker ends before.
     private static let pollInterval: Int32 = 20
     /// A worker stops between two sockets. It has so much time for that.
     private static let stopTime = Duration.milliseconds(600)
     /// A thread that does not recover by itself is detached within that time, because each of its waits has an end.
-    private static let unsafeHoldTime = Duration.seconds(5)
+    static let unsafeHoldTime = Duration.seconds(5)
     private static let killTime = Duration.milliseconds(250)
 
     /// - Parameter limit: the time of the whole run. A stall may take half of it at most.
@@ -94,6 +94,7 @@ package struct Supervisor {
         WorkerProgress.report(to: page)
         WorkerProgress.enter(.waiting)
         work(WorkerOutput(page: page, channel: channel))
+        page.isDone = true
         _exit(0)
     }
 
@@ -101,7 +102,7 @@ package struct Supervisor {
         _ worker: ChildProcess, _ channel: Int32, _ page: WorkerPage, _ receive: (inout [UInt8]) throws -> Void
     ) throws -> Exit {
         var bytes: [UInt8] = []
-        var stall = Stall(page.mark)
+        var stall = Stall(page, stallLimit)
         var stopping: (reason: StopReason, since: ContinuousClock.Instant)?
         do {
             while true {
@@ -122,12 +123,15 @@ package struct Supervisor {
                     let position = page.position
                     return .stopped(stopping.reason, position, leftBehind: kill(worker))
                 }
-                if stall.lasts(at: page.mark, stallLimit, isRunning: { isRunning(worker.pid) }) {
+                if let finding = stall.look(page, isRunning: { isRunning(worker.pid) }) {
                     let position = page.position
                     let leftBehind = kill(worker)
                     page.read(into: &bytes)
                     try receive(&bytes)
-                    return .hung(position, leftBehind: leftBehind)
+                    switch finding {
+                    case .hung: return .hung(position, leftBehind: leftBehind)
+                    case .slow: return .slow(position, leftBehind: leftBehind)
+                    }
                 }
             }
         } catch {
@@ -135,7 +139,11 @@ package struct Supervisor {
             _ = kill(worker)
             throw error
         }
-        guard let end = reap(worker) else { return .hung(page.position, leftBehind: kill(worker)) }
+        guard let end = reap(worker) else {
+            // Nothing is left to be done by it; it may take its time to end on a busy machine.
+            let leftBehind = kill(worker)
+            return page.isDone ? .done : .hung(page.position, leftBehind: leftBehind)
+        }
         return end == .exited(0) ? .done : .lost(page.position, end)
     }
 
@@ -145,25 +153,6 @@ package struct Supervisor {
         guard poll(&polled, 1, Self.pollInterval) > 0 else { return false }
         var byte: UInt8 = 0
         return recv(channel, &byte, 1, Int32(MSG_DONTWAIT)) == 0
-    }
-
-    private struct Stall {
-        private var mark: UInt64
-        private var since = ContinuousClock.now
-
-        init(_ mark: UInt64) {
-            self.mark = mark
-        }
-
-        mutating func lasts(at mark: UInt64, _ limit: Duration, isRunning: () -> Bool) -> Bool {
-            if mark != self.mark {
-                self.mark = mark
-                since = .now
-                return false
-            }
-            let time = ContinuousClock.now - since
-            return time > limit && (time > limit * runningFactor || !isRunning())
-        }
     }
 
     /// Of a process of this program, which it may always ask for.

@@ -13,8 +13,13 @@ package enum WorkerStep: UInt8, Sendable, CaseIterable {
     case helper
 
     /// What the worker waits for, in words.
+    ///
+    /// - Parameter pid: 0 for no process in particular.
     package func words(_ pid: Int32) -> String {
-        switch self {
+        if pid == 0 && [.user, .identity, .namespace, .executable, .descriptors].contains(self) {
+            return "a file of a process in /proc"
+        }
+        return switch self {
         case .none, .waiting: "its own work"
         case .processNames: "the names in /proc"
         case .user: "/proc/\(pid)/status"
@@ -121,12 +126,12 @@ package final class WorkerPage: @unchecked Sendable {
     /// Bytes that the parent has not read yet. A worker that has more to say waits.
     package static let ringSize = 1 << 20
     private static let headerSize = 4096
-    private static let wordCount = 5 + WorkerProgress.maxScanThreads
+    private static let wordCount = 6 + WorkerProgress.maxScanThreads
     private static let size = headerSize + ringSize
 
     private let memory: UnsafeMutableRawPointer
     /// Step, process and a count; the inode; how much was written to the ring, and read from it; a process for each
-    /// thread of a scan; 1 while a target would be harmed by the worker's death.
+    /// thread of a scan; 1 when all is done; 1 while a target would be harmed by the worker's death.
     private let words: UnsafeMutablePointer<Word>
     private var ring: UnsafeMutableRawPointer { memory + Self.headerSize }
     /// Of the writer alone.
@@ -154,7 +159,7 @@ package final class WorkerPage: @unchecked Sendable {
 
     // MARK: the position
 
-    fileprivate func store(_ position: WorkerPosition) {
+    func store(_ position: WorkerPosition) {
         count &+= 1
         words[1].store(position.inode, ordering: .relaxed)
         let pid = UInt64(UInt32(bitPattern: position.pid))
@@ -169,14 +174,20 @@ package final class WorkerPage: @unchecked Sendable {
             word = mark
             inode = words[1].load(ordering: .relaxed)
         }
-        let scanned = (4..<Self.wordCount - 1).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
+        let scanned = (4..<Self.wordCount - 2).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
         return WorkerPosition(
             step: WorkerStep(rawValue: UInt8(truncatingIfNeeded: word >> 24)) ?? .none,
             pid: Int32(truncatingIfNeeded: word >> 32), inode: inode,
             scanned: scanned.filter { $0 > 0 })
     }
 
-    fileprivate func store(isHoldUnsafe: Bool) {
+    /// Whether the worker has come to the end of its work.
+    var isDone: Bool {
+        get { words[Self.wordCount - 2].load(ordering: .acquiring) != 0 }
+        set { words[Self.wordCount - 2].store(newValue ? 1 : 0, ordering: .releasing) }
+    }
+
+    func store(isHoldUnsafe: Bool) {
         words[Self.wordCount - 1].store(isHoldUnsafe ? 1 : 0, ordering: .releasing)
     }
 
@@ -188,6 +199,9 @@ package final class WorkerPage: @unchecked Sendable {
 
     /// It differs from an earlier one if the worker has entered another step since.
     package var mark: UInt64 { words[0].load(ordering: .acquiring) }
+
+    /// How many steps the worker has entered between two marks, of which the count has 24 bits.
+    static func steps(from old: UInt64, to new: UInt64) -> Int { Int((new &- old) & 0xff_ffff) }
 
     // MARK: the ring
 

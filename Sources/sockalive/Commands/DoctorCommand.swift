@@ -38,9 +38,8 @@ struct DoctorCommand: ParsableCommand {
         let style = StandardStreams.outputStyle
         let text: String
         do throws(SearchError) {
-            text = try SupervisedText(control: control, limit: timeout).text { hung, source in
-                render(hung, source ?? .auto, style)
-            }
+            let before = HungProcess.file(beside: nil).map(HungProcess.read) ?? []
+            text = try SupervisedText(control: control, limit: timeout, before: before).text { render($0, style) }
         } catch {
             throw RunError(error).printed()
         }
@@ -66,12 +65,12 @@ struct DoctorCommand: ParsableCommand {
     }
 
     /// In the worker: all that there is to print, behind a mark.
-    private func render(_ hung: [Int32: SocketFailure], _ source: SocketSource, _ style: TextStyle) -> String {
+    private func render(_ hangs: SupervisedText.Hangs, _ style: TextStyle) -> String {
         do {
             try OpenFiles.raiseLimit()
             let doctor = Doctor(
-                procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout, hung: hung,
-                source: source)
+                procfs: try ProcFS(), sysfs: try? ProcFS(root: "/sys"), firewallTimeout: firewallTimeout,
+                hung: hangs.processes, source: hangs.source ?? .auto, isByComm: hangs.isByComm)
             let child = Result { () throws(TrialAbsence) in try DoctorChild() as any TrialTarget }
             let report = try doctor.report(
                 on: selection.selection, lookedFor: selection.description, trialTarget: child)

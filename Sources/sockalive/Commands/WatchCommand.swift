@@ -97,9 +97,9 @@ struct Watch {
             control: RunControl(limit: limits.timeout), limit: limits.timeout, limits: limits)
         // The manager's watchdog bites if this process hangs, not if a target does.
         let outcome = try run.outcome(
-            before: feeder.hung, whileWaiting: { [feeder] in feeder.feed() },
-            rememberHung: { [feeder] in feeder.hung = $0 })
-        feeder.hung = outcome.hung
+            before: feeder.hung.union(run.hungBefore), whileWaiting: { [feeder] in feeder.feed() },
+            rememberHung: { [feeder] in feeder.remember($0, run) })
+        feeder.remember(outcome.hung, run)
         let results = outcome.results
         var lines = reportResults(results)
         // A process that hangs is told of as soon as it does, and then hourly.
@@ -178,11 +178,16 @@ struct Watch {
 private final class WatchdogFeeder {
     private let manager: ServiceManager
     private var last = ContinuousClock.now
-    /// Processes that hung in the last round.
-    var hung: Set<HungProcess> = []
+    /// Processes that hung in the last round, if the file cannot be written.
+    private(set) var hung: Set<HungProcess> = []
 
     init(manager: ServiceManager) {
         self.manager = manager
+    }
+
+    func remember(_ hung: Set<HungProcess>, _ run: Run) {
+        self.hung = hung
+        run.rememberHung(hung)
     }
 
     func feed() {

@@ -15,12 +15,14 @@
 #include "sessions.h"
 
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/auxv.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -28,7 +30,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { PORT = 5633, FROZEN_SOCKETS = 16, FROZEN_HOLDERS = 15, MAX_AGENTS = 32 };
+enum { PORT = 5633, FROZEN_SOCKETS = 16, FROZEN_HOLDERS = 15, MAX_AGENTS = 32, STRANGERS = 40, SLOW_SOCKETS = 12 };
 
 static const char *folder, *cgroup;
 static struct sockaddr_storage address;
@@ -51,6 +53,8 @@ static struct {
     atomic_int hanging, traced;
     /* How many agents have their name, and no descriptor but their own. */
     atomic_int started;
+    /* The slow agent is to be slow no longer. */
+    atomic_int is_released;
 } *shared;
 
 static void wait_for(atomic_int *value)
@@ -158,22 +162,35 @@ static void *map_far_pages(void *place, int protection)
     return pages;
 }
 
-/* A child waits in execve(2): its log is close-on-exec, and the close waits for the server. */
-static void start_helper(int fd)
+/* Children wait in execve(2): the log is close-on-exec, and the close waits for the server. */
+static void start_helpers(int count)
 {
-    (void)fd;
     if (write(open_far(LOG_FILE, O_WRONLY), "upgrade\n", 8) < 0)
         fail("write");
     shared->is_prepared = 1;
     wait_for(&shared->may_hang);
-    pid_t agent = getpid(), child = fork();
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() == agent)
-            execl("/bin/true", "true", (char *)NULL);
-        _exit(0);
+    for (pid_t agent = getpid(); count > 0; count--) {
+        pid_t child = fork();
+        if (child == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() == agent)
+                execl("/bin/true", "true", (char *)NULL);
+            _exit(0);
+        }
+        shared->hanging = child;
     }
-    shared->hanging = child;
+}
+
+static void start_helper(int fd)
+{
+    (void)fd;
+    start_helpers(1);
+}
+
+static void start_many_helpers(int fd)
+{
+    (void)fd;
+    start_helpers(STRANGERS);
 }
 
 static void *wait_for_ever(void *unused)
@@ -233,6 +250,56 @@ static void send_missing_pages(int fd)
     shared->is_prepared = 1;
     wait_for(&shared->may_hang);
     send(fd, pages, PAGES_SIZE, MSG_NOSIGNAL);
+}
+
+/* A page that is never there. It comes 0.7 s after it is asked for (userfaultfd(2)). */
+struct slow_page {
+    char *page;
+    int faults, socket;
+};
+
+static void *bring_page(void *argument)
+{
+    const struct slow_page *slow = argument;
+    struct uffd_msg message;
+
+    while (read(slow->faults, &message, sizeof message) == sizeof message) {
+        struct uffdio_zeropage zero = {.range = {(uintptr_t)slow->page, 4096}};
+        if (!shared->is_released)
+            usleep(700000);
+        ioctl(slow->faults, UFFDIO_ZEROPAGE, &zero);
+    }
+    return NULL;
+}
+
+/* Holds the socket's lock in send(2), for 0.7 s each time. */
+static void *send_slowly(void *argument)
+{
+    const struct slow_page *slow = argument;
+
+    while (!shared->is_released) {
+        send(slow->socket, slow->page, 1, MSG_NOSIGNAL);
+        madvise(slow->page, 4096, MADV_DONTNEED);
+    }
+    return wait_for_ever(NULL);
+}
+
+static void send_all_slowly(int first)
+{
+    static struct slow_page slow[SLOW_SOCKETS];
+    pthread_t thread;
+
+    for (int i = 0; i < SLOW_SOCKETS; i++) {
+        struct uffdio_api api = {.api = UFFD_API};
+        slow[i].socket = first + i;
+        slow[i].page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        slow[i].faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+        struct uffdio_register range = {{(uintptr_t)slow[i].page, 4096}, UFFDIO_REGISTER_MODE_MISSING, 0};
+        if (slow[i].faults < 0 || ioctl(slow[i].faults, UFFDIO_API, &api) || ioctl(slow[i].faults, UFFDIO_REGISTER, &range))
+            fail("userfaultfd");
+        if (pthread_create(&thread, NULL, bring_page, &slow[i]) || pthread_create(&thread, NULL, send_slowly, &slow[i]))
+            fail("pthread_create");
+    }
 }
 
 /* Executes FOLDER/beremote: the ordinary one, or that of the server's mount namespace. */
@@ -301,6 +368,35 @@ static pid_t scene_stranger(void)
     die_after_preparation();
     wait_for_hang();
     return shared->hanging;
+}
+
+/* More of them than one run can find out about, one after the other. */
+static pid_t scene_strangers(void)
+{
+    int fd = connection(&(int){0});
+
+    start_agent("stranger", &fd, 1, start_many_helpers);
+    close(fd);
+    die_after_preparation();
+    while (unanswered_requests() < STRANGERS)
+        usleep(500);
+    usleep(20000);
+    return shared->hanging;
+}
+
+static pid_t scene_slow(void)
+{
+    int fds[SLOW_SOCKETS], peer;
+
+    for (int i = 0; i < SLOW_SOCKETS; i++) {
+        int fd = connection(&peer);
+        /* One after the other. */
+        fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+        close(fd);
+    }
+    pid_t agent = start_agent("beremote", fds, SLOW_SOCKETS, send_all_slowly);
+    usleep(50000);
+    return agent;
 }
 
 static pid_t scene_program(void)
@@ -426,7 +522,7 @@ static const struct {
     const char *name;
     pid_t (*scene)(void);
 } scenes[] = {
-    {"child", scene_child}, {"stranger", scene_stranger}, {"program", scene_program}, {"seize", scene_seize},
+    {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers}, {"slow", scene_slow}, {"program", scene_program}, {"seize", scene_seize},
     {"code", scene_code}, {"lock", scene_lock}, {"frozen", scene_frozen}, {"holders", scene_holders},
     {"files", scene_files}, {"stopped", scene_stopped},
 };
@@ -435,6 +531,7 @@ static const struct {
 
 static void release(void)
 {
+    shared->is_released = 1;
     if (is_frozen)
         write_cgroup("cgroup.freeze", "0");
     if (shared->traced)
