@@ -41,7 +41,11 @@ let package = Package(
         .executableTarget(
             name: "sockalive",
             dependencies: ["SockaliveCore", "SockaliveDemo", argumentParser, systemPackage],
-            swiftSettings: swiftSettings
+            swiftSettings: swiftSettings,
+            // One copy of functions whose code is the same: the static program is 0.3 MB smaller.
+            linkerSettings: [
+                .unsafeFlags(["-use-ld=lld", "-Xlinker", "--icf=all", "-Xlinker", "-O2", "-Xlinker", "--gc-sections"])
+            ]
         ),
         .testTarget(
             name: "SockaliveCoreTests",
