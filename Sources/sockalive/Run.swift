@@ -60,7 +60,8 @@ struct Run {
             mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
             explainsAbsence: !output.quiet && command != "watch")
         let run = SupervisedRun(
-            job: job, control: control, limit: limit, before: before, whileWaiting: whileWaiting,
+            job: job, control: control, limit: limit, before: before, tellsEach: output.verbose,
+            whileWaiting: whileWaiting,
             rememberHung: rememberHung)
         let line = ProgressLine(output)
         defer { line.clear() }

@@ -134,6 +134,15 @@ extension ProcessTests {
             #expect(other.errors.contains("somebody (PID \(victim.pid))"))
         }
 
+        @Test func `a process that hung before is not the only one that the explanation knows`() throws {
+            let victim = try Victim { $0.program = "somebody" }
+            let folder = try TemporaryFolder()
+            try "\(getpid())\n".write(toFile: folder.path("x.hung"), atomically: true, encoding: .utf8)
+            let run = ["inject", "--dry-run", "--lock", folder.path("x.lock"), "--port", "\(victim.port)"]
+            let other = try Program.sockalive(run + ["--process", "nobody"])
+            #expect(other.errors.contains("somebody (PID \(victim.pid))"))
+        }
+
         @Test func `it needs no environment`() throws {
             let victim = try Victim()
             let program = try Program.sockalive(["inject", "--no-lock"] + victim.selection, environment: [:])

@@ -28,10 +28,12 @@ package struct AbsenceReason: Equatable, Sendable {
 extension Discovery {
     /// Looks once more, for the same sockets in every process. Only worth its cost when a person
     /// waits for the explanation. What it finds until there is a reason to stop is true, and may not be all.
+    ///
+    /// - Parameter processes: those that match.
     package func absenceReason(
-        _ snapshot: Snapshot, _ selection: Selection, stopReason: @escaping () -> StopReason? = { nil }
+        _ processes: [Int32], _ selection: Selection, stopReason: @escaping () -> StopReason? = { nil }
     ) -> AbsenceReason {
-        let idle = processIdentities(snapshot.processes)
+        let idle = processIdentities(processes)
         guard selection.sockets.ports != nil, let all = everybody(selection.sockets, stopReason) else {
             return AbsenceReason(idleProcesses: idle, otherOwners: [], unheld: [])
         }
@@ -39,7 +41,7 @@ extension Discovery {
         let owners = all.sockets.filter { !$0.holders.isEmpty }.map(\.process).filter { seen.insert($0.pid).inserted }
         return AbsenceReason(
             idleProcesses: idle, otherOwners: owners,
-            unheld: unheld(all, seenBy: snapshot.processes, selection.sockets))
+            unheld: unheld(all, seenBy: processes, selection.sockets))
     }
 
     private func processIdentities(_ pids: [Int32]) -> [ProcessIdentity] {

@@ -1,8 +1,8 @@
 import Glibc
 import SystemPackage
 
-/// A process as it was found.
-package struct ProcessIdentity: Equatable, Sendable {
+/// A process as it was found. Thousands of sockets may share it.
+package final class ProcessIdentity: Equatable, Sendable {
     package let pid: Int32
     package let name: UntrustedText
     /// Where the executable lies, in the process's own mount namespace; nil if that may not be read.
@@ -14,7 +14,27 @@ package struct ProcessIdentity: Equatable, Sendable {
     /// The inode of its network namespace; nil if that may not be read.
     package let networkNamespace: UInt64?
     /// As it was read when the process was found.
-    var status: ProcessStatus?
+    let status: ProcessStatus?
+
+    package init(
+        pid: Int32, name: UntrustedText, executable: UntrustedText?, uid: UInt32, startTime: UInt64,
+        networkNamespace: UInt64?, status: ProcessStatus? = nil
+    ) {
+        self.pid = pid
+        self.name = name
+        self.executable = executable
+        self.uid = uid
+        self.startTime = startTime
+        self.networkNamespace = networkNamespace
+        self.status = status
+    }
+
+    package static func == (one: ProcessIdentity, other: ProcessIdentity) -> Bool {
+        one === other
+            || one.pid == other.pid && one.startTime == other.startTime && one.name == other.name
+                && one.executable == other.executable && one.uid == other.uid
+                && one.networkNamespace == other.networkNamespace && one.status == other.status
+    }
 }
 
 /// A process of the selection, held, with the network namespace whose sockets it is asked for.

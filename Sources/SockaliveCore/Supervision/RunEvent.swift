@@ -217,7 +217,7 @@ extension ProcessIdentity {
         writer.write(networkNamespace)
     }
 
-    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
+    fileprivate convenience init(_ reader: inout WireReader) throws(WireReader.Malformed) {
         self.init(
             pid: try reader.read(), name: UntrustedText(try reader.readBytes()),
             executable: try reader.readOptional { reader throws(WireReader.Malformed) in

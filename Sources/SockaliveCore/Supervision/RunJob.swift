@@ -137,33 +137,43 @@ extension RunJob {
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count, isLast: isLast))
-            searched.formUnion(snapshot.processes)
             for process in snapshot.unanswered where reported.insert(process.pid).inserted {
                 let failure = process.failure(in: procfs)
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
                 failures += 1
             }
-            let candidates = snapshot.assigned(job.rules, procfs, limits)
-                .filter { job.isOpen(recovery.known($0.socket)) && found.insert(SocketKey($0.socket)).inserted }
+            var candidates = snapshot.assigned(job.rules, procfs, limits)
+            if !isLast || !found.isEmpty || !recovery.isEmpty {
+                candidates.removeAll {
+                    !job.isOpen(recovery.known($0.socket)) || !found.insert(SocketKey($0.socket)).inserted
+                }
+            }
             let first = count
             for candidate in candidates { send(.candidate(candidate)) }
             count += candidates.count
             if isLast && candidates.isEmpty && count == 0 && failures == 0 && job.explainsAbsence {
-                // From here on only an explanation is sought: what hangs in it is no failure.
-                send(.absence(.unknown))
-                // What several rules have in common says nothing about any of them. Nothing is borrowed for it.
-                let reason =
-                    job.rules.rules.count == 1
-                    ? Discovery(procfs: procfs, source: discovery.source, method: .ptrace, limits: limits)
-                        .absenceReason(snapshot, selection, stopReason: { [control] in control.stopReason })
-                    : .unknown
-                send(.absence(reason))
+                explainAbsence(searched.union(snapshot.processes).sorted(), discovery.source)
             }
+            searched.formUnion(snapshot.processes)
             guard !candidates.isEmpty else { return }
             let access = SocketAccess(
                 procfs: procfs, choice: job.choice, handles: snapshot.handles, unreachable: recovery.unreachable,
                 stopReason: { [control] in control.stopReason })
             treat(candidates, first, access)
+        }
+
+        /// Of all processes, whichever search they belonged to. Nothing is borrowed for it.
+        private func explainAbsence(_ processes: [Int32], _ source: SocketSource) {
+            // From here on only an explanation is sought: what hangs in it is no failure.
+            send(.absence(.unknown))
+            // What several rules have in common says nothing about any of them.
+            guard job.rules.rules.count == 1 else { return }
+            let limits = ProcessLimits(
+                includes: { [self] in mayBeLookedAt($0) }, excluded: Set(recovery.excluded.keys),
+                hungExecutables: recovery.hungExecutables)
+            let discovery = Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
+            let reason = discovery.absenceReason(processes, job.rules.union) { [control] in control.stopReason }
+            send(.absence(reason))
         }
 
         /// A process whose name or links hung is not looked at again in this run.

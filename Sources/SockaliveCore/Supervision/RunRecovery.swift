@@ -63,8 +63,11 @@ struct RunRecovery {
         armed[key] = armed[key] ?? settings
     }
 
+    /// Nothing has come of any socket so far.
+    var isEmpty: Bool { results.isEmpty }
+
     func known(_ socket: DiscoveredSocket) -> SocketResult? {
-        results.isEmpty ? nil : results[SocketKey(socket)]
+        isEmpty ? nil : results[SocketKey(socket)]
     }
 
     // MARK: what hung

@@ -30,6 +30,7 @@ package struct SupervisedRun {
     private let control: RunControl
     private let limit: Seconds
     private let before: Set<HungProcess>
+    private let tellsEach: Bool
     private let whileWaiting: () -> Void
     private let rememberHung: (Set<HungProcess>) -> Void
 
@@ -39,13 +40,16 @@ package struct SupervisedRun {
     /// - Parameters:
     ///   - limit: the time of the whole run.
     ///   - before: processes that hung in the last run; they come last.
+    ///   - tellsEach: whether each result is of interest as it comes.
     ///   - whileWaiting: called a few times a second.
     ///   - rememberHung: called with the processes that hung, if the run ends before its search has.
     package init(
         job: RunJob, control: RunControl, limit: Seconds, before: Set<HungProcess> = [],
-        whileWaiting: @escaping () -> Void = {}, rememberHung: @escaping (Set<HungProcess>) -> Void = { _ in }
+        tellsEach: Bool = true, whileWaiting: @escaping () -> Void = {},
+        rememberHung: @escaping (Set<HungProcess>) -> Void = { _ in }
     ) {
         self.rememberHung = rememberHung
+        self.tellsEach = tellsEach
         self.job = job
         self.control = control
         self.limit = limit
@@ -55,7 +59,7 @@ package struct SupervisedRun {
 
     /// What came of it, within the limit and one second, whatever hangs.
     package func outcome(progress: (Progress) -> Void = { _ in }) throws(SearchError) -> RunOutcome {
-        var collector = Collector(mode: job.mode, before: before)
+        var collector = Collector(mode: job.mode, before: before, tellsEach: tellsEach)
         let supervisor = Supervisor(control: control, limit: limit, whileWaiting: whileWaiting)
         var losses = 0
         while true {
@@ -116,11 +120,12 @@ package struct SupervisedRun {
     /// Puts together what the workers say.
     private struct Collector {
         private let mode: RunJob.Mode
+        private let tellsEach: Bool
         private let before: Set<HungProcess>
         private(set) var recovery: RunRecovery
         private var outcome = RunOutcome()
         private var candidates: [AssignedSocket] = []
-        private var results: [SocketResult?] = []
+        private var records: [ResultRecord?] = []
         private var gone: Set<Int> = []
         /// nil as long as no socket can be found a second time: by another worker, or in a second search of one.
         private var indexByKey: [SocketKey: Int]?
@@ -138,7 +143,8 @@ package struct SupervisedRun {
         private let excludedBefore: Set<Int32>
         private var workers = 0
 
-        init(mode: RunJob.Mode, before: Set<HungProcess>) {
+        init(mode: RunJob.Mode, before: Set<HungProcess>, tellsEach: Bool) {
+            self.tellsEach = tellsEach
             self.mode = mode
             self.before = before.filter { !$0.isStranger || $0.isRecent }
             recovery = RunRecovery(before: self.before)
@@ -168,10 +174,11 @@ package struct SupervisedRun {
             case .result(let number, let record):
                 guard indices.indices.contains(number) else { return }
                 let index = indices[number]
-                let isProof = results[index] != nil
-                let result = SocketResult(candidates[index], record)
-                results[index] = result
-                progress(isProof ? .proved(result) : .treated(result))
+                if tellsEach {
+                    let result = SocketResult(candidates[index], record)
+                    progress(records[index] == nil ? .treated(result) : .proved(result))
+                }
+                records[index] = record
             case .gone(let number):
                 guard indices.indices.contains(number) else { return }
                 gone.insert(indices[number])
@@ -200,13 +207,15 @@ package struct SupervisedRun {
             }
             indices.append(candidates.count)
             candidates.append(candidate)
-            results.append(nil)
+            records.append(nil)
         }
 
         /// With what came of the sockets so far.
         var recoveryOfNextWorker: RunRecovery {
             var recovery = recovery
-            for case let result? in results { recovery.add(result) }
+            for case (let candidate, let record?) in zip(candidates, records) {
+                recovery.add(SocketResult(candidate, record))
+            }
             return recovery
         }
 
@@ -237,15 +246,17 @@ package struct SupervisedRun {
         ///   - unreached: the same, if the time is not up.
         func finished(_ reason: StopReason?, unreached: SocketFailure = .unreported) -> RunOutcome {
             var outcome = outcome
-            outcome.results = zip(candidates, results).enumerated().compactMap { index, pair in
-                let (candidate, result) = pair
-                if gone.contains(index) { return nil }
-                if let result { return result }
+            outcome.results.reserveCapacity(candidates.count)
+            for (index, candidate) in candidates.enumerated() where !gone.contains(index) {
+                if let record = records[index] {
+                    outcome.results.append(SocketResult(candidate, record))
+                    continue
+                }
                 let failure = recovery.failure(of: candidate.socket) ?? reason?.failure ?? unreached
                 var unknown = SocketResult(
                     socket: candidate.socket, failure: failure, isFailedAction: mode != .keepalive(.list))
                 unknown.request = candidate.request
-                return unknown
+                outcome.results.append(unknown)
             }
             // A process that hung when the time was up, before another worker could tell its name.
             let told = excludedBefore.union(outcome.failures.map(\.pid))

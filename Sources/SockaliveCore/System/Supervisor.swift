@@ -95,6 +95,8 @@ package struct Supervisor {
         WorkerProgress.enter(.waiting)
         work(WorkerOutput(page: page, channel: channel))
         page.isDone = true
+        // The parent need not wait for what the kernel has to tidy up.
+        _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
         _exit(0)
     }
 
@@ -107,8 +109,13 @@ package struct Supervisor {
         do {
             while true {
                 let hasEnded = wait(for: channel)
+                let isDone = page.isDone
                 page.read(into: &bytes)
                 try receive(&bytes)
+                if isDone {
+                    letEnd(worker)
+                    return .done
+                }
                 if hasEnded { break }
                 if stopping == nil, let reason = control.stopReason {
                     stopping = (reason, .now)
@@ -139,11 +146,7 @@ package struct Supervisor {
             _ = kill(worker)
             throw error
         }
-        guard let end = reap(worker) else {
-            // Nothing is left to be done by it; it may take its time to end on a busy machine.
-            let leftBehind = kill(worker)
-            return page.isDone ? .done : .hung(page.position, leftBehind: leftBehind)
-        }
+        guard let end = reap(worker) else { return .hung(page.position, leftBehind: kill(worker)) }
         return end == .exited(0) ? .done : .lost(page.position, end)
     }
 
@@ -171,6 +174,13 @@ package struct Supervisor {
     private func kill(_ worker: ChildProcess) -> Int32? {
         worker.kill()
         return reap(worker) == nil ? worker.pid : nil
+    }
+
+    /// Its work is done. On a busy machine it may take its time to end; nobody waits for that.
+    private func letEnd(_ worker: ChildProcess) {
+        // The kernel reaps it from now on, but not if it has ended already (wait(2), notes).
+        signal(SIGCHLD, SIG_IGN)
+        _ = worker.poll()
     }
 
     private func reap(_ worker: ChildProcess) -> ChildProcess.End? {
