@@ -31,7 +31,7 @@ import Testing
         case .netlink:
             var reply = SockDiagReply(sequence: 7)
             _ = reply.read(bytes) { _ = $0.row }
-        case .map: _ = bytes.withMemoryRebound(to: UInt8.self) { MemoryMap($0) }
+        case .map: _ = bytes.withMemoryRebound(to: UInt8.self) { MemoryMap($0, startOfStack: 0x7ffd_1001_f000) }
         case .thread:
             _ = ProcessStatus(bytes)
             _ = TargetInspector.descriptorLimit(Array(bytes))

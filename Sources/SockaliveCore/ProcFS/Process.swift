@@ -30,11 +30,13 @@ package struct ProcessStatus: Equatable, Sendable {
     package private(set) var seccomp = 0
     /// Signals that are blocked or caught: bit n - 1 is signal n.
     private(set) var handledSignals: UInt64 = 0
+    /// Signals that are blocked; nil if the text does not tell.
+    private(set) var blockedSignals: UInt64?
     /// Slots in the descriptor table that the kernel has allocated.
     private(set) var descriptorTableSize = 0
     /// The kernel keeps a second copy of each return address, and a `ret` to another address fails.
     private(set) var hasShadowStack = false
-    /// The thread's number in its own PID namespace.
+    /// The thread's number in its own PID namespace (Linux 4.1).
     private(set) var ownNumber: Int32?
     /// The process that it is a thread of.
     private(set) var threadGroup: Int32?
@@ -73,7 +75,10 @@ package struct ProcessStatus: Equatable, Sendable {
         case "CapPrm:": permittedCapabilities = first.hexadecimal().map(Capabilities.init)
         case "TracerPid:": tracer = first.decimal() ?? 0
         case "Seccomp:": seccomp = first.decimal() ?? 1
-        case "SigBlk:", "SigCgt:": handledSignals |= first.hexadecimal() ?? .max
+        case "SigBlk:":
+            blockedSignals = first.hexadecimal()
+            handledSignals |= blockedSignals ?? .max
+        case "SigCgt:": handledSignals |= first.hexadecimal() ?? .max
         case "FDSize:": descriptorTableSize = first.decimal() ?? 0
         case "x86_Thread_features:": hasShadowStack = values.contains { $0.elementsEqual("shstk".utf8) }
         // One for each nested namespace; the innermost is the last.
@@ -100,6 +105,12 @@ package struct ProcessStat: Equatable, Sendable {
     package let state: Character
     /// Start time in clock ticks since boot. PID and start time together identify a process.
     package let startTime: UInt64
+    /// The address at which the program's first stack begins, which the kernel gave it. nil if the text does not tell:
+    /// only who may read the process's memory sees it.
+    let startOfStack: UInt64?
+    /// How a stopped thread was stopped, or how a dead one ended, as wait4(2) would return it. nil if the text does not
+    /// tell (Linux 3.5; same right).
+    let exitCode: Int32?
 
     /// The name may contain spaces, brackets and line ends. It ends at the *last* `)`.
     package init?(_ bytes: some BidirectionalCollection<UInt8>) {
@@ -107,13 +118,15 @@ package struct ProcessStat: Equatable, Sendable {
             let close = bytes.lastIndex(of: UInt8(ascii: ")")), open < close
         else { return nil }
         name = UntrustedText(bytes[bytes.index(after: open)..<close])
-        let fields = bytes[bytes.index(after: close)...].split(separator: UInt8(ascii: " "), maxSplits: 21)
-        // Field 3 is the state, field 22 the start time.
+        let fields = bytes[bytes.index(after: close)...].split { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
+        // Field 3 is the state, field 22 the start time, field 28 the start of the stack, field 52 the exit code.
         guard fields.count > 19, let state = fields[0].first, fields[0].count == 1,
             let startTime = fields[19].decimal(UInt64.self)
         else { return nil }
         self.state = Character(UnicodeScalar(state))
         self.startTime = startTime
+        startOfStack = fields.count > 25 ? fields[25].decimal(UInt64.self).flatMap { $0 == 0 ? nil : $0 } : nil
+        exitCode = fields.count > 49 ? fields[49].decimal(Int32.self).flatMap { $0 == 0 ? nil : $0 } : nil
     }
 }
 

@@ -6,7 +6,7 @@ struct MemoryMap: Equatable {
     /// A mapping that is a thread's stack.
     struct Stack: Equatable {
         let span: Range<UInt64>
-        /// The main thread's stack, as the kernel made it.
+        /// The main thread's stack, which the kernel made at the start of the program.
         let isMain: Bool
     }
 
@@ -20,9 +20,15 @@ struct MemoryMap: Equatable {
     private(set) var stacks: [Stack] = []
 
     private var guardEnd: UInt64 = 0
+    private let startOfStack: UInt64?
 
     /// The kernel writes a line end in a path as `\012`, so each line is one mapping (fs/seq_file.c, seq_path).
-    init(_ text: UnsafeBufferPointer<UInt8>) {
+    ///
+    /// - Parameter startOfStack: ``ProcessStat/startOfStack``. The main stack is the mapping around it. The label
+    ///   `[stack]` says nothing: before Linux 4.5 the map of a thread has it at the mapping with that thread's stack
+    ///   pointer (fs/proc/task_mmu.c, vm_is_stack), which may be a coroutine's part of a heap.
+    init(_ text: UnsafeBufferPointer<UInt8>, startOfStack: UInt64?) {
+        self.startOfStack = startOfStack
         var rest = text[...]
         while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
             if let mapping = Mapping(rest[..<end]) { add(mapping) }
@@ -31,7 +37,7 @@ struct MemoryMap: Equatable {
     }
 
     private mutating func add(_ mapping: Mapping) {
-        let isMain = mapping.path.elementsEqual("[stack]".utf8)
+        let isMain = !mapping.isFile && startOfStack.map(mapping.span.contains) ?? false
         let isGuarded = !mapping.isFile && guardEnd == mapping.span.lowerBound
         switch mapping.rights {
         case "r-xp" where mapping.isFile || mapping.path.elementsEqual("[vdso]".utf8): code.append(mapping.span)

@@ -18,18 +18,26 @@ struct TargetInspector {
     /// 65,530 mappings (vm.max_map_count) of usual length are 10 MB; of the greatest length, 270 MB.
     private static let maxMapsSize = 32 << 20
 
-    /// - Parameter known: the gadgets of this process, if an earlier call found them.
+    /// - Parameters:
+    ///   - known: the gadgets of this process, if an earlier call found them.
+    ///   - excluded: threads that cannot be held.
     /// - Throws: ``RemoteSocket/AttachError``.
-    func target(known: SyscallGadgets?) throws(RemoteSocket.AttachError) -> RemoteTarget {
+    func target(
+        known: SyscallGadgets?, besides excluded: Set<Int32> = []
+    ) throws(RemoteSocket.AttachError) -> RemoteTarget {
         if Freezer(procfs: procfs).isFrozen(holder.pid) {
             // Its registers would be changed, and nobody could restore them before it is thawed.
             throw RemoteSocket.AttachError(reason: .frozen, errno: .resourceBusy)
         }
-        let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode)
+        let choice = ThreadChoice(
+            procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode, excluded: excluded)
         // Any thread serves to read the memory map. The main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
         let map = try preparing {
-            try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.maxMapsSize) { MemoryMap($0) }
+            let stat = try procfs.read("\(holder.pid)/task/\(any)/stat") { ProcessStat($0) }
+            return try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.maxMapsSize) {
+                MemoryMap($0, startOfStack: stat?.startOfStack)
+            }
         }
         let tid = try choosing { try choice.best(map) }
         let thread = "\(holder.pid)/task/\(tid)"

@@ -6,6 +6,7 @@ struct ThreadChoice {
     let pid: Int32
     let fd: Int32
     let inode: UInt64
+    var excluded: Set<Int32> = []
 
     private static let maxThreads = 4096
     /// Larger than any signal frame without AMX.
@@ -35,7 +36,7 @@ struct ThreadChoice {
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
         var best: (tid: Int32, rank: Rank) = (0, .never)
         var error = Errno.noSuchProcess
-        for tid in threads where best.rank < enough {
+        for tid in threads where best.rank < enough && !excluded.contains(tid) {
             let state = state(of: tid)
             let rank = rank(tid, state, map)
             if state == "D" && error == .noSuchProcess { error = .resourceBusy }

@@ -33,6 +33,17 @@ private func processStat(name: String, fields: String = "S 1 2 2 0 -1 4194560 1 
         #expect(ProcessStat(whole)?.startTime == 4711)
     }
 
+    /// Fields 28 and 52. Both are 0 for a reader without the right to see them.
+    @Test func `stat tells where the stack began, and how a thread was stopped`() {
+        let start = "t 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 2 3 4 5"
+        let end = "0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 5 6 7 8 9 10 11"
+        let stat = processStat(name: "x", fields: "\(start) 140724603453440 \(end) 32773")
+        #expect(stat?.startOfStack == 140_724_603_453_440 && stat?.exitCode == 128 << 8 | 5)
+        let hidden = processStat(name: "x", fields: "\(start) 0 \(end) 0")
+        #expect(hidden != nil && hidden?.startOfStack == nil && hidden?.exitCode == nil)
+        #expect(processStat(name: "x")?.exitCode == nil)
+    }
+
     @Test func `status gives the effective user, the tracer and the seccomp mode`() throws {
         let text = "Name:\tUid:\\n0\nUmask:\t0022\nTracerPid:\t99\nUid:\t1000\t1001\t1002\t1003\nSeccomp:\t2\n"
         let status = try #require(ProcessStatus(Array(text.utf8)))

@@ -2,8 +2,8 @@ import Testing
 
 @testable import SockaliveCore
 
-private func memoryMap(_ text: String) -> MemoryMap {
-    Array(text.utf8).withUnsafeBufferPointer { MemoryMap($0) }
+private func memoryMap(_ text: String, startOfStack: UInt64? = 0x7ffd_1001_f000) -> MemoryMap {
+    Array(text.utf8).withUnsafeBufferPointer { MemoryMap($0, startOfStack: startOfStack) }
 }
 
 @Suite struct MemoryMapTests {
@@ -43,6 +43,24 @@ private func memoryMap(_ text: String) -> MemoryMap {
         #expect(map.stack(at: 0x7f10_a100_1000)?.isMain == false)
         #expect(map.stack(at: 0x7f10_a080_1000) == nil)
         #expect(map.stack(at: 0x55d0_c900_1000) == nil)
+    }
+
+    /// Linux 3.10, the map of a thread whose stack pointer is in a coroutine's memory: the label is there.
+    @Test(arguments: [0x7ffd_1001_f000, nil] as [UInt64?])
+    func `the main stack is where the program started, whatever is labelled so`(start: UInt64?) {
+        let text = """
+            7f10a0000000-7f10a0100000 rw-p 00000000 00:00 0     [stack]
+            7f10a0800000-7f10a0801000 ---p 00000000 00:00 0
+            7f10a0801000-7f10a1001000 rw-p 00000000 00:00 0     [stack:4712]
+            7ffd10000000-7ffd10021000 rw-p 00000000 00:00 0
+
+            """
+        let thread = MemoryMap.Stack(span: 0x7f10_a080_1000..<0x7f10_a100_1000, isMain: false)
+        let main = MemoryMap.Stack(span: 0x7ffd_1000_0000..<0x7ffd_1002_1000, isMain: true)
+        #expect(memoryMap(text, startOfStack: start).stacks == (start == nil ? [thread] : [thread, main]))
+        // A file is no stack, wherever a target says that its stack began.
+        let file = "7ffd10000000-7ffd10021000 rw-p 00000000 08:01 7     /x\n"
+        #expect(memoryMap(file).stacks.isEmpty)
     }
 
     @Test func `a cut line gives no mapping, and neither does a path that looks like one`() {
@@ -115,14 +133,47 @@ private func memoryMap(_ text: String) -> MemoryMap {
 
             """)
         #expect(status.seccomp == 2 && status.ownNumber == 3 && status.descriptorTableSize == 256)
-        #expect(status.handledSignals == 0x10402 && status.hasShadowStack)
+        #expect(status.handledSignals == 0x10402 && status.hasShadowStack && status.blockedSignals == 0x10000)
+    }
+
+    /// CentOS 7, Linux 3.10: no NSpid, no Speculation, no x86_Thread_features.
+    @Test func `an old kernel's status is enough`() throws {
+        let status = try status(
+            """
+            Name:\tberemote
+            State:\tS (sleeping)
+            Tgid:\t2301
+            Ngid:\t0
+            Pid:\t2301
+            PPid:\t1
+            TracerPid:\t0
+            Uid:\t0\t0\t0\t0
+            Gid:\t0\t0\t0\t0
+            FDSize:\t64
+            Groups:\t
+            SigQ:\t0/3818
+            SigPnd:\t0000000000000000
+            ShdPnd:\t0000000000000000
+            SigBlk:\t0000000000000200
+            SigIgn:\t0000000000001000
+            SigCgt:\t0000000180014002
+            CapInh:\t0000000000000000
+            CapPrm:\t0000001fffffffff
+            CapEff:\t0000001fffffffff
+            CapBnd:\t0000001fffffffff
+            Seccomp:\t0
+            Cpus_allowed:\t3
+
+            """)
+        #expect(status.ownNumber == nil && status.seccomp == 0 && status.blockedSignals == 0x200)
+        #expect(status.handledSignals == 0x1_8001_4202 && status.threadGroup == 2301)
     }
 
     /// "Locked" does not mean "on". A mask that cannot be parsed may contain any signal.
     @Test func `unknown values count as the more dangerous ones`() throws {
         let status = try status("Seccomp:\tx\nSigCgt:\t?\nx86_Thread_features:\t\nx86_Thread_features_locked:\tshstk\n")
         #expect(status.seccomp == 1 && status.handledSignals == .max && !status.hasShadowStack)
-        #expect(status.ownNumber == nil)
+        #expect(status.ownNumber == nil && status.blockedSignals == nil)
     }
 
     @Test func `the descriptor limit is the soft one`() {
