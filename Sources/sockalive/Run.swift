@@ -56,6 +56,7 @@ struct Run {
         before: Set<HungProcess>, whileWaiting: @escaping () -> Void = {},
         rememberHung: @escaping (Set<HungProcess>) -> Void
     ) throws(RunError) -> RunOutcome {
+        try RunError.refuseOldKernel()
         let job = RunJob(
             mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
             explainsAbsence: !output.quiet && command != "watch")
@@ -128,6 +129,15 @@ struct RunError: Error {
         status: .unsupported)
 
     static let noProc = RunError(.proc(.noSuchFileOrDirectory))
+
+    /// Before anything is looked at: on a kernel on which nothing was tried, nothing is to be harmed.
+    static func refuseOldKernel() throws(RunError) {
+        let kernel = KernelVersion.running
+        guard kernel.isUnsupported else { return }
+        throw RunError(
+            line: "Linux \(kernel.escaped) is too old: sockalive needs Linux 3.10 (RHEL 7) or newer",
+            status: .unsupported)
+    }
 
     init(line: String, status: RunStatus) {
         self.line = line

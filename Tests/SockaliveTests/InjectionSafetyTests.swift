@@ -8,13 +8,13 @@ extension ProcessTests {
         // MARK: no interrupted sleep
 
         /// Every call of `victim-sleeps`, except those that end by their own timeout.
-        private static let wokenCalls = [
-            "read-socket", "read-pipe", "recv-timeout", "accept", "poll", "poll-timeout", "ppoll", "select",
-            "epoll_wait", "epoll_wait-timeout", "epoll_pwait", "futex", "semop", "semtimedop", "msgrcv",
-            "sigtimedwait", "pause", "sigsuspend", "epoll_wait-handler", "waitpid",
+        static let wokenCalls = [
+            "read-socket", "read-pipe", "recv-timeout", "accept", "poll", "poll-timeout", "ppoll", "ppoll-masked",
+            "pselect-masked", "select", "epoll_wait", "epoll_wait-timeout", "epoll_pwait", "futex", "semop",
+            "semtimedop", "msgrcv", "sigtimedwait", "pause", "sigsuspend", "epoll_wait-handler", "waitpid",
         ]
 
-        private static let timedCalls = [
+        static let timedCalls = [
             "nanosleep", "poll-end", "epoll_wait-end", "recv-timeout-end", "select-end", "futex-end",
             "sigtimedwait-end",
         ]

@@ -153,12 +153,36 @@ struct sockalive_syscall_entry {
 /* ptrace(2), which is variadic, for requests without a result. 0, or -errno. */
 int sockalive_ptrace(int request, pid_t tid, uintptr_t address, uintptr_t data);
 
+/* PTRACE_PEEKDATA: one word of a stopped thread's memory. 0, or -errno (EIO, EFAULT: not mapped). */
+int sockalive_peek(pid_t tid, uintptr_t address, uint64_t *word);
+
 /*
- * waitid(2) for a traced thread: its status as in si_status, 0 if it has not stopped, -ESRCH if it has ended. WNOWAIT
- * leaves the signal of the stop in the kernel. If the signal were consumed and this process then killed, a signal
- * before its delivery would be lost (ptrace_stop returns exit_code).
+ * waitid(2) for a traced thread: its status as in si_status, 0 if it has not stopped, or -errno; -ECHILD if it has
+ * ended. WNOWAIT leaves the signal of the stop in the kernel. If the signal were consumed and this process then killed,
+ * a signal before its delivery would be lost (ptrace_stop returns exit_code).
  */
 int sockalive_stop_status(pid_t tid);
+
+/*
+ * The same without __WALL, which waitid(2) refuses before Linux 4.7. It sees the main thread of a process, and of
+ * other threads only if the kernel assumes __WALL for a traced one (4.7 and some older ones); else -ECHILD.
+ */
+int sockalive_process_stop_status(pid_t tid);
+
+/* Whether waitid(2) takes __WALL: Linux 4.7. */
+bool sockalive_waits_for_threads(void);
+
+/* wait4(2), which takes __WALL on every kernel, but consumes the status. Status, 0, or -errno as above. */
+int sockalive_take_status(pid_t tid);
+
+/* The error of an rseq(2) call that registers nothing: ENOSYS if the kernel lacks it (Linux 4.18), else another. */
+int sockalive_rseq_error(void);
+
+/*
+ * Why this process may not suspend a target's seccomp filter, tried on a child: EPERM; EIO or EINVAL if the kernel
+ * cannot (before Linux 4.3, or without CONFIG_CHECKPOINT_RESTORE); 0 if it may.
+ */
+int sockalive_suspension_error(void);
 
 /* CPUID leaf 0xd: the end of a feature's part of an XSAVE area, in bytes. 0: the processor lacks the feature. */
 uint32_t sockalive_xsave_end(unsigned feature);

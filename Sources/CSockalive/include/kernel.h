@@ -21,6 +21,10 @@ enum sockalive_audit_arch {
     SOCKALIVE_ARCH_I386 = AUDIT_ARCH_I386,
 };
 
+/* rseq(2), Linux 4.18. Only the ptrace method asks for it. */
+#if defined(__x86_64__)
+#define SOCKALIVE_SYS_RSEQ 334
+#endif
 /* Linux 5.3. */
 #ifndef PTRACE_GET_SYSCALL_INFO
 #define PTRACE_GET_SYSCALL_INFO 0x420e

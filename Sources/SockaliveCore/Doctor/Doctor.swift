@@ -32,7 +32,10 @@ package struct Doctor {
         on selection: Selection, lookedFor: String, trialTarget: Result<any TrialTarget, TrialAbsence>
     ) throws -> DoctorReport {
         let facts = MachineFacts.gathered(procfs: procfs, sysfs: sysfs)
-        let trials = results(of: trialTarget, facts)
+        let trials =
+            facts.release.isUnsupported
+            ? TrialResults(absence: TrialAbsence("not tried: the kernel is too old", remedy: "see the check kernel"))
+            : results(of: trialTarget, facts)
         let auto = MethodChoice.auto.resolved()
         let (targets, unanswered) = try targets(selection, facts, trials, auto)
         let machine = MachineChecks(facts: facts, firewallTimeout: firewallTimeout)

@@ -15,6 +15,11 @@ struct MachineChecks {
     private var isAMD64: Bool { facts.architecture == .amd64 }
 
     var kernel: Check {
+        if facts.release.isUnsupported {
+            return .problem(
+                "kernel", "Linux \(facts.release.escaped): too old, and nothing is tried on it",
+                remedy: "sockalive needs Linux 3.10 (RHEL 7) or newer: update the kernel")
+        }
         guard case .other(let name) = facts.architecture else {
             return .ok("kernel", "Linux \(facts.release.escaped) on x86-64")
         }
@@ -63,7 +68,8 @@ struct MachineChecks {
         guard facts.seccomp != 0 else { return .ok("seccomp", "no filter on sockalive itself") }
         return .note(
             "seccomp",
-            "a filter lies on sockalive itself: it may forbid calls, and ptrace injection cannot suspend a target's",
+            "a filter lies on sockalive itself: it may forbid calls"
+                + (isAMD64 ? ", and ptrace injection cannot suspend a target's" : ""),
             remedy: "where a trial below fails: \(facts.surroundings.toRunWithoutFilter)")
     }
 
@@ -179,14 +185,31 @@ extension MachineChecks {
 
     /// PTRACE_O_SUSPEND_SECCOMP (kernel/ptrace.c, check_ptrace_options).
     var suspending: Check {
+        guard isAMD64 else { return .ok("cap_sys_admin", "not needed: only ptrace injection uses it") }
         let place = facts.surroundings
         let (obstacle, remedy): (String, String)
+        if let error = facts.suspensionError, error == .ioError || error == .invalidArgument {
+            let reason =
+                facts.release.isBefore(4, 3)
+                ? "Linux 4.3 brought it" : "CONFIG_CHECKPOINT_RESTORE is missing, or a filter"
+            return .note(
+                "cap_sys_admin",
+                "no right helps: this kernel cannot suspend a target's seccomp filter (\(reason)), "
+                    + "so ptrace injection leaves out targets with one",
+                remedy: facts.hasPidfd ? "nothing to do: pidfd reaches them" : "Linux 5.6 has pidfd, which reaches them"
+            )
+        }
         if !facts.capabilities.contains(.sysAdmin) {
             (obstacle, remedy) = ("missing", facts.rights.adding(.sysAdmin))
         } else if place.hasOwnUsers {
             (obstacle, remedy) = ("held in this user namespace, which is not enough", place.toLeaveTheUserNamespace)
         } else if facts.seccomp != 0 {
             (obstacle, remedy) = ("held, but sockalive itself is under a filter", place.toRunWithoutFilter)
+        } else if let error = facts.suspensionError {
+            (obstacle, remedy) = (
+                "held, but a target's filter cannot be suspended (\(error.name))",
+                "look into the kernel's log for a security module"
+            )
         } else {
             return .ok("cap_sys_admin", "held: a target's seccomp filter may be suspended")
         }

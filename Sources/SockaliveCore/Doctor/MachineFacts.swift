@@ -10,12 +10,15 @@ struct MachineFacts: Equatable, Sendable {
         case other(String)
     }
 
-    var release: KernelRelease
+    var release: KernelVersion
     var architecture: Architecture
     /// Why a system call fails on this process itself; nil if it works.
     var pidfdOpenError: Errno?
     var pidfdGetfdError: Errno?
     var processMemoryError: Errno?
+    /// Why this process may not suspend a target's seccomp filter; nil if it may, or where ptrace injection is
+    /// impossible.
+    var suspensionError: Errno?
     var rights: MissingRights
     /// 0 none, 1 strict, 2 filter.
     var seccomp: Int
@@ -74,11 +77,12 @@ extension MachineFacts {
     /// - Parameter sysfs: nil if there is no `/sys`, as in a chroot.
     static func gathered(procfs: ProcFS, sysfs: ProcFS?) -> MachineFacts {
         return MachineFacts(
-            release: KernelRelease(procfs: procfs),
+            release: KernelVersion.running,
             architecture: .here,
             pidfdOpenError: pidfdOpenError(),
             pidfdGetfdError: MethodChoice.borrowError(),
             processMemoryError: processMemoryError(procfs),
+            suspensionError: suspensionError(),
             rights: MissingRights(procfs: procfs),
             seccomp: (try? procfs.status("self"))?.seccomp ?? 0,
             selinux: SELinux(procfs: procfs, sysfs: sysfs),
@@ -109,6 +113,12 @@ extension MachineFacts {
         } catch {
             return error
         }
+    }
+
+    private static func suspensionError() -> Errno? {
+        guard Method.ptrace.isForThisArchitecture else { return nil }
+        let error = sockalive_suspension_error()
+        return error == 0 ? nil : Errno(rawValue: error)
     }
 
     private static func error(_ status: Int32) -> Errno? {

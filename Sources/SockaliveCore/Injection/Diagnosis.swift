@@ -47,7 +47,7 @@ struct Diagnosis {
             return SocketFailure(
                 .unsupported, error,
                 "descriptor \(holder.fd) of PID \(pid) is a socket without settable keepalive times "
-                    + "(MPTCP on kernel \(KernelRelease(procfs: procfs).escaped))",
+                    + "(MPTCP on kernel \(KernelVersion.running.escaped))",
                 remedy: "Linux 6.10 lets MPTCP sockets set them; TCP_USER_TIMEOUT they never have")
         case .staleNFSFileHandle, .badFileDescriptor:
             return changed(error, holder)
@@ -88,7 +88,7 @@ struct Diagnosis {
             return SocketFailure(
                 .unsupported, error,
                 "a filter or a sandbox hides ptrace from sockalive; this kernel "
-                    + "(\(KernelRelease(procfs: procfs).escaped)) has it",
+                    + "(\(KernelVersion.running.escaped)) has it",
                 remedy: "\(surroundings.toRunWithoutFilter)\(orPidfd)")
         case .replaced:
             return SocketFailure(
@@ -103,7 +103,7 @@ struct Diagnosis {
         case .gone: return gone(error, pid)
         case _ where error == .noSuchProcess: return gone(error, pid)
         case .frozen: return frozen(error, pid)
-        case .stop, .chooseThread, .call, .prepare, .seccomp, .descriptor, .memory, .seize:
+        case .stop, .chooseThread, .call, .prepare, .seccomp, .descriptor, .memory, .seize, .userCode:
             return failureWhileStopping(attachError, pid)
         }
     }
@@ -116,6 +116,7 @@ struct Diagnosis {
         case .prepare where error.isPermission, .descriptor where error.isPermission,
             .chooseThread where error.isPermission:
             return denied(error, pid)
+        case .userCode: return inUserCode(error, pid)
         // It may have been frozen since it was inspected.
         case _ where Freezer(procfs: procfs).isFrozen(pid): return frozen(error, pid)
         case .stop, .chooseThread:
@@ -132,6 +133,17 @@ struct Diagnosis {
                 .other, error, "the call inside PID \(pid) did not come to its end in time (\(error))",
                 remedy: "it waits in the kernel, for memory or a lock; run again later\(orPidfd)")
         }
+    }
+
+    /// Before Linux 5.13 nobody can tell whether a thread is in a restartable sequence (rseq(2)), in which no system
+    /// call may be made.
+    private func inUserCode(_ error: Errno, _ pid: Int32) -> SocketFailure {
+        let state = error == .resourceBusy ? "is stopped outside a system call" : "makes no system call"
+        return SocketFailure(
+            .other, error,
+            "PID \(pid) \(state), and this kernel does not tell whether it could be led to one there "
+                + "(rseq, Linux 5.13); nothing was changed",
+            remedy: (error == .resourceBusy ? "kill -CONT \(pid), and run again" : "run again later") + orPidfd)
     }
 
     private func changed(_ error: Errno, _ holder: SocketHolder) -> SocketFailure {
@@ -209,7 +221,7 @@ struct Diagnosis {
     // MARK: - Methods
 
     private func withoutPidfd(_ error: Errno, _ pid: Int32) -> SocketFailure {
-        let release = KernelRelease(procfs: procfs)
+        let release = KernelVersion.running
         if release.isBefore(5, 6) {
             return SocketFailure(
                 .unsupported, error, "this kernel (\(release.escaped)) has no pidfd_getfd",
@@ -232,7 +244,7 @@ struct Diagnosis {
 
     private var pidfdRemedy: String {
         guard let error = MethodChoice.borrowError() else { return "use --method pidfd" }
-        return KernelRelease(procfs: procfs).isBefore(5, 6)
+        return KernelVersion.running.isBefore(5, 6)
             ? "the method pidfd can do it, from Linux 5.6 on"
             : "the method pidfd can do it, and is filtered here (\(error.name)): \(ownFilter.remedy)"
     }

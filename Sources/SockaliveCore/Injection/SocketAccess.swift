@@ -208,22 +208,44 @@ final class DirectSocketAccess {
     }
 
     /// A process's code is looked for once. It may have changed since (dlclose(3), execve(2)): that is noticed
-    /// while the process is held, before anything is called, and then it is looked for again.
+    /// while the process is held, before anything is called, and then it is looked for again. A thread that cannot be
+    /// led to another call gives way to others; a signal that comes first is delivered first.
     private func runByPtrace<Operation: SocketOperation>(
         _ operation: Operation, _ identity: SocketIdentity, _ holder: SocketHolder
     ) throws -> AccessResult<Operation.Outcome> {
         WorkerProgress.enter(.inspect, holder.pid, inode: identity.inode)
-        let known = gadgetsByProcess[holder.pid]
         let inspector = TargetInspector(procfs: procfs, holder: holder, inode: identity.inode, rights: rights)
-        do {
-            let target = try inspector.target(known: known)
-            gadgetsByProcess[holder.pid] = target.gadgets
-            return try runByPtrace(target, operation, identity)
-        } catch let attachError as RemoteSocket.AttachError where known != nil && attachError.mayBeOfOldGadgets {
-            gadgetsByProcess[holder.pid] = nil
-            return try runByPtrace(operation, identity, holder)
+        var excluded: Set<Int32> = []
+        let end = ContinuousClock.now + Self.maxSignalTime
+        var firstError: RemoteSocket.AttachError?
+        while true {
+            let known = gadgetsByProcess[holder.pid]
+            var tid: Int32 = 0
+            do {
+                let target = try inspector.target(known: known, besides: excluded)
+                gadgetsByProcess[holder.pid] = target.gadgets
+                tid = target.tid
+                return try runByPtrace(target, operation, identity)
+            } catch let error as RemoteSocket.AttachError {
+                // No other thread is left.
+                if error.reason == .chooseThread || error.reason == .descriptor, let firstError { throw firstError }
+                if error.reason == .userCode, excluded.count < Self.maxExcluded {
+                    firstError = firstError ?? error
+                    excluded.insert(tid)
+                } else if error.isSignal, ContinuousClock.now < end {
+                    continue
+                } else if known != nil, error.mayBeOfOldGadgets {
+                    gadgetsByProcess[holder.pid] = nil
+                } else {
+                    throw firstError ?? error
+                }
+            }
         }
     }
+
+    private static let maxExcluded = 3
+    /// A thread that gets a signal every millisecond is ready at the third attempt or so.
+    private static let maxSignalTime = Duration.seconds(1)
 
     private func runByPtrace<Operation: SocketOperation>(
         _ target: RemoteTarget, _ operation: Operation, _ identity: SocketIdentity
@@ -268,7 +290,7 @@ extension RemoteSocket.AttachError {
     /// It would be met again for every socket of the process.
     fileprivate var isOfProcess: Bool {
         switch reason {
-        case .seize, .stop, .gone, .replaced, .tampered, .frozen, .memory: true
+        case .seize, .stop, .gone, .replaced, .tampered, .frozen, .memory, .userCode: true
         case .chooseThread: errno == .resourceBusy || errno == .noSuchProcess
         case .call, .prepare: errno == .timedOut
         case .unsupported, .seccomp, .descriptor: false
@@ -277,6 +299,9 @@ extension RemoteSocket.AttachError {
 
     /// A wait for the target came to its limit.
     fileprivate var mayHaveWaited: Bool { reason == .stop || errno == .timedOut }
+
+    /// A signal came before the thread was ready. It was delivered.
+    fileprivate var isSignal: Bool { reason == .prepare && errno == .interrupted }
 
     /// Before anything was called in the target.
     fileprivate var mayBeOfOldGadgets: Bool {

@@ -29,14 +29,14 @@ extension HeldThread {
         return try tracee.registers().result(is32Bit: target.gadgets.is32Bit)
     }
 
-    private func runToSystemCall() throws(Errno) {
+    func runToSystemCall() throws(Errno) {
         try tracee.resume(.toSystemCall)
         try tracee.run(.toSystemCall, to: .systemCall)
     }
 
     /// Checks at the entry of a system call that it is the requested one. Other threads can write to the thread's code
     /// and stack. The number and the arguments are in registers now, which no other thread can change.
-    private func confirmEntry(of wanted: Registers) throws(Errno) {
+    func confirmEntry(of wanted: Registers) throws(Errno) {
         if try isConfirmed(wanted) { return }
         try tracee.skipCall()
         try endForTampering()

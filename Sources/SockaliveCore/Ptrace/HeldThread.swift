@@ -21,28 +21,32 @@ final class HeldThread {
     let target: RemoteTarget
     let tracee: Tracee
     /// The memory of the program in the thread, opened while the thread is stopped.
-    private var openMemory: TargetMemory?
+    var openMemory: TargetMemory?
     /// The registers that detach restores.
-    private(set) var found = Registers()
+    var found = Registers()
+    /// The system call in which the thread was stopped.
+    var interrupted = InterruptedSyscall(found: Registers(), code: [])
     /// The thread's blocked signals.
-    private(set) var mask: UInt64 = 0
+    var mask: UInt64 = 0
+    /// How the mask is changed.
+    var masking = Masking.byRequest
     let scratch = ScratchArea()
     /// The target's XSAVE area in the scratch area; nil if it could not be read.
-    private var xsave: XSaveArea?
+    var xsave: XSaveArea?
     /// The thread's registers, mask or memory may differ from the state found.
-    private var isChanged = false
+    var isChanged = false
     /// The thread may run several calls without a check between them.
-    private(set) var mayChain = false
+    var mayChain = false
     /// A chain has run.
     var hasChained = false
     /// If this process is killed, the target recovers without it.
-    private(set) var isCrashSafe = false
+    var isCrashSafe = false
     /// A filter is suspended: the thread can make calls that the filter forbids.
     private(set) var isFilterSuspended = false
     /// The descriptor for the calls: the target's own, or a duplicate that no other thread knows.
     private(set) var descriptor: Int32
     /// The current step, which is the reason if it fails.
-    private(set) var reason = RemoteSocket.Reason.seize
+    var reason = RemoteSocket.Reason.seize
     private var isSeized = false
 
     /// Longer than any thread needs to reach its next stop, except in uninterruptible sleep.
@@ -50,7 +54,7 @@ final class HeldThread {
 
     init(_ target: RemoteTarget) {
         self.target = target
-        tracee = Tracee(process: target.holder.pid, tid: target.tid, timeout: Self.timeout)
+        tracee = Tracee(process: target.holder.pid, tid: target.tid, timeout: Self.timeout, procfs: target.procfs)
         descriptor = target.holder.fd
     }
 
@@ -60,7 +64,9 @@ final class HeldThread {
 
     /// - Throws: ``RemoteSocket/AttachError``. Then nothing is held.
     func attach() throws(RemoteSocket.AttachError) {
+        // Found out once, and before a thread stands still.
         _ = XSaveArea.featureEnds
+        _ = RestartableSequence.mayBeHidden
         do {
             try prepare()
             reason = .call
@@ -91,11 +97,35 @@ final class HeldThread {
         try seize()
         reason = .stop
         try tracee.interrupt()
+        try settle()
         try inspect()
-        try installRecoveryFrames()
+        try installRecoveryFrames(yields: Self.maxYields)
         reason = .descriptor
         try chooseDescriptor()
     }
+
+    /// A signal that comes before all signals are blocked is delivered. The thread is held again before the first
+    /// instruction of the handler.
+    private func installRecoveryFrames(yields: Int) throws(Errno) {
+        do {
+            try installRecoveryFrames()
+        } catch .interrupted where yields > 0 {
+            try restoreThread()
+            isChanged = false
+            scratch.address = nil
+            WorkerProgress.hold(isUnsafe: false)
+            // It may run its own code again, so its own filter sees its calls.
+            try tracee.restoreSeccomp()
+            isFilterSuspended = false
+            tracee.isGuarded = false
+            try tracee.interrupt()
+            try settle()
+            try inspect()
+            try installRecoveryFrames(yields: yields - 1)
+        }
+    }
+
+    private static let maxYields = 10
 
     private func seize() throws(Errno) {
         do {
@@ -117,10 +147,11 @@ final class HeldThread {
         let suspensionError = try suspensionError()
         let isSuspended = suspensionError == nil
         reason = .prepare
-        let thread = "\(target.holder.pid)/task/\(tracee.tid)"
-        openMemory = try TargetMemory(procfs: target.procfs, thread: thread, isWritten: true)
-        let status = try target.status(of: thread)
-        let isCovered = target.rights.areCovered(by: status, thread, target.procfs)
+        if openMemory == nil {
+            openMemory = try TargetMemory(procfs: target.procfs, thread: path, isWritten: true)
+        }
+        let status = try target.status(of: path)
+        let isCovered = target.rights.areCovered(by: status, path, target.procfs)
         found = try tracee.registers()
         reason = .seccomp
         guard isSuspended || (status.seccomp == 0 && !target.mayBeFilteredMeanwhile) else {
@@ -137,8 +168,10 @@ final class HeldThread {
         guard let call = target.gadgets.call, try isIntact(call), try isIntact(target.gadgets.sigreturn) else {
             throw .execFormatError
         }
-        mask = try tracee.signalMask()
     }
+
+    /// The thread's folder in `/proc`.
+    var path: String { "\(target.holder.pid)/task/\(tracee.tid)" }
 
     /// Always requested: a filter may have been added since the first check.
     ///
@@ -187,6 +220,11 @@ final class HeldThread {
         // After an execve, or after the end of the target, its memory is not accessed any more.
         guard let openMemory, tracee.state == .same else { throw .noSuchProcess }
         return openMemory
+    }
+
+    /// Makes the close frame close this descriptor.
+    private func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
+        try writeCloseFrame(closing(descriptor), mask: Self.allSignals)
     }
 
     /// Writes to the thread's memory. If the file is read-only, ptrace(2) writes word by word, which takes 0.5 ms more.
@@ -271,146 +309,5 @@ final class HeldThread {
         }
         if isChanged { try restoreThread() }
         if let failure { throw failure }
-    }
-}
-
-// The recovery frames (ScratchArea). They let the target continue without this process, if that is killed at any time:
-// the kernel lets the target run, the call returns, its `ret` leads to rt_sigreturn, and the kernel restores the
-// thread's own state. This is true in system-call stops, event stops, and the stop of an ignored signal. It is not true
-// in a single-step stop: there the tracer's death delivers the SIGTRAP.
-extension HeldThread {
-    static let allSignals = UInt64.max
-
-    /// Writes the recovery frames into the scratch area, and sets the thread's registers to them. Until the last step
-    /// the thread would run on as found.
-    private func installRecoveryFrames() throws(Errno) {
-        let interrupted = try prepareRestart()
-        try readXSaveArea()
-        isChanged = true
-        WorkerProgress.hold(isUnsafe: true)
-        try placeScratchArea()
-        let returns = xsave != nil
-        mayChain =
-            returns && !tracee.isGuarded && (target.status.ownNumber ?? 0) > 0 && !interrupted.usesRestartBlock
-        isCrashSafe =
-            returns && scratch.mappedSize == nil && !isFilterSuspended && !interrupted.isNumberUnknown
-        frame(interrupted.manualRestart, mask: mask, at: ScratchArea.restore)
-        frame(closing(-1), mask: Self.allSignals, at: ScratchArea.close)
-        try write(UnsafeRawBufferPointer(scratch.bytes(from: 0, count: scratch.size)), to: scratch.address(of: 0))
-        // If this process dies before this line, the thread runs on as found; after it, along the frames.
-        try tracee.set(closing(-1))
-        // A blocked signal stays pending, in its queue and order, until the mask is restored.
-        try tracee.setSignalMask(Self.allSignals)
-        WorkerProgress.hold(isUnsafe: !isCrashSafe)
-    }
-
-    /// Sets `found` to the registers with which the kernel restarts the call.
-    private func prepareRestart() throws(Errno) -> InterruptedSyscall {
-        var code: [UInt8] = []
-        if found.isInCall {
-            code = try codeBefore(found.instructionPointer)
-        } else if let sequence = try restartableSequence() {
-            found.abort(sequence)  // system calls are not allowed in one
-        }
-        let interrupted = InterruptedSyscall(found: found, code: code)
-        found = interrupted.kernelRestart
-        return interrupted
-    }
-
-    /// The seven bytes before an address, or the last two of them at the start of a mapping. Each place is read only
-    /// once, because it may become unreadable a moment later.
-    private func codeBefore(_ address: UInt64) throws(Errno) -> [UInt8] {
-        for count in [7, 2] {
-            if let bytes = try bytes(at: address &- UInt64(count), count: count) { return bytes }
-        }
-        return []
-    }
-
-    /// A thread that is interrupted in a restartable sequence (rseq(2)) continues at the sequence's abort address. The
-    /// kernel sets this on its way back to the thread's code. On its way to a gadget it would notice that the thread
-    /// has left the sequence, and would clear it (rseq_ip_fixup).
-    private func restartableSequence() throws(Errno) -> RestartableSequence? {
-        // struct rseq: two words before the section's address. struct rseq_cs: version and flags, then three words.
-        guard let area = try tracee.restartableSequenceArea(),
-            let address = try memory().value(at: area &+ 8, like: UInt64(0)), address != 0,
-            let words = try memory().value(at: address, like: (UInt64(0), UInt64(0), UInt64(0), UInt64(0)))
-        else { return nil }
-        return RestartableSequence(start: words.1, size: words.2, abort: words.3)
-    }
-
-    /// Reads the XSAVE area if the target can return through a frame.
-    private func readXSaveArea() throws(Errno) {
-        if target.gadgets.isComplete && !target.status.hasShadowStack {
-            let bytes = scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity)
-            do {
-                xsave = try XSaveArea(of: tracee, is32Bit: target.gadgets.is32Bit, into: bytes)
-            } catch {
-                // This processor or kernel has no XSAVE area, or a larger one: continue without frames.
-                if tracee.state != .same { throw error }
-            }
-        }
-        scratch.size = ScratchArea.xsave + (xsave?.span.upperBound ?? 0)
-    }
-
-    /// Makes the close frame close this descriptor.
-    private func closeAtTheEnd(_ descriptor: Int32) throws(Errno) {
-        frame(closing(descriptor), mask: Self.allSignals, at: ScratchArea.close)
-        let bytes = scratch.bytes(from: ScratchArea.close, count: SignalFrame.room)
-        try write(UnsafeRawBufferPointer(bytes), to: scratch.address(of: ScratchArea.close))
-    }
-
-    /// The registers of a close call that returns into the restore frame.
-    private func closing(_ descriptor: Int32) -> Registers {
-        registers(
-            for: RemoteSyscall(.close, on: descriptor), stack: scratch.address(of: ScratchArea.restore), array: nil)
-    }
-
-    /// Writes a frame into our copy of the scratch area.
-    func frame(_ registers: Registers, mask: UInt64, at part: Int) {
-        let frame = SignalFrame(
-            registers: registers, mask: mask,
-            xsave: scratch.address(of: ScratchArea.xsave + (xsave?.span.lowerBound ?? 0)))
-        frame.write(to: scratch.bytes(from: part, count: SignalFrame.room), for: target.gadgets)
-    }
-
-    func registers(for call: RemoteSyscall, stack: UInt64, array: UInt64?) -> Registers {
-        var registers = found
-        registers.prepare(
-            call, at: target.gadgets.call?.address ?? 0, is32Bit: target.gadgets.is32Bit, stack: stack, array: array)
-        return registers
-    }
-
-    /// Restores the state found. If a step fails, the recovery frames or the kernel's own restart do the rest.
-    private func restoreThread() throws(Errno) {
-        var failure: Errno?
-        func attempt(_ step: () throws(Errno) -> Void) {
-            do throws(Errno) { try step() } catch { failure = failure ?? error }
-        }
-        attempt(unmapScratchArea)
-        // Linux 6.18 also leads a thread to get_signal that is detached at the exit of a call (__ptrace_unlink wakes it
-        // as if by a signal), but not one at an entry. No manual guarantees either.
-        if !tracee.isInSignalHandling { attempt(tracee.interrupt) }
-        attempt(restoreVectorRegisters)
-        attempt { () throws(Errno) in try tracee.setSignalMask(mask) }
-        // Up to here the recovery frames restore the thread. From here on the kernel itself restarts the interrupted
-        // call.
-        attempt { () throws(Errno) in try tracee.set(found) }
-        attempt(restoreMemory)
-        if let failure { throw failure }
-    }
-
-    private func restoreVectorRegisters() throws(Errno) {
-        // Only a chain changes them. rt_sigreturn has restored them; ptrace does it again, which is more reliable.
-        guard hasChained else { return }
-        try xsave?.restore(to: tracee, from: scratch.bytes(from: ScratchArea.xsave, count: XSaveArea.capacity))
-    }
-
-    private func restoreMemory() throws(Errno) {
-        guard let address = scratch.address, scratch.mappedSize == nil else { return }
-        do {
-            try write(UnsafeRawBufferPointer(rebasing: scratch.saved[..<scratch.size]), to: address)
-        } catch .badAddress {
-            // The target has unmapped its stack meanwhile, so there is nothing to restore.
-        }
     }
 }

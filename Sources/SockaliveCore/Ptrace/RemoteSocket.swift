@@ -34,6 +34,9 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         case frozen
         /// The target's memory cannot be read, although the kernel gave the right to it.
         case memory
+        /// The thread makes no system call (ETIMEDOUT), or is stopped outside of one (EBUSY), and this kernel does not
+        /// tell whether it is in a restartable sequence. Nothing of it was changed.
+        case userCode
     }
 
     /// Why a process could not be held, or a remote call did not complete.

@@ -50,11 +50,19 @@ final class Tracee {
     private var isStopped = false
     /// The present stop was made by get_signal, in the kernel's signal handling.
     private(set) var isInSignalHandling = false
+    /// The present stop is a group stop: the process was stopped by a signal (SIGSTOP).
+    private(set) var isInGroupStop = false
+    /// A signal ends a wait for another stop, instead of being delivered. ``detach()`` delivers it.
+    var endsWaitAtSignal = false
+    private var undelivered: Int32 = 0
 
     private let process: Int32
+    private let stopReader: StopReader
     /// The longest single wait. A thread in state D never stops.
     var timeout: Duration
     private var hasStopped = false
+    /// How long it was stopped before it was let go for a while.
+    private var earlierPause = Duration.zero
     /// The last time before the first stop at which the thread ran.
     private var lastSeenRunning = SuspendingClock.now
 
@@ -62,14 +70,15 @@ final class Tracee {
     private static let spinning = Duration.microseconds(200)
     private static let pause: useconds_t = 100
 
-    init(process: Int32, tid: Int32, timeout: Duration) {
+    init(process: Int32, tid: Int32, timeout: Duration, procfs: ProcFS) {
         self.process = process
         self.tid = tid
         self.timeout = timeout
+        stopReader = StopReader(process: process, procfs: procfs)
     }
 
     /// How long the thread has been stopped, give or take one poll.
-    var pauseDuration: Duration { hasStopped ? SuspendingClock.now - lastSeenRunning : .zero }
+    var pauseDuration: Duration { earlierPause + (hasStopped ? SuspendingClock.now - lastSeenRunning : .zero) }
 
     // MARK: - Requests
 
@@ -87,9 +96,14 @@ final class Tracee {
         try request(.setOptions, data: Options.always | Options.seccompSuspended)
     }
 
+    /// The counterpart of ``suspendSeccomp()``.
+    func restoreSeccomp() throws(Errno) {
+        try request(.setOptions, data: Options.always)
+    }
+
     /// Fails for a thread that never stopped. The kernel detaches it when the thread that seized it ends (exit_ptrace).
     func detach() throws(Errno) {
-        try request(.detach)
+        try request(.detach, data: UInt(undelivered))
     }
 
     private enum Options {
@@ -97,7 +111,7 @@ final class Tracee {
         static let seccompSuspended = UInt(PTRACE_O_SUSPEND_SECCOMP)
     }
 
-    private struct Request: Equatable {
+    struct Request: Equatable {
         let number: Int32
 
         init(_ number: Int32) {
@@ -110,6 +124,7 @@ final class Tracee {
         static let setOptions = Request(PTRACE_SETOPTIONS)
         static let resume = Request(PTRACE_CONT)
         static let resumeToSystemCall = Request(PTRACE_SYSCALL)
+        static let peek = Request(PTRACE_PEEKDATA)
         static let poke = Request(PTRACE_POKEDATA)
         static let getRegisters = Request(Registers.getRequest)
         static let setRegisters = Request(Registers.setRequest)
@@ -129,15 +144,18 @@ final class Tracee {
         var isForRunning: Bool { self == .seize || self == .interrupt }
     }
 
-    private func request(_ request: Request, address: UInt = 0, data: UInt = 0) throws(Errno) {
+    func request(_ request: Request, address: UInt = 0, data: UInt = 0) throws(Errno) {
         guard state == .same || (state == .replaced && request.isForAnyProgram) else { throw .noSuchProcess }
         guard isStopped || request.isForRunning else { throw .resourceBusy }
-        let status = sockalive_ptrace(request.number, tid, address, data)
+        let status =
+            request == .peek
+            ? sockalive_peek(tid, address, UnsafeMutablePointer(bitPattern: data))
+            : sockalive_ptrace(request.number, tid, address, data)
         if status == -ESRCH { state = .gone }
         if status < 0 { throw Errno(rawValue: -status) }
     }
 
-    private func request<Value: BitwiseCopyable>(
+    func request<Value: BitwiseCopyable>(
         _ request: Request, address: UInt, _ value: inout Value
     ) throws(Errno) {
         var failure: Errno?
@@ -159,31 +177,33 @@ extension Tracee {
         let isFree = how == .toAnyStop && !isGuarded
         try request(isFree ? .resume : .resumeToSystemCall, data: UInt(signal))
         isStopped = false
+        undelivered = 0
     }
 
-    /// Brings the thread to an event stop, from running or from another stop.
+    /// Brings the thread to an event stop, from running or from another stop. A signal that ended a wait is delivered: the
+    /// stop is before the first instruction of its handler.
     func interrupt() throws(Errno) {
         try request(.interrupt)
-        if isStopped { try resume(.toAnyStop) }
+        if isStopped { try resume(.toAnyStop, deliver: undelivered) }
         try run(.toAnyStop, to: .event)
     }
 
     /// Runs the thread to the wanted stop. Other stops are passed on: a signal is delivered, and a group stop stays in
     /// effect, because detaching returns the thread to it.
     ///
-    /// - Throws: `noSuchProcess` if the thread has ended or runs another program; `timedOut`.
+    /// - Throws: `noSuchProcess` if the thread has ended or runs another program; `timedOut`; `interrupted` by a signal
+    ///   that ``detach()`` delivers.
     func run(_ how: Resumption, to wanted: Stop) throws(Errno) {
+        let end = SuspendingClock.now + timeout
         while true {
-            let stop = try awaitStop()
-            // get_signal makes event stops and signal stops. The thread may be detached there.
-            isInSignalHandling = stop != .systemCall && stop != .exec
-            if stop == .exec {
-                state = .replaced
-                throw .noSuchProcess
-            }
+            let stop = try nextStop(before: end)
             if stop == wanted {
                 hasStopped = true
                 return
+            }
+            if case .signal(let number) = stop, endsWaitAtSignal {
+                undelivered = number
+                throw .interrupted
             }
             // Any trap clears a pending interrupt (kernel/signal.c, ptrace_stop). Request it again while the thread is
             // stopped; otherwise the thread would run freely.
@@ -198,6 +218,29 @@ extension Tracee {
         }
     }
 
+    /// Lets the thread run its own code, with its own signals, to the entry of its next system call. It is not held
+    /// meanwhile, and a guard would be wrong: nothing of it is changed yet.
+    ///
+    /// - Throws: as ``run(_:to:)``; `resourceBusy` if the process is stopped by a signal: it must not run on.
+    func runToOwnCall(within time: Duration) throws(Errno) {
+        earlierPause = pauseDuration
+        hasStopped = false
+        let end = SuspendingClock.now + time
+        try resume(.toSystemCall)
+        while true {
+            switch try nextStop(before: end) {
+            case .systemCall:
+                hasStopped = true
+                return
+            case .event where isInGroupStop:
+                hasStopped = true
+                throw .resourceBusy
+            case .signal(let number): try resume(.toSystemCall, deliver: number)
+            default: try resume(.toSystemCall)
+            }
+        }
+    }
+
     /// At the entry of a system call, skips the call: the kernel does not make a call of number -1
     /// (kernel/entry/common.c, syscall_trace_enter; seccomp(2), SECCOMP_RET_TRACE). At an exit the only effect is that
     /// the kernel does not restart the call.
@@ -207,10 +250,21 @@ extension Tracee {
         try set(registers)
     }
 
+    private func nextStop(before end: SuspendingClock.Instant) throws(Errno) -> Stop {
+        let stop = try awaitStop(before: end)
+        // get_signal makes event stops and signal stops. The thread may be detached there.
+        isInSignalHandling = stop != .systemCall && stop != .exec
+        if stop == .exec {
+            state = .replaced
+            throw .noSuchProcess
+        }
+        return stop
+    }
+
     /// Polls for the next stop. Measured on a virtual machine with 2 CPUs, for a resume and the stop after it: yielding
     /// 5.7 us, blocking in waitid (which has no timeout) 6.9 us, spinning 9.2 us. Running on the thread's CPU makes no
     /// difference: the kernel wakes the thread on the idle CPU.
-    private func awaitStop() throws(Errno) -> Stop {
+    private func awaitStop(before end: SuspendingClock.Instant) throws(Errno) -> Stop {
         guard state == .same else { throw .noSuchProcess }
         let start = SuspendingClock.now
         var now = start
@@ -218,22 +272,23 @@ extension Tracee {
             // This wait has an end of its own.
             WorkerProgress.enter(next: .stop)
             if !hasStopped { lastSeenRunning = now }
-            let status = sockalive_stop_status(tid)
+            let status = stopReader.status(of: tid)
             if status > 0 {
                 isStopped = true
+                isInGroupStop = Stop.isGroupStop(status)
                 return Stop(status)
             }
-            if status < 0 { try followExec() }
+            if status == -ECHILD { try followExec() } else if status < 0 { throw Errno(rawValue: -status) }
             now = SuspendingClock.now
             if now - start < Self.spinning { sched_yield() } else { usleep(Self.pause) }
-        } while now - start < timeout
+        } while now < end
         throw .timedOut
     }
 
     /// No thread has this number any more. Either the thread has ended, or it is in execve(2) and has the process's
     /// number. In the second case, wait for that number.
     private func followExec() throws(Errno) {
-        guard tid != process, sockalive_stop_status(process) >= 0 else {
+        guard tid != process, stopReader.status(of: process) >= 0 else {
             state = .gone
             throw .noSuchProcess
         }
@@ -250,101 +305,9 @@ extension Tracee.Stop {
         default: self = status == SIGTRAP | 0x80 ? .systemCall : .signal(status)
         }
     }
-}
 
-// MARK: - Registers
-
-extension Tracee {
-    /// The layout is the 64-bit one even for a 32-bit thread (arch_ptrace, PTRACE_GETREGS).
-    func registers() throws(Errno) -> Registers {
-        var registers = Registers()
-        try request(.getRegisters, address: 0, &registers.user)
-        return registers
-    }
-
-    func set(_ registers: Registers) throws(Errno) {
-        var user = registers.user
-        try request(.setRegisters, address: 0, &user)
-    }
-
-    /// PTRACE_POKEDATA: writes one word of the stopped thread's memory.
-    ///
-    /// - Throws: `badAddress` if it is not mapped (EIO, EFAULT).
-    func poke(_ word: UInt64, at address: UInt64) throws(Errno) {
-        do {
-            try request(.poke, address: UInt(address), data: UInt(word))
-        } catch .ioError {
-            throw .badAddress
-        }
-    }
-
-    /// Reads a register set by its note type (linux/elf.h), as much as fits. Returns its size.
-    func registerSet(_ type: UInt, into bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
-        var vector = iovec(iov_base: bytes.baseAddress, iov_len: bytes.count)
-        try request(.getRegisterSet, address: type, &vector)
-        return vector.iov_len
-    }
-
-    func setRegisterSet(_ type: UInt, from bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
-        var vector = iovec(iov_base: bytes.baseAddress, iov_len: bytes.count)
-        try request(.setRegisterSet, address: type, &vector)
-    }
-
-    /// The signals that the thread blocks: bit n - 1 is signal n.
-    func signalMask() throws(Errno) -> UInt64 {
-        var mask: UInt64 = 0
-        try request(.getSignalMask, address: UInt(MemoryLayout<UInt64>.size), &mask)
-        return mask
-    }
-
-    func setSignalMask(_ mask: UInt64) throws(Errno) {
-        var mask = mask
-        try request(.setSignalMask, address: UInt(MemoryLayout<UInt64>.size), &mask)
-    }
-
-    /// The system call at whose entry the thread is stopped, as the kernel sees it; nil if the kernel is too old.
-    ///
-    /// - Throws: `invalidArgument` if the stop is not at an entry.
-    func entry() throws(Errno) -> SyscallEntry? {
-        var info = sockalive_syscall_entry()
-        do {
-            try request(.getSyscallInfo, address: UInt(MemoryLayout.size(ofValue: info)), &info)
-        } catch .ioError {
-            return nil
-        }
-        guard info.op == UInt8(PTRACE_SYSCALL_INFO_ENTRY) else { throw .invalidArgument }
-        return SyscallEntry(info)
-    }
-
-    /// Whether the thread turns its own system calls into SIGSYS (prctl(2), PR_SET_SYSCALL_USER_DISPATCH), as emulators
-    /// do. A remote call would kill it. False if the kernel is too old to tell.
-    func dispatchesSystemCalls() throws(Errno) -> Bool {
-        // struct ptrace_sud_config: mode, selector, offset, length.
-        var configuration: (mode: UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-        let size = UInt(MemoryLayout.size(ofValue: configuration))
-        do {
-            try request(.getSyscallUserDispatch, address: size, &configuration)
-        } catch .ioError {
-            return false
-        } catch .invalidArgument {
-            return false
-        }
-        return configuration.mode != 0
-    }
-
-    /// The address of the thread's struct rseq; nil if none is registered, or if the kernel is too old to tell (EIO,
-    /// EINVAL: no such request).
-    func restartableSequenceArea() throws(Errno) -> UInt64? {
-        // struct ptrace_rseq_configuration: address; size and signature; flags and padding.
-        var configuration: (address: UInt64, UInt64, UInt64) = (0, 0, 0)
-        let size = UInt(MemoryLayout.size(ofValue: configuration))
-        do {
-            try request(.getRestartableSequence, address: size, &configuration)
-        } catch .ioError {
-            return nil
-        } catch .invalidArgument {
-            return nil
-        }
-        return configuration.address == 0 ? nil : configuration.address
+    /// An interrupt has SIGTRAP in place of the stopping signal (kernel/signal.c, do_jobctl_trap).
+    fileprivate static func isGroupStop(_ status: Int32) -> Bool {
+        status >> 8 == PTRACE_EVENT_STOP && status & 0xff != SIGTRAP
     }
 }

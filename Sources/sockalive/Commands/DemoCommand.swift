@@ -17,6 +17,7 @@ struct DemoCommand: ParsableCommand {
     @OptionGroup var options: DemoOptions
 
     func run() throws {
+        do { try RunError.refuseOldKernel() } catch { throw error.printed() }
         try reportDemoFailure {
             try Tool.all()
             let code = try DemoNamespaces.run(options.arguments)

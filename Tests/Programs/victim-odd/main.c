@@ -15,6 +15,7 @@
  *   seccomp        a filter kills the process for getsockopt, setsockopt, fcntl and mmap
  *   swap           replaces FD by another file, and by the connection again, without pause
  *   rseq           spins in restartable sequences
+ *   busy-main      the main thread makes no system call; another one echoes and never sleeps
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -264,6 +265,17 @@ static void run_rseq(void)
 static void run_rseq(void) { echo_until_end(); }
 #endif
 
+static void *busy_echo(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        char byte;
+        ssize_t got = read(connection, &byte, 1);
+        if (got == 0 || (got < 0 && errno != EAGAIN) || (got == 1 && write(connection, &byte, 1) != 1))
+            _exit(0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -301,6 +313,11 @@ int main(int argc, char **argv)
         run_swap();
     } else if (strcmp(how, "rseq") == 0) {
         run_rseq();
+    } else if (strcmp(how, "busy-main") == 0) {
+        fcntl(connection, F_SETFL, O_NONBLOCK);
+        start_thread(busy_echo, NULL);
+        for (volatile long rounds = 0;; rounds = rounds + 1)
+            continue;
     }
     echo_until_end();
 }

@@ -70,12 +70,28 @@ static long select_call(void)
 }
 static long epoll_call(void) { struct epoll_event event; return epoll_wait(epoll, &event, 1, -1); }
 static long epoll_timed(void) { struct epoll_event event; return epoll_wait(epoll, &event, 1, 60000); }
+/* The mask of the call is another one than the thread's. */
 static long epoll_pwait_call(void)
 {
     struct epoll_event event;
-    sigset_t none;
-    sigemptyset(&none);
-    return epoll_pwait(epoll, &event, 1, -1, &none);
+    sigset_t all;
+    sigfillset(&all);
+    return epoll_pwait(epoll, &event, 1, -1, &all);
+}
+static long pselect_call(void)
+{
+    fd_set set;
+    sigset_t all;
+    sigfillset(&all);
+    FD_ZERO(&set);
+    FD_SET(near_end, &set);
+    return pselect(near_end + 1, &set, NULL, NULL, NULL, &all);
+}
+static long ppoll_masked(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    return ppoll(&(struct pollfd){near_end, POLLIN, 0}, 1, NULL, &all);
 }
 static long futex_call(void) { return syscall(SYS_futex, &shared->futex, FUTEX_WAIT, 0, NULL, NULL, 0) == 0 ? 1 : -1; }
 static long semop_call(void) { return semop(semaphores, &(struct sembuf){0, -1, 0}, 1) == 0 ? 1 : -1; }
@@ -108,6 +124,13 @@ static long sigsuspend_call(void)
     return sigsuspend(&none) < 0 && errno == EINTR && handled == 1 ? 1 : -1;
 }
 static long epoll_handler(void) { return epoll_call() < 0 && errno == EINTR && handled == 1 ? 1 : -1; }
+/* No call at all. */
+static long compute(void)
+{
+    while (shared->woken_at == 0)
+        continue;
+    return 1;
+}
 static long waitpid_call(void) { return waitpid(-1, NULL, 0) > 0 ? 1 : -1; }
 
 /* These end by their own timeout, and not earlier. */
@@ -166,13 +189,14 @@ static const struct {
 } calls[] = {
     {"read-socket", read_socket, wake_socket}, {"read-pipe", read_pipe, wake_pipe},
     {"recv-timeout", recv_timeout, wake_socket}, {"accept", accept_call, wake_accept}, {"poll", poll_call, wake_socket},
-    {"poll-timeout", poll_timed, wake_socket}, {"ppoll", ppoll_call, wake_socket}, {"select", select_call, wake_socket},
+    {"poll-timeout", poll_timed, wake_socket}, {"ppoll", ppoll_call, wake_socket},
+    {"ppoll-masked", ppoll_masked, wake_socket}, {"pselect-masked", pselect_call, wake_socket}, {"select", select_call, wake_socket},
     {"epoll_wait", epoll_call, wake_socket}, {"epoll_wait-timeout", epoll_timed, wake_socket},
     {"epoll_pwait", epoll_pwait_call, wake_socket}, {"futex", futex_call, wake_futex}, {"semop", semop_call, wake_semop},
     {"semtimedop", semtimedop_call, wake_semop}, {"msgrcv", msgrcv_call, wake_msgrcv},
     {"sigtimedwait", sigtimedwait_call, wake_signal}, {"pause", pause_call, wake_signal},
     {"sigsuspend", sigsuspend_call, wake_signal}, {"epoll_wait-handler", epoll_handler, wake_signal},
-    {"waitpid", waitpid_call, wake_exit}, {"nanosleep", nanosleep_call, NULL}, {"poll-end", poll_end, NULL},
+    {"waitpid", waitpid_call, wake_exit}, {"compute", compute, wake_exit}, {"nanosleep", nanosleep_call, NULL}, {"poll-end", poll_end, NULL},
     {"epoll_wait-end", epoll_end, NULL}, {"recv-timeout-end", recv_end, NULL}, {"select-end", select_end, NULL},
     {"futex-end", futex_end, NULL}, {"sigtimedwait-end", sigtimedwait_end, NULL},
 };
@@ -230,12 +254,20 @@ int main(int argc, char **argv)
     fflush(stdout);
     double start = seconds();
     errno = 0;
+    sigset_t before, after;
+    sigprocmask(SIG_SETMASK, NULL, &before);
     long result = calls[which].call();
     int error = errno;
+    sigprocmask(SIG_SETMASK, NULL, &after);
+    /* The calls that block SIGUSR2 leave that so. */
+    sigdelset(&before, SIGUSR2);
+    sigdelset(&after, SIGUSR2);
     double end = seconds();
     semctl(semaphores, 0, IPC_RMID);
     msgctl(queue, IPC_RMID, NULL);
-    if (!calls[which].wake && result == 0 && end - start >= TIMEOUT_MS / 1000.0)
+    if (memcmp(&before, &after, 8) != 0) /* 64 signals */
+        printf("wrong: %s changed the signal mask\n", argv[1]);
+    else if (!calls[which].wake && result == 0 && end - start >= TIMEOUT_MS / 1000.0)
         printf("ok %.3f\n", end - start);
     else if (calls[which].wake && result == 1 && shared->woken_at != 0 && end >= shared->woken_at)
         printf("ok\n");

@@ -5,7 +5,7 @@ import Testing
 
 /// A machine without obstacles.
 private let goodMachine = MachineFacts(
-    release: KernelRelease("6.1.0-44-amd64".utf8), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
+    release: KernelVersion("6.1.0-44-amd64".utf8), architecture: .amd64, pidfdOpenError: nil, pidfdGetfdError: nil,
     processMemoryError: nil, rights: .ofRoot, seccomp: 0, selinux: SELinux(mode: .absent),
     appArmor: AppArmor(isEnabled: false), hidePID: .off, processCount: 200,
     keepalive: KeepaliveDefaults(time: 600, interval: 60, probes: 9))
@@ -51,6 +51,41 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(checks { $0.rights.held = capability }.first { $0.name == name }?.status == .ok)
     }
 
+    @Test func `a kernel that cannot suspend a filter needs no right for it`() throws {
+        for (error, release) in [(Errno.ioError, "3.10.0-1160.el7.x86_64"), (.invalidArgument, "6.1.0")] {
+            let found = try check("cap_sys_admin") {
+                $0.suspensionError = error
+                $0.release = KernelVersion(release.utf8)
+                $0.pidfdOpenError = release.hasPrefix("3") ? .noFunction : nil
+            }
+            #expect(found.status == .note && found.message.hasPrefix("no right helps"), "\(found)")
+            #expect(found.message.contains("Linux 4.3") == release.hasPrefix("3"))
+            #expect(found.remedy?.contains("CAP_SYS_ADMIN") == false)
+        }
+        let confined = try check("cap_sys_admin") { $0.suspensionError = .notPermitted }
+        #expect(confined.status == .note && confined.message.contains("EPERM"))
+    }
+
+    @Test func `an unsupported kernel is a problem`() throws {
+        let found = try check("kernel") { $0.release = KernelVersion("2.6.32-754.el6.x86_64".utf8) }
+        #expect(found.status == .problem && found.remedy?.contains("3.10") == true)
+    }
+
+    /// There is no ptrace injection, so nothing is said of what it needs.
+    @Test func `on another architecture a filter and a capability are judged without ptrace`() throws {
+        let elsewhere = checks {
+            $0.architecture = .other("arm64")
+            $0.release = KernelVersion("7.2.0-1-arm64".utf8)
+            $0.rights.held.remove(.sysAdmin)
+            $0.seccomp = 2
+        }
+        #expect(elsewhere.allSatisfy { $0.status != .problem })
+        for check in elsewhere where check.name != "kernel" && check.name != "process_memory" {
+            #expect(!check.message.contains("ptrace injection cannot"), "\(check)")
+            #expect(!check.message.contains("ptrace injection leaves"), "\(check)")
+        }
+    }
+
     @Test func `CAP_SYS_PTRACE is not enough for descriptors of other users`() throws {
         let reading = try check("cap_dac_read_search") { $0.rights.held = .sysPtrace }
         #expect(reading.remedy?.hasPrefix("add CAP_DAC_READ_SEARCH:") == true)
@@ -59,7 +94,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
     @Test func `a kernel without pidfd_getfd is a note if ptrace works, else a problem`() throws {
         func old(_ facts: inout MachineFacts) {
             facts.pidfdGetfdError = .noFunction
-            facts.release = KernelRelease("5.4.0-216-generic".utf8)
+            facts.release = KernelVersion("5.4.0-216-generic".utf8)
         }
         #expect(try check("pidfd", old).status == .note)
         #expect(try check("pidfd", old).remedy?.contains("5.6") == true)
@@ -79,7 +114,7 @@ private func check(_ name: String, _ change: (inout MachineFacts) -> Void) throw
         #expect(found.status == .note && found.message.contains("filter"))
         let elsewhere = checks {
             $0.pidfdGetfdError = error
-            $0.release = KernelRelease("7.2.0-1-arm64".utf8)
+            $0.release = KernelVersion("7.2.0-1-arm64".utf8)
             $0.architecture = .other("arm64")
         }
         #expect(elsewhere.filter { $0.status == .problem }.map(\.name) == ["pidfd"])

@@ -187,12 +187,20 @@ extension ProcessStatus.IDs {
     }
 }
 
-@Suite struct KernelReleaseTests {
+@Suite struct KernelVersionTests {
     @Test(arguments: [
         ("5.4.0-216-generic", true), ("4.18.0-553.el8_10.x86_64", true), ("5.6.0", false), ("5.10", false),
         ("6.18.44", false), ("7.2-rc1", false), ("", false), ("strange", false),
     ])
     func `a release is compared with the one that brought a call`(text: String, isBefore: Bool) {
-        #expect(KernelRelease(text.utf8).isBefore(5, 6) == isBefore)
+        #expect(KernelVersion(text.utf8).isBefore(5, 6) == isBefore)
+    }
+
+    @Test(arguments: [
+        ("2.6.32-754.el6.x86_64", true), ("3.2.0-4-amd64", true), ("3.9.11", true), ("3.10.0-1160.el7.x86_64", false),
+        ("3.10", false), ("4.0.0", false), ("6.18.44", false), ("", false),
+    ])
+    func `the support starts at 3_10`(text: String, isUnsupported: Bool) {
+        #expect(KernelVersion(text.utf8).isUnsupported == isUnsupported)
     }
 }

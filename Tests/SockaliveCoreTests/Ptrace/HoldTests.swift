@@ -91,6 +91,23 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
         #expect(!InterruptedSyscall(found: registers(call: 0, result: -512), code: Self.syscall).isNumberUnknown)
     }
 
+    /// 271 is ppoll and 72 is sigsuspend of i386, and fcntl of x86-64.
+    @Test(arguments: [(271, -514, true), (281, -4, true), (271, -4, false), (7, -514, false), (72, -514, false)])
+    func `a call that has replaced the signal mask is known`(number: Int64, result: Int64, replaces: Bool) {
+        let call = InterruptedSyscall(found: registers(call: number, result: result), code: Self.syscall)
+        #expect(call.replacesMask == replaces)
+        let old = InterruptedSyscall(found: registers(call: 72, result: -514), code: Self.interrupt)
+        #expect(old.replacesMask)
+    }
+
+    /// Its thread is refused, and does not notice that it was stopped.
+    @Test func `EINTR is undone for x32, too`() {
+        let call = InterruptedSyscall(
+            found: registers(call: 0x4000_0000 | 232, result: Int64(-EINTR)), code: Self.syscall)
+        #expect(call.kernelRestart.user.rax == UInt64(bitPattern: -514))
+        #expect(call.kernelRestart.user.orig_rax == 0x4000_0000 | 232)
+    }
+
     /// For example, an mmap that has just returned the address 0x80000000.
     @Test(arguments: [0x8000_0000, Int64.min, .max, 0])
     func `every register value is handled`(result: Int64) {

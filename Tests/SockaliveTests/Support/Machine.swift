@@ -34,7 +34,7 @@ enum Machine {
         runs(["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin command -v \(command)"])
     }
 
-    private static func runs(_ command: [String]) -> Bool {
+    static func runs(_ command: [String]) -> Bool {
         (try? Program.run(command))?.status == 0
     }
 

@@ -56,9 +56,9 @@ final class Sleeper {
     let name: String
     private let process: Child
 
-    init(_ program: String, _ kind: TestProgram.Kind, _ argument: String) throws {
+    init(_ program: String, _ kind: TestProgram.Kind, _ argument: String, launcher: [String] = []) throws {
         name = "\(argument) (\(kind.rawValue))"
-        process = try Child([TestProgram.path(program, kind), argument])
+        process = try Child(launcher + [TestProgram.path(program, kind), argument])
         let ready = try #require(process.output.line(until: Deadline(.seconds(10))))
         pid = try #require(Int32(ready.prefix { $0 != " " }))
     }

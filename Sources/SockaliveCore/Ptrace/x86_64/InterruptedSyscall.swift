@@ -44,6 +44,15 @@ struct InterruptedSyscall {
     /// The interrupted call continues from the thread's restart block, which rt_sigreturn would drop.
     var usesRestartBlock: Bool { kernelRestart.isInCall && result == Restart.block }
 
+    /// The same call from its start, without the block: it ends late, but correctly. nil if its number is unknown.
+    var kernelRestartFromStart: Registers? {
+        guard let number, !isNumberUnknown else { return nil }
+        var registers = kernelRestart
+        registers.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
+        registers.user.orig_rax = number
+        return registers
+    }
+
     private var result: Int32 { Int32(truncatingIfNeeded: kernelRestart.user.rax) }
 
     /// Results inside the kernel for interrupted calls (include/linux/errno.h). Programs never see them.
@@ -81,7 +90,8 @@ struct InterruptedSyscall {
     /// signal(7), "Interruption of system calls ... by stop signals", and sockets with a timeout (sock_intr_errno).
     /// close is excluded, because it has closed the descriptor.
     private var isRepeatable: Bool {
-        let number = kernelRestart.user.orig_rax
+        // An x32 call has the number of the 64-bit one and one more bit. Its thread is refused, and does not notice that.
+        let number = kernelRestart.user.orig_rax & ~Registers.x32Call
         return switch instruction {
         case .bits64: Syscall64(rawValue: number).map(Self.repeatable64.contains) ?? false
         case .bits32: Syscall32(rawValue: number).map(Self.repeatable32.contains) ?? false
@@ -100,6 +110,26 @@ struct InterruptedSyscall {
         .sendto, .sendmsg, .sendmmsg, .sendfile, .sendfile64, .splice, .accept4, .connect, .semtimedopTime64,
         .rtSigtimedwait, .rtSigtimedwaitTime64, .epollWait, .epollPwait, .epollPwait2, .ioGetevents,
         .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter,
+    ]
+
+    /// The call has replaced the thread's signal mask until its end, and is made again from its start.
+    var replacesMask: Bool {
+        guard kernelRestart.isInCall, result == Restart.noHandler else { return false }
+        let number = kernelRestart.user.orig_rax
+        return switch instruction {
+        case .bits64: Syscall64(rawValue: number).map(Self.replacing64.contains) ?? false
+        case .bits32: Syscall32(rawValue: number).map(Self.replacing32.contains) ?? false
+        case nil: false
+        }
+    }
+
+    private static let replacing64: [Syscall64] = [
+        .ppoll, .pselect6, .rtSigsuspend, .epollPwait, .epollPwait2, .ioPgetevents,
+    ]
+
+    private static let replacing32: [Syscall32] = [
+        .ppoll, .ppollTime64, .pselect6, .pselect6Time64, .sigsuspend, .rtSigsuspend, .epollPwait, .epollPwait2,
+        .ioPgetevents, .ioPgeteventsTime64,
     ]
 
     /// Calls with a restart block that have the same effect if repeated: no timeout, or an absolute one.

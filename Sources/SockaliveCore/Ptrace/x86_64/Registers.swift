@@ -7,7 +7,6 @@ import Glibc
 ///
 /// A port to another architecture replaces this folder: the registers and their requests, the signal frame, the
 /// extended registers (``XSaveArea``), the gadgets, the restart of an interrupted call, and the call numbers.
-/// numbers.
 struct Registers {
     var user = sockalive_registers()
 
@@ -17,7 +16,7 @@ struct Registers {
 
     /// `__USER_CS` and `__USER32_CS`. Another code segment (of an LDT) is not supported.
     private static let codeSegments: (bits64: UInt64, bits32: UInt64) = (0x33, 0x23)
-    private static let x32Call: UInt64 = 0x4000_0000
+    static let x32Call: UInt64 = 0x4000_0000
     /// System V ABI: the 128 bytes below rsp belong to the current function. i386 has no red zone.
     private static let redZone: UInt64 = 128
     /// Cleared, because a single step would cause a SIGTRAP instead of the call.

@@ -5,7 +5,7 @@ import SystemPackage
 /// A system call to make inside another process, with up to six arguments. Pure.
 struct RemoteSyscall {
     enum Kind {
-        case getsockopt, setsockopt, fcntl, close, mmap, munmap, tkill
+        case getsockopt, setsockopt, fcntl, close, mmap, munmap, tkill, rtSigreturn
 
         /// The number on x86-64.
         var number64: UInt64 {
@@ -18,6 +18,7 @@ struct RemoteSyscall {
                 case .mmap: .mmap
                 case .munmap: .munmap
                 case .tkill: .tkill
+                case .rtSigreturn: .rtSigreturn
                 }
             return call.rawValue
         }
@@ -44,6 +45,7 @@ struct RemoteSyscall {
                 case .mmap: (.mmap2, nil)
                 case .munmap: (.munmap, nil)
                 case .tkill: (.tkill, nil)
+                case .rtSigreturn: (.rtSigreturn, nil)
                 }
             return (call.rawValue, sub.map { UInt64($0) })
         }
