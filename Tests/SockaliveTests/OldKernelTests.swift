@@ -28,7 +28,7 @@ extension ProcessTests {
 
         private func inject(_ kernel: String, _ pids: [Int32], idle: Int) throws -> Report {
             let selection = pids.flatMap { ["--pid", "\($0)"] } + ["--any-port"]
-            let inject = ["inject", "--method", "ptrace", "--idle", "\(idle)"] + selection
+            let inject = ["inject", "--method", "ptrace", "--timeout", "25s", "--idle", "\(idle)"] + selection
             return try Report.of(inject, launcher: launcher(kernel))
         }
 
