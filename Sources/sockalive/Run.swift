@@ -57,9 +57,12 @@ struct Run {
         rememberHung: @escaping (Set<HungProcess>) -> Void
     ) throws(RunError) -> RunOutcome {
         try RunError.refuseOldKernel()
+        let start = bootMilliseconds
+        let memory = memoryFile.map { SocketMemory(file: $0) } ?? SocketMemory()
+        if limits?.noLock == true && mode.needsLock { forgetDefaultMemory() }
         let job = RunJob(
             mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
-            explainsAbsence: !output.quiet && command != "watch")
+            explainsAbsence: !output.quiet && command != "watch", memory: memory, memoryFile: memoryFile)
         let run = SupervisedRun(
             job: job, control: control, limit: limit, before: before, tellsEach: output.verbose,
             whileWaiting: whileWaiting,
@@ -67,7 +70,7 @@ struct Run {
         let line = ProgressLine(output)
         defer { line.clear() }
         do throws(SearchError) {
-            return try run.outcome { progress in
+            let outcome = try run.outcome { progress in
                 switch progress {
                 case .treated(let result): reporter.step(result)
                 case .proved(let result): reporter.proof(result)
@@ -75,6 +78,8 @@ struct Run {
                 case .step(let text): reporter.step(text)
                 }
             }
+            if mode.needsLock { remember(memory.updated(outcome.results, start: start), instead: memory) }
+            return outcome
         } catch {
             throw RunError(error)
         }
@@ -98,6 +103,30 @@ struct Run {
         reporter.silence(results)
         if mode.setsKeepalive { reporter.userTimeouts(results) }
         return isWritten
+    }
+
+    // MARK: what was read inside targets
+
+    /// Beside the lock: `/run/sockalive.state`. A run without the lock neither trusts nor writes it.
+    private var memoryFile: String? {
+        limits?.noLock == true ? nil : RunOptions.file(beside: limits?.lock ?? RunOptions.defaultLock, ".state")
+    }
+
+    /// What a run without the lock changes, nobody else remembers.
+    private func forgetDefaultMemory() {
+        if let file = RunOptions.file(beside: RunOptions.defaultLock, ".state") { SocketMemory.forget(file) }
+    }
+
+    private func remember(_ memory: SocketMemory, instead old: SocketMemory) {
+        guard let memoryFile, !memory.isAlmost(old) || (access(memoryFile, F_OK) != 0 && !memory.isEmpty) else {
+            return
+        }
+        do throws(Errno) {
+            try memory.save(to: memoryFile)
+        } catch {
+            SocketMemory.forget(memoryFile)
+            reporter.step("\(UntrustedText(memoryFile).escaped) cannot be written (\(error)): nothing is remembered")
+        }
     }
 
     // MARK: processes that hang

@@ -21,7 +21,11 @@ extension ProcessTests {
             func run(_ arguments: [String]) throws -> Report {
                 try Report.of(arguments + victim.selection, launcher: launcher)
             }
-            #expect(try run(["list"]).sockets.map(\.keepalive) == [.init(.untouched), .init(.untouched)])
+            // A listing stops nobody, and the socket tables do not tell more.
+            #expect(try run(["list"]).sockets.map(\.keepalive) == [.offByTable, .offByTable])
+            #expect(
+                try run(["list", "--method", "ptrace"]).sockets.map(\.keepalive)
+                    == [.init(.untouched), .init(.untouched)])
             #expect(try run(["inject", "--dry-run"]).sockets.map(\.action) == ["would_set", "would_set"])
             #expect(try victim.keepalive() == [.untouched, .untouched])
             let report = try run(["inject"])

@@ -12,10 +12,13 @@ package struct KeepaliveRun {
 
     private let mode: Mode
     private let access: SocketAccess
+    private let untouched: UntouchedSockets?
 
-    init(mode: Mode, access: SocketAccess) {
+    /// - Parameter untouched: what is known of sockets without access to their processes.
+    init(mode: Mode, access: SocketAccess, untouched: UntouchedSockets? = nil) {
         self.mode = mode
         self.access = access
+        self.untouched = untouched
     }
 
     /// Treats the candidates in their order. A socket whose first holder keeps the run waiting in vain is tried once
@@ -58,6 +61,8 @@ package struct KeepaliveRun {
     private func result(
         for socket: DiscoveredSocket, _ request: KeepaliveRequest, isLast: Bool
     ) -> SocketResult? {
+        if let known = untouched?.result(for: socket, request) { return known }
+        if mode == .inject { untouched?.willReach(socket) }
         var operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
         operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state.hasPeer
         operation.keepaliveByTimer = socket.row.keepaliveByTimer
@@ -114,7 +119,7 @@ package struct SocketResult: Sendable {
     /// Where the plan leads; in a dry run it differs from `after`.
     package let planned: KeepaliveSettings?
     package let idleSeconds: Double?
-    package let method: Method?
+    package internal(set) var method: Method?
     /// Whether the target would have recovered by itself, had this process been killed while it held it;
     /// nil where it was not held.
     package let crashSafe: Bool?
@@ -127,6 +132,8 @@ package struct SocketResult: Sendable {
     /// An MPTCP socket has other options than its subflow, whose values nobody can read. So it is not known what was
     /// before.
     package internal(set) var subflowDiffers = false
+    /// Where the settings are from.
+    package internal(set) var settingsSource = SettingsSource.socket
 
     /// Seconds until the kernel's next keepalive probe, as far as that is known.
     ///
@@ -159,11 +166,14 @@ package struct SocketResult: Sendable {
     package func verdict(against firewallTimeout: Seconds) -> Verdict? {
         // Who answered was not forgotten, however long it had been idle.
         if probe?.answered != true, let idleSeconds, idleSeconds > Double(firewallTimeout.count) { return .expired }
+        // Nobody knows whether they are still so.
+        if settingsSource == .oldMemory { return nil }
         if let after {
             let verdict = after.verdict(against: firewallTimeout)
             guard let seconds = waitingDataSeconds else { return verdict }
             return verdict.whileDataWaits(seconds, idle: idleSeconds ?? 0, against: firewallTimeout)
         }
+        if settingsSource == .table { return socket.row.verdictByTimer(against: firewallTimeout) }
         return socket.row.state.hasPeer && socket.row.timer == SocketRow.Timer.none ? .unprotected : nil
     }
 }

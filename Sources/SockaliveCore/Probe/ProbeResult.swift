@@ -102,7 +102,12 @@ extension SocketResult {
         add(probe)
     }
 
-    mutating func add(_ probe: ProbeResult) {
+    /// - Parameter method: by which it was reached.
+    mutating func add(_ probe: ProbeResult, method: Method? = nil) {
+        if probe.before != nil, settingsSource.isRemembered {
+            settingsSource = .socket
+            self.method = method
+        }
         pausedMicroseconds += probe.pausedMicroseconds
         self.probe = probe.answer
         failure = failure ?? probe.failure

@@ -118,6 +118,8 @@ package struct SocketReport: Encodable, Sendable {
     @Nullable var crashSafe: Bool?
     @Nullable var rights: String?
     let pausedMicroseconds: Int
+    /// The settings are those of the last injection, and were not read again.
+    let remembered: Bool
     @Nullable var error: ErrorReport?
     @Nullable var probe: ProbeReport?
 
@@ -138,8 +140,9 @@ package struct SocketReport: Encodable, Sendable {
         local = EndpointReport(row.local, row.scope(of: row.local))
         remote = EndpointReport(row.remote, row.scope(of: row.remote))
         _idleSeconds = Nullable(wrappedValue: result.idleSeconds)
-        _keepalive = Nullable(wrappedValue: result.after.map(KeepaliveReport.init))
-        _before = Nullable(wrappedValue: result.before.map(KeepaliveReport.init))
+        let byTimer = result.keepaliveByTimer.map(KeepaliveReport.init)
+        _keepalive = Nullable(wrappedValue: result.after.map(KeepaliveReport.init) ?? byTimer)
+        _before = Nullable(wrappedValue: result.before.map(KeepaliveReport.init) ?? byTimer)
         _nextProbeSeconds = Nullable(wrappedValue: result.nextProbeSeconds)
         _verdict = Nullable(wrappedValue: result.verdict?.rawValue)
         firewallTimeout = result.request.firewallTimeout.count
@@ -149,6 +152,7 @@ package struct SocketReport: Encodable, Sendable {
         _rights = Nullable(wrappedValue: result.rights?.rawValue)
         _crashSafe = Nullable(wrappedValue: result.crashSafe)
         pausedMicroseconds = result.pausedMicroseconds
+        remembered = result.settingsSource.isRemembered
         _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))
         _probe = Nullable(wrappedValue: result.probe.map(ProbeReport.init))
     }
@@ -189,17 +193,26 @@ struct EndpointReport: Encodable, Sendable {
 /// The keepalive options of a socket. All times are seconds, TCP_USER_TIMEOUT too.
 struct KeepaliveReport: Encodable, Sendable {
     let enabled: Bool
-    let idle: Int32
-    let interval: Int32
-    let count: Int32
-    let userTimeout: Double
+    @Nullable var idle: Int32?
+    @Nullable var interval: Int32?
+    @Nullable var count: Int32?
+    @Nullable var userTimeout: Double?
 
     init(_ settings: KeepaliveSettings) {
         enabled = settings.enabled
-        idle = settings.idle
-        interval = settings.interval
-        count = settings.count
-        userTimeout = Double(settings.userTimeout) / 1000
+        _idle = Nullable(wrappedValue: settings.idle)
+        _interval = Nullable(wrappedValue: settings.interval)
+        _count = Nullable(wrappedValue: settings.count)
+        _userTimeout = Nullable(wrappedValue: Double(settings.userTimeout) / 1000)
+    }
+
+    /// What the timer tells; no table has the rest.
+    init(_ reading: TimerReading) {
+        enabled = reading.enabled
+        _idle = Nullable(wrappedValue: reading.idle)
+        _interval = Nullable(wrappedValue: nil)
+        _count = Nullable(wrappedValue: nil)
+        _userTimeout = Nullable(wrappedValue: nil)
     }
 }
 

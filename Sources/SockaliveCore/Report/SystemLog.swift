@@ -174,6 +174,11 @@ extension KeepaliveSettings {
     package var brief: String { enabled ? "\(idle)/\(interval)/\(count)" : "off" }
 }
 
+extension TimerReading {
+    /// `600/?/?`, or `off`.
+    package var brief: String { enabled ? "\(idle.map { "\($0)" } ?? "?")/?/?" : "off" }
+}
+
 extension SocketResult {
     /// The connection was probed, and its peer did not answer.
     package var isSilent: Bool { probe?.answered == false && failure == nil }

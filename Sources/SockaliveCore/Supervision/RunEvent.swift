@@ -289,6 +289,7 @@ struct ResultRecord {
         let pausedMicroseconds: Int
         let probe: ProbeAnswer?
         let subflowDiffers: Bool
+        let settingsSource: SettingsSource
     }
 
     fileprivate let numbers: Numbers
@@ -299,7 +300,7 @@ struct ResultRecord {
             action: result.action, before: result.before, after: result.after, planned: result.planned,
             idleSeconds: result.idleSeconds, method: result.method, crashSafe: result.crashSafe,
             rights: result.rights, pausedMicroseconds: result.pausedMicroseconds, probe: result.probe,
-            subflowDiffers: result.subflowDiffers)
+            subflowDiffers: result.subflowDiffers, settingsSource: result.settingsSource)
         failure = result.failure
     }
 
@@ -322,6 +323,7 @@ extension SocketResult {
             before: numbers.before,
             after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
             crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
-            failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers)
+            failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers,
+            settingsSource: numbers.settingsSource)
     }
 }

@@ -39,15 +39,23 @@ package struct RunJob: Sendable {
     let source: SocketSource
     /// Says why there is no candidate, which costs a walk over all processes.
     let explainsAbsence: Bool
+    let memory: SocketMemory
+    let memoryFile: String?
 
+    /// - Parameters:
+    ///   - memory: what earlier runs read inside targets.
+    ///   - memoryFile: its file.
     package init(
-        mode: Mode, rules: RuleSet, choice: MethodChoice, source: SocketSource, explainsAbsence: Bool = false
+        mode: Mode, rules: RuleSet, choice: MethodChoice, source: SocketSource, explainsAbsence: Bool = false,
+        memory: SocketMemory = SocketMemory(), memoryFile: String? = nil
     ) {
         self.mode = mode
         self.rules = rules
         self.choice = choice
         self.source = source
         self.explainsAbsence = explainsAbsence
+        self.memory = memory
+        self.memoryFile = memoryFile
     }
 
     /// The worker's side.
@@ -228,7 +236,7 @@ extension RunJob {
                 return false
             }
             let isAll = open.count == candidates.count
-            KeepaliveRun(mode: mode, access: access).treat(
+            KeepaliveRun(mode: mode, access: access, untouched: job.untouched(mode, access.method)).treat(
                 isAll ? candidates : open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
                 report: { [send] position, result in
                     let index = open[position]
@@ -251,6 +259,8 @@ extension RunJob {
             }
             let asked = candidates.indices.filter { results[$0]?.failure == nil }
             let base = results
+            let untouched = job.untouched(.inject, access.method)
+            for index in asked { untouched.willReach(candidates[index].socket) }
             let run = ProbeRun(
                 procfs: procfs, access: access, wait: wait, control: control,
                 known: { [recovery] in recovery.armed[SocketKey($0)] },
@@ -265,7 +275,7 @@ extension RunJob {
                         return base[index] == nil ? send(.gone(index: first + index)) : ()
                     }
                     var result = base[index] ?? SocketResult(probe, method: run.method)
-                    if base[index] != nil { result.add(probe) }
+                    if base[index] != nil { result.add(probe, method: run.method) }
                     send(.result(index: first + index, ResultRecord(result)))
                 })
         }
@@ -276,6 +286,10 @@ extension RunJob {
                 SocketResult(socket: candidate.socket, failure: $0, isFailedAction: isFailedAction)
             }
         }
+    }
+
+    fileprivate func untouched(_ mode: KeepaliveRun.Mode, _ method: Method) -> UntouchedSockets {
+        UntouchedSockets(memory: memory, memoryFile: memoryFile, mode: mode, method: method, choice: choice)
     }
 
     /// Whether something is still to be done with a socket that an earlier worker has treated.

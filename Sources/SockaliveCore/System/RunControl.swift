@@ -55,10 +55,13 @@ package struct RunControl: Sendable {
 }
 
 /// Seconds since boot, sleep included: nobody sets that clock.
-var bootSeconds: Int {
+var bootSeconds: Int { bootMilliseconds / 1000 }
+
+/// The same in milliseconds.
+package var bootMilliseconds: Int {
     var time = timespec()
     clock_gettime(CLOCK_BOOTTIME, &time)
-    return time.tv_sec
+    return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
 /// A whole number of seconds, written `90`, `90s`, `15m`, `2h` or `1h30m`.

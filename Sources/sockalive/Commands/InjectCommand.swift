@@ -41,7 +41,9 @@ struct InjectCommand: ParsableCommand {
         let results = outcome.results
         let would = results.count { $0.action == .wouldSet }
         let summary = Summary(results, outcome.failures)
-        let done = dryRun ? "\(would) would be set" : "\(summary.set) set"
+        let unknown = results.count { $0.action == .none && $0.failure == nil }
+        let notSeen = unknown > 0 ? ", \(unknown) unknown without a stop of the target" : ""
+        let done = dryRun ? "\(would) would be set\(notSeen)" : "\(summary.set) set"
         let proof = probe ? ", \(Reporter.answers(results))" : ""
         return "\(Reporter.candidates(results)): \(done), \(summary.unchanged) unchanged, \(summary.failed) failed"
             + proof

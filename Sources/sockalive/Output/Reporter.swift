@@ -106,9 +106,12 @@ struct Reporter {
     /// One socket's outcome, for `--verbose`.
     func step(_ result: SocketResult) {
         guard output.verbose else { return }
+        let memory = result.settingsSource.isRemembered ? ", as remembered; nobody was stopped" : ""
         let way = result.method.map { " by \($0.rawValue), target stopped for \(result.pausedMicroseconds) µs" } ?? ""
         let rights = result.rights.map { $0 == .owner ? ", with its owner's rights" : ", with all rights kept" } ?? ""
-        step("\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)\(rights)")
+        step(
+            "\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)\(rights)\(memory)"
+        )
     }
 
     /// What the probe behind an injection said, for `--verbose`.

@@ -78,8 +78,9 @@ struct SocketTable {
     private static let gauges = Gauge.bars.map { $0 + " " }
 
     private func keepalive(_ result: SocketResult) -> String {
-        guard let planned = result.planned else { return "?" }
-        guard let before = result.before else { return "? → \(planned.brief)" }
+        let byTimer = result.keepaliveByTimer?.brief
+        guard let planned = result.planned else { return byTimer ?? "?" }
+        guard let before = result.before else { return "\(byTimer ?? "?") → \(planned.brief)" }
         return before.brief == planned.brief ? before.brief : "\(before.brief) → \(planned.brief)"
     }
 }

@@ -22,6 +22,7 @@ struct VerdictText {
         case .unprotected: "unprotected"
         case .expired: "expired"
         case nil where result.subflowDiffers: "unknown: on by a subflow, not by its MPTCP socket"
+        case nil where result.settingsSource == .oldMemory: "unknown: remembered, not seen"
         case nil: "unknown: \(result.failure?.code ?? "not read")"
         }
     }

@@ -25,6 +25,9 @@ enum Machine {
 
     static let makesNamespaces = runs(["unshare"] + privateUser + ["--net", "true"])
 
+    /// Whether a process can be given another time since boot (time_namespaces(7)).
+    static let movesClock = runs(["unshare", "--time", "--boottime", "300", "true"])
+
     static let buildsFirewalls =
         has("nft") && has("ip")
         && runs(["unshare"] + privateUser + ["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"])

@@ -20,9 +20,10 @@ struct Report: Decodable {
 
     struct Keepalive: Decodable, Equatable {
         let enabled: Bool
-        let idle: Int
-        let interval: Int
-        let count: Int
+        /// nil where nobody asked the socket itself, as the others.
+        let idle: Int?
+        let interval: Int?
+        let count: Int?
         /// Seconds.
         let userTimeout: Double?
     }
@@ -52,6 +53,7 @@ struct Report: Decodable {
         let rights: String?
         let cookie: String?
         let pausedMicroseconds: Int
+        let remembered: Bool
         let error: Failure?
         let probe: Answer?
     }
@@ -92,7 +94,7 @@ struct Report: Decodable {
         _ arguments: [String], launcher: [String] = [], status: Int32 = 0,
         sourceLocation: SourceLocation = #_sourceLocation
     ) throws -> Report {
-        let lock = arguments.first == "list" ? [] : ["--no-lock"]
+        let lock = arguments.first == "list" || arguments.contains("--lock") ? [] : ["--no-lock"]
         let program = try Program.sockalive(arguments + lock + ["--json"], launcher: launcher)
         #expect(program.status == status, "\(program.errors)", sourceLocation: sourceLocation)
         return try Report(json: program.output)
@@ -114,6 +116,10 @@ struct Report: Decodable {
 }
 
 extension Report.Keepalive {
+    /// What a socket table tells of a connection without keepalive.
+    static let offByTable = Report.Keepalive(
+        enabled: false, idle: nil, interval: nil, count: nil, userTimeout: nil)
+
     init(_ keepalive: SocketKeepalive) {
         self.init(
             enabled: keepalive.enabled, idle: keepalive.idle, interval: keepalive.interval, count: keepalive.count,
