@@ -88,10 +88,11 @@ struct Run {
     /// - Returns: false where the answer could not be written to standard output.
     private func report(_ outcome: RunOutcome) -> Bool {
         let results = outcome.results
-        let report = RunReport(
-            command: command, dryRun: mode.isDryRun, isProbed: mode.isProbe, rules: configuration.rules,
-            results: results, failures: outcome.failures)
-        let isWritten = reporter.answer(results, report)
+        let isWritten = reporter.answer(
+            results,
+            RunReport(
+                command: command, dryRun: mode.isDryRun, isProbed: mode.isProbe, rules: configuration.rules,
+                results: results, failures: outcome.failures))
         if !isWritten { StandardStreams.error("standard output is closed or full: the report is lost") }
         if let reason = outcome.absence, results.isEmpty && !output.quiet {
             let hasPath = configuration.rules.rules.contains { $0.selection.processes.executable != nil }

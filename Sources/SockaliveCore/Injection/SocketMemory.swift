@@ -64,6 +64,8 @@ package struct SocketMemory: Equatable, Sendable {
     ///     is never later than that.
     ///   - now: milliseconds since boot.
     package func updated(_ results: [SocketResult], start: Int, now: Int = bootMilliseconds) -> SocketMemory {
+        // By pidfd there is nothing to remember.
+        if isEmpty && !results.contains(where: { $0.method == .ptrace }) { return self }
         var updated = self
         updated.entries = entries.filter { (0...Self.maxAge).contains(now - $0.value.readAt) }
         for result in results {

@@ -1,20 +1,14 @@
-/// The result of `list`, `inject` and `probe` as JSON (Docs/sockalive-output.schema.json). The encoder turns keys into
-/// snake_case. A value that could not be read is null and never left out.
-package struct RunReport: Encodable, Sendable {
-    package let schema = 1
-    package let command: String
-    package let dryRun: Bool
-    /// Seconds; null if the rules differ.
-    @Nullable package var firewallTimeout: Int?
-    @Nullable package var wanted: WantedReport?
-    package let sockets: [SocketReport]
-    /// Matching processes that could not be looked at. Nobody knows their sockets.
-    package let failedProcesses: [FailedProcessReport]
-    package let summary: Summary
+/// The result of `list`, `inject` and `probe` as JSON (Docs/sockalive-output.schema.json). A value that could not be read
+/// is null and never left out. Keys are in alphabetic order.
+package struct RunReport {
+    private let command: String
+    private let dryRun: Bool
+    private let rules: RuleSet
+    private let results: [SocketResult]
+    private let failures: [ProcessFailure]
+    private let summary: Summary
 
-    enum CodingKeys: CodingKey {
-        case schema, command, dryRun, firewallTimeout, wanted, sockets, failedProcesses, summary
-    }
+    private static let schema = 1
 
     package init(
         command: String, dryRun: Bool, isProbed: Bool = false, rules: RuleSet, results: [SocketResult],
@@ -22,23 +16,48 @@ package struct RunReport: Encodable, Sendable {
     ) {
         self.command = command
         self.dryRun = dryRun
+        self.rules = rules
+        self.results = results
+        self.failures = failures
+        summary = Summary(results, failures, isProbed: isProbed)
+    }
+
+    /// Writes the document part by part.
+    ///
+    /// - Parameter sink: takes the next part; false if nobody reads it.
+    /// - Returns: whether the whole document was written.
+    package func write(to sink: @escaping (UnsafeRawBufferPointer) -> Bool) -> Bool {
+        var json = JSONWriter(sink: sink)
+        json.object(write)
+        return json.finish()
+    }
+
+    private func write(_ json: inout JSONWriter) {
+        // Null where the rules differ.
         let request = rules.sharedRequest
-        _firewallTimeout = Nullable(wrappedValue: request?.firewallTimeout.count)
-        _wanted = Nullable(wrappedValue: request.map { WantedReport($0.wanted) })
-        self.sockets = results.map { SocketReport($0) }
-        failedProcesses = failures.map(FailedProcessReport.init)
-        self.summary = Summary(results, failures, isProbed: isProbed)
+        json.member("command", command)
+        json.member("dry_run", dryRun)
+        json.array("failed_processes") { json in
+            for failure in failures { json.element { failure.write(to: &$0) } }
+        }
+        json.member("firewall_timeout", request?.firewallTimeout.count)
+        json.member("schema", Self.schema)
+        json.array("sockets") { json in
+            for result in results where !json.isBroken { json.element { result.write(to: &$0) } }
+        }
+        json.object("summary", summary.write)
+        json.object("wanted", request?.wanted) { $1.write(to: &$0) }
     }
 }
 
 /// Counts over all sockets of a run.
-package struct Summary: Encodable, Sendable {
+package struct Summary: Sendable {
     package let candidates: Int
     package let set: Int
     package let unchanged: Int
     package let failed: Int
-    @Nullable package var answered: Int?
-    @Nullable package var silent: Int?
+    package let answered: Int?
+    package let silent: Int?
 
     /// - Parameters:
     ///   - failures: of matching processes that could not be looked at; they count as failed.
@@ -50,190 +69,119 @@ package struct Summary: Encodable, Sendable {
         failed = results.count { $0.failure != nil } + failures.count
         let answers = results.compactMap(\.probe)
         let isProbed = isProbed || !answers.isEmpty
-        _answered = Nullable(wrappedValue: isProbed ? answers.count { $0.answered } : nil)
-        _silent = Nullable(wrappedValue: isProbed ? answers.count { !$0.answered } : nil)
+        answered = isProbed ? answers.count { $0.answered } : nil
+        silent = isProbed ? answers.count { !$0.answered } : nil
+    }
+
+    fileprivate func write(to json: inout JSONWriter) {
+        json.member("answered", answered)
+        json.member("candidates", candidates)
+        json.member("failed", failed)
+        json.member("set", set)
+        json.member("silent", silent)
+        json.member("unchanged", unchanged)
     }
 }
 
-/// The wanted values. Times are seconds.
-package struct WantedReport: Encodable, Sendable {
-    package let enabled: Bool
-    package let idle: Int32
-    package let interval: Int32
-    package let count: Int32
-    @Nullable package var userTimeout: Double?
-
-    init(_ wanted: KeepaliveRequest.Wanted) {
-        enabled = wanted.enabled
-        idle = wanted.idle
-        interval = wanted.interval
-        count = wanted.count
-        _userTimeout = Nullable(wrappedValue: wanted.userTimeout.map { Double($0) / 1000 })
+extension SocketResult {
+    fileprivate func write(to json: inout JSONWriter) {
+        let row = socket.row
+        json.member("action", action.rawValue)
+        write("before", before, to: &json)
+        json.member("cookie", quoted: row.cookie)
+        json.member("crash_safe", crashSafe)
+        json.object("error", failure) { $1.write(to: &$0) }
+        json.member("exe", socket.process.executable?.decoded)
+        json.member("family", row.family.rawValue)
+        json.member("fd", socket.holders.first?.fd)
+        json.member("firewall_timeout", request.firewallTimeout.count)
+        json.array("holders") { json in
+            for holder in socket.holders {
+                json.element {
+                    $0.member("fd", holder.fd)
+                    $0.member("pid", holder.pid)
+                }
+            }
+        }
+        json.member("idle_seconds", idleSeconds)
+        json.member("inode", row.inode)
+        write("keepalive", after, to: &json)
+        json.object("local") { row.write(row.local, to: &$0) }
+        json.member("method", method?.rawValue)
+        json.member("netns", socket.networkNamespace)
+        json.member("next_probe_seconds", nextProbeSeconds)
+        json.member("paused_microseconds", pausedMicroseconds)
+        json.member("pid", socket.process.pid)
+        json.object("probe", probe) { json, answer in
+            json.member("answered", answer.answered)
+            json.member("milliseconds", answer.milliseconds.map { ($0 * 10).rounded() / 10 })
+        }
+        json.member("process", socket.process.name.decoded)
+        json.object("remote") { row.write(row.remote, to: &$0) }
+        json.member("remembered", settingsSource.isRemembered)
+        json.member("rights", rights?.rawValue)
+        json.member("state", row.state.rawValue)
+        json.member("uid", socket.process.uid)
+        json.member("verdict", verdict?.rawValue)
+        json.object("wanted") { request.wanted.write(to: &$0) }
     }
-}
 
-/// An optional that is encoded as null if it is nil. The synthesized code would leave it out.
-@propertyWrapper
-package struct Nullable<Value: Encodable & Sendable>: Encodable, Sendable {
-    package var wrappedValue: Value?
-
-    package init(wrappedValue: Value?) {
-        self.wrappedValue = wrappedValue
-    }
-
-    package func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        if let wrappedValue {
-            try container.encode(wrappedValue)
-        } else {
-            try container.encodeNil()
+    /// Where nobody asked the socket, what its timer tells; no table has the rest.
+    private func write(_ key: StaticString, _ settings: KeepaliveSettings?, to json: inout JSONWriter) {
+        if let settings { return json.object(key, settings.write) }
+        json.object(key, keepaliveByTimer) { json, reading in
+            json.member("count", Int?.none)
+            json.member("enabled", reading.enabled)
+            json.member("idle", reading.idle)
+            json.member("interval", Int?.none)
+            json.member("user_timeout", Int?.none)
         }
     }
 }
 
-/// One socket as JSON.
-package struct SocketReport: Encodable, Sendable {
-    let pid: Int32
-    let process: String
-    @Nullable var exe: String?
-    let uid: UInt32
-    @Nullable var fd: Int32?
-    let holders: [HolderReport]
-    let inode: UInt64
-    @Nullable var cookie: String?
-    @Nullable var netns: UInt64?
-    let family: String
-    let state: String
-    let local: EndpointReport
-    let remote: EndpointReport
-    @Nullable var idleSeconds: Double?
-    @Nullable var keepalive: KeepaliveReport?
-    @Nullable var before: KeepaliveReport?
-    @Nullable var nextProbeSeconds: Double?
-    @Nullable var verdict: String?
-    let firewallTimeout: Int
-    let wanted: WantedReport
-    let action: String
-    @Nullable var method: String?
-    @Nullable var crashSafe: Bool?
-    @Nullable var rights: String?
-    let pausedMicroseconds: Int
-    /// The settings are those of the last injection, and were not read again.
-    let remembered: Bool
-    @Nullable var error: ErrorReport?
-    @Nullable var probe: ProbeReport?
-
-    init(_ result: SocketResult) {
-        let socket = result.socket
-        let row = socket.row
-        pid = socket.process.pid
-        process = socket.process.name.decoded
-        _exe = Nullable(wrappedValue: socket.process.executable?.decoded)
-        uid = socket.process.uid
-        _fd = Nullable(wrappedValue: socket.holders.first?.fd)
-        holders = socket.holders.map { HolderReport(pid: $0.pid, fd: $0.fd) }
-        inode = row.inode
-        _cookie = Nullable(wrappedValue: row.cookie.map(String.init))
-        _netns = Nullable(wrappedValue: socket.networkNamespace)
-        family = row.family.rawValue
-        state = row.state.rawValue
-        local = EndpointReport(row.local, row.scope(of: row.local))
-        remote = EndpointReport(row.remote, row.scope(of: row.remote))
-        _idleSeconds = Nullable(wrappedValue: result.idleSeconds)
-        let byTimer = result.keepaliveByTimer.map(KeepaliveReport.init)
-        _keepalive = Nullable(wrappedValue: result.after.map(KeepaliveReport.init) ?? byTimer)
-        _before = Nullable(wrappedValue: result.before.map(KeepaliveReport.init) ?? byTimer)
-        _nextProbeSeconds = Nullable(wrappedValue: result.nextProbeSeconds)
-        _verdict = Nullable(wrappedValue: result.verdict?.rawValue)
-        firewallTimeout = result.request.firewallTimeout.count
-        wanted = WantedReport(result.request.wanted)
-        action = result.action.rawValue
-        _method = Nullable(wrappedValue: result.method?.rawValue)
-        _rights = Nullable(wrappedValue: result.rights?.rawValue)
-        _crashSafe = Nullable(wrappedValue: result.crashSafe)
-        pausedMicroseconds = result.pausedMicroseconds
-        remembered = result.settingsSource.isRemembered
-        _error = Nullable(wrappedValue: result.failure.map(ErrorReport.init))
-        _probe = Nullable(wrappedValue: result.probe.map(ProbeReport.init))
+extension KeepaliveSettings {
+    /// All times are seconds, TCP_USER_TIMEOUT too.
+    fileprivate func write(to json: inout JSONWriter) {
+        json.member("count", count)
+        json.member("enabled", enabled)
+        json.member("idle", idle)
+        json.member("interval", interval)
+        json.member("user_timeout", Double(userTimeout) / 1000)
     }
 }
 
-/// A matching process that could not be looked at.
-package struct FailedProcessReport: Encodable, Sendable {
-    let pid: Int32
-    @Nullable var process: String?
-    let error: ErrorReport
-
-    init(_ process: ProcessFailure) {
-        pid = process.pid
-        _process = Nullable(wrappedValue: process.name?.decoded)
-        error = ErrorReport(process.failure)
+extension KeepaliveRequest.Wanted {
+    fileprivate func write(to json: inout JSONWriter) {
+        json.member("count", count)
+        json.member("enabled", enabled)
+        json.member("idle", idle)
+        json.member("interval", interval)
+        json.member("user_timeout", userTimeout.map { Double($0) / 1000 })
     }
 }
 
-struct HolderReport: Encodable, Sendable {
-    let pid: Int32
-    let fd: Int32
-}
-
-/// An endpoint. A v4-mapped address is shown as IPv4.
-struct EndpointReport: Encodable, Sendable {
-    let address: String
-    let port: UInt16
-    /// The interface of a link-local address, by its name or its number; null for others, and where it is not known.
-    @Nullable var scope: String?
-
-    init(_ endpoint: Endpoint, _ scope: NetworkInterface?) {
-        address = endpoint.address.unmapped.description
-        port = endpoint.port
-        _scope = Nullable(wrappedValue: scope?.label.decoded)
+extension SocketRow {
+    /// A v4-mapped address is shown as IPv4. The scope is null for others than link-local ones, and where it is not
+    /// known.
+    fileprivate func write(_ end: Endpoint, to json: inout JSONWriter) {
+        json.member("address", end.address.unmapped.description)
+        json.member("port", end.port)
+        json.member("scope", scope(of: end)?.label.decoded)
     }
 }
 
-/// The keepalive options of a socket. All times are seconds, TCP_USER_TIMEOUT too.
-struct KeepaliveReport: Encodable, Sendable {
-    let enabled: Bool
-    @Nullable var idle: Int32?
-    @Nullable var interval: Int32?
-    @Nullable var count: Int32?
-    @Nullable var userTimeout: Double?
-
-    init(_ settings: KeepaliveSettings) {
-        enabled = settings.enabled
-        _idle = Nullable(wrappedValue: settings.idle)
-        _interval = Nullable(wrappedValue: settings.interval)
-        _count = Nullable(wrappedValue: settings.count)
-        _userTimeout = Nullable(wrappedValue: Double(settings.userTimeout) / 1000)
-    }
-
-    /// What the timer tells; no table has the rest.
-    init(_ reading: TimerReading) {
-        enabled = reading.enabled
-        _idle = Nullable(wrappedValue: reading.idle)
-        _interval = Nullable(wrappedValue: nil)
-        _count = Nullable(wrappedValue: nil)
-        _userTimeout = Nullable(wrappedValue: nil)
+extension ProcessFailure {
+    fileprivate func write(to json: inout JSONWriter) {
+        json.object("error") { failure.write(to: &$0) }
+        json.member("pid", pid)
+        json.member("process", name?.decoded)
     }
 }
 
-struct ErrorReport: Encodable, Sendable {
-    let code: String
-    let message: String
-    @Nullable var remedy: String?
-
-    init(_ failure: SocketFailure) {
-        code = failure.code
-        message = failure.message
-        _remedy = Nullable(wrappedValue: failure.remedy)
-    }
-}
-
-struct ProbeReport: Encodable, Sendable {
-    let answered: Bool
-    @Nullable var milliseconds: Double?
-
-    init(_ answer: ProbeAnswer) {
-        answered = answer.answered
-        _milliseconds = Nullable(wrappedValue: answer.milliseconds.map { ($0 * 10).rounded() / 10 })
+extension SocketFailure {
+    fileprivate func write(to json: inout JSONWriter) {
+        json.member("code", code)
+        json.member("message", message)
+        json.member("remedy", remedy)
     }
 }

@@ -5,10 +5,9 @@ struct Reporter {
     let output: OutputOptions
 
     /// The answer, on standard output. False if it could not be written.
-    func answer(_ results: [SocketResult], _ report: RunReport) -> Bool {
+    func answer(_ results: [SocketResult], _ report: @autoclosure () -> RunReport) -> Bool {
         if output.json {
-            guard let text = try? JSONOutput.text(report) else { return false }
-            return StandardStreams.output(text)
+            return report().write(to: StandardStreams.output)
         }
         if output.quiet || results.isEmpty { return true }
         return StandardStreams.output(SocketTable(style: StandardStreams.outputStyle).render(results))

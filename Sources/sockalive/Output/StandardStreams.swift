@@ -20,6 +20,11 @@ enum StandardStreams {
         write(text, to: STDOUT_FILENO)
     }
 
+    /// The same for a part of a document.
+    static func output(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        write(bytes, to: STDOUT_FILENO)
+    }
+
     /// One line on standard error, with the program's name before it.
     static func error(_ line: String) {
         _ = write("sockalive: \(line)\n", to: STDERR_FILENO)
@@ -41,15 +46,17 @@ enum StandardStreams {
 
     private static func write(_ text: String, to descriptor: Int32) -> Bool {
         var text = text
-        return text.withUTF8 { bytes in
-            var rest = UnsafeRawBufferPointer(bytes)
-            while !rest.isEmpty {
-                let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
-                if count < 0 && errno == EINTR { continue }
-                guard count >= 0 else { return false }
-                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-            }
-            return true
+        return text.withUTF8 { write(UnsafeRawBufferPointer($0), to: descriptor) }
+    }
+
+    private static func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) -> Bool {
+        var rest = bytes
+        while !rest.isEmpty {
+            let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count >= 0 else { return false }
+            rest = UnsafeRawBufferPointer(rebasing: rest[count...])
         }
+        return true
     }
 }
