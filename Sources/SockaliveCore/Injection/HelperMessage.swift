@@ -110,7 +110,7 @@ enum HelperReply: Equatable {
     case value([UInt8])
     /// For each option what was read, and the error.
     case exchanged([(value: Int32, error: Errno?)])
-    case released(crashSafe: Bool?, pausedMicroseconds: Int)
+    case released(crashSafe: Bool?, pausedMicroseconds: Int, restartedWait: RestartedWait?)
     /// The answer is still to come: a thread is held, and is waited for.
     case busy(isHoldUnsafe: Bool)
 
@@ -124,8 +124,11 @@ enum HelperReply: Equatable {
         case .value(let bytes): HelperMessage([4], value: bytes)
         case .exchanged(let options):
             HelperMessage([5] + options.flatMap { [Int64($0.value), Int64($0.error?.rawValue ?? 0)] })
-        case .released(let crashSafe, let paused):
-            HelperMessage([6, crashSafe.map { $0 ? 1 : 0 } ?? -1, Int64(paused)])
+        case .released(let crashSafe, let paused, let wait):
+            HelperMessage([
+                6, crashSafe.map { $0 ? 1 : 0 } ?? -1, Int64(paused), Int64(wait?.call.rawValue ?? 0),
+                Int64(wait?.milliseconds ?? -1),
+            ])
         case .busy(let isHoldUnsafe): HelperMessage([7, isHoldUnsafe ? 1 : 0])
         }
     }
@@ -155,9 +158,14 @@ enum HelperReply: Equatable {
             }
             self = .exchanged(options)
         case 6:
-            guard let crashSafe = message.word(1, Int.self), let paused = message.word(2, Int.self), paused >= 0
+            guard let crashSafe = message.word(1, Int.self), let paused = message.word(2, Int.self), paused >= 0,
+                let call = message.word(3, UInt8.self), let milliseconds = message.word(4, Int.self)
             else { return nil }
-            self = .released(crashSafe: crashSafe < 0 ? nil : crashSafe == 1, pausedMicroseconds: paused)
+            let wait = RestartedWait.Call(rawValue: call).map {
+                RestartedWait(call: $0, milliseconds: milliseconds < 0 ? nil : milliseconds)
+            }
+            self = .released(
+                crashSafe: crashSafe < 0 ? nil : crashSafe == 1, pausedMicroseconds: paused, restartedWait: wait)
         case 7: self = .busy(isHoldUnsafe: message.words.count == 2 && message.words[1] != 0)
         default: return nil
         }

@@ -68,9 +68,11 @@ package struct KeepaliveRun {
         operation.keepaliveByTimer = socket.row.keepaliveByTimer
         do {
             guard let result = try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1) else { return nil }
-            return SocketResult(
+            var treated = SocketResult(
                 socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
                 rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
+            treated.restartedWait = result.restartedWait
+            return treated
         } catch {
             return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
         }
@@ -134,6 +136,8 @@ package struct SocketResult: Sendable {
     package internal(set) var subflowDiffers = false
     /// Where the settings are from.
     package internal(set) var settingsSource = SettingsSource.socket
+    /// A wait of the target that begins anew, because the target was stopped in it.
+    package internal(set) var restartedWait: RestartedWait?
 
     /// Seconds until the kernel's next keepalive probe, as far as that is known.
     ///

@@ -86,10 +86,12 @@ final class OwnerHelper {
             if isAlive { _ = try? ask(.release, holder) }
             throw error
         }
-        guard case .released(let crashSafe, let paused) = try ask(.release, holder) else { throw Errno.ioError }
+        guard case .released(let crashSafe, let paused, let wait) = try ask(.release, holder) else {
+            throw Errno.ioError
+        }
         return AccessResult(
             outcome: outcome, method: crashSafe == nil ? .pidfd : .ptrace, crashSafe: crashSafe,
-            pausedMicroseconds: paused, rights: .owner)
+            pausedMicroseconds: paused, rights: .owner, restartedWait: wait)
     }
 
     private func open(_ identity: SocketIdentity, _ holder: SocketHolder) throws {
@@ -302,7 +304,9 @@ struct HelperProcess {
         let reply: HelperReply
         do {
             let result = try access.apply(ChannelOperation(channel: channel), to: identity, through: holder)
-            reply = .released(crashSafe: result.crashSafe, pausedMicroseconds: result.pausedMicroseconds)
+            reply = .released(
+                crashSafe: result.crashSafe, pausedMicroseconds: result.pausedMicroseconds,
+                restartedWait: result.restartedWait)
         } catch {
             reply = HelperReply(error)
         }

@@ -19,6 +19,8 @@ struct AccessResult<Outcome> {
     /// How long a thread of the target stood still, microseconds.
     var pausedMicroseconds = 0
     var rights: Rights?
+    /// A wait of the target that its stop made begin anew.
+    var restartedWait: RestartedWait?
 }
 
 /// Leads to sockets of other processes, one after the other: with the rights of their owner where that is possible,
@@ -256,9 +258,10 @@ final class DirectSocketAccess {
                 if identity.sharesInode { try remote.confirm(identity) }
                 let outcome = try operation.run(on: &remote)
                 let isCrashSafe = remote.isCrashSafe
+                let wait = remote.restartedWait
                 return AccessResult(
                     outcome: outcome, method: .ptrace, crashSafe: isCrashSafe,
-                    pausedMicroseconds: try remote.release())
+                    pausedMicroseconds: try remote.release(), restartedWait: wait)
             }
         }
     }

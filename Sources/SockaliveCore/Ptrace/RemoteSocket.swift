@@ -56,6 +56,9 @@ struct RemoteSocket: ~Copyable, SocketOptions {
     /// If this process is killed while it holds the target, the target recovers without it.
     var isCrashSafe: Bool { thread.isCrashSafe }
 
+    /// A wait of the thread that begins anew.
+    var restartedWait: RestartedWait? { thread.restartedWait }
+
     /// Lets the thread continue. Returns how long it was stopped, in microseconds.
     ///
     /// - Throws: ``AttachError`` if the state found could not be restored. The target continues by itself.

@@ -9,6 +9,7 @@ struct ThreadChoice {
     var excluded: Set<Int32> = []
 
     private static let maxThreads = 4096
+    private static let maxWaiting = 64
     /// Larger than any signal frame without AMX.
     private static let minStackRoom: UInt64 = 16384
 
@@ -17,6 +18,8 @@ struct ThreadChoice {
         case never
         /// Already traced. The seize reports it.
         case traced
+        /// Its wait would begin anew (``TimedWait``); with room for the recovery frames, or without.
+        case waiting, waitingWithRoom
         case asleep, running
         /// It has its own stack, even if it currently uses another one.
         case main
@@ -32,11 +35,13 @@ struct ThreadChoice {
     /// - Throws: `noSuchProcess`; `resourceBusy` if all are in state D; `staleNFSFileHandle` if none has the socket;
     ///   `permissionDenied` if this may not be read.
     func best(_ map: MemoryMap?) throws -> Int32 {
-        let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads)
+        let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads).enumerated()
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
         var best: (tid: Int32, rank: Rank) = (0, .never)
         var error = Errno.noSuchProcess
-        for tid in threads where best.rank < enough && !excluded.contains(tid) {
+        for (number, tid) in threads where best.rank < enough && !excluded.contains(tid) {
+            // A server of a thousand threads that all wait so is not asked for each of its sockets.
+            if number >= Self.maxWaiting && best.rank == .waitingWithRoom { break }
             let state = state(of: tid)
             let rank = rank(tid, state, map)
             if state == "D" && error == .noSuchProcess { error = .resourceBusy }
@@ -67,7 +72,11 @@ struct ThreadChoice {
     /// A thread in state D does not stop; in Z and X it is dead.
     private func rank(_ tid: Int32, _ state: Character?, _ map: MemoryMap?) -> Rank {
         let isAsleep = state == "S" || state == "T"
-        if isAsleep, let map, hasRoom(tid, map) { return .asleepWithRoom }
+        if isAsleep, let map, let call = sleepingCall(of: tid) {
+            let hasRoom = hasRoom(call.stackPointer, map)
+            if call.wait != nil { return hasRoom ? .waitingWithRoom : .waiting }
+            if hasRoom { return .asleepWithRoom }
+        }
         if isAsleep || state == "R" { return tid == pid ? .main : isAsleep ? .asleep : .running }
         return state == "t" ? .traced : .never
     }
@@ -76,16 +85,12 @@ struct ThreadChoice {
         (try? procfs.read("\(pid)/task/\(tid)/stat") { ProcessStat($0) })??.state
     }
 
-    private func hasRoom(_ tid: Int32, _ map: MemoryMap) -> Bool {
-        guard let pointer = stackPointer(of: tid), let stack = map.stack(at: pointer) else { return false }
-        return pointer - stack.span.lowerBound >= Self.minStackRoom
+    private func hasRoom(_ pointer: UInt64, _ map: MemoryMap) -> Bool {
+        map.stack(at: pointer).map { pointer - $0.span.lowerBound >= Self.minStackRoom } ?? false
     }
 
-    /// The stack pointer of a thread that does not run: the last but one number of its `syscall` (proc_pid_syscall(5)).
-    private func stackPointer(of tid: Int32) -> UInt64? {
-        let words = procfs.text("\(pid)/task/\(tid)/syscall")?.split(separator: UInt8(ascii: " ")) ?? []
-        guard words.count >= 2 else { return nil }
-        return words[words.count - 2].dropFirst(2).hexadecimal()
+    private func sleepingCall(of tid: Int32) -> SleepingCall? {
+        procfs.text("\(pid)/task/\(tid)/syscall").flatMap(SleepingCall.init)
     }
 }
 

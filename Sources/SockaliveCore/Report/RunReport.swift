@@ -119,6 +119,10 @@ extension SocketResult {
         json.member("process", socket.process.name.decoded)
         json.object("remote") { row.write(row.remote, to: &$0) }
         json.member("remembered", settingsSource.isRemembered)
+        json.object("restarted_wait", restartedWait) { json, wait in
+            json.member("call", wait.call.name)
+            json.member("seconds", wait.milliseconds.map { Double($0) / 1000 })
+        }
         json.member("rights", rights?.rawValue)
         json.member("state", row.state.rawValue)
         json.member("uid", socket.process.uid)

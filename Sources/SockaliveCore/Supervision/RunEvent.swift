@@ -290,6 +290,7 @@ struct ResultRecord {
         let probe: ProbeAnswer?
         let subflowDiffers: Bool
         let settingsSource: SettingsSource
+        let restartedWait: RestartedWait?
     }
 
     fileprivate let numbers: Numbers
@@ -300,7 +301,8 @@ struct ResultRecord {
             action: result.action, before: result.before, after: result.after, planned: result.planned,
             idleSeconds: result.idleSeconds, method: result.method, crashSafe: result.crashSafe,
             rights: result.rights, pausedMicroseconds: result.pausedMicroseconds, probe: result.probe,
-            subflowDiffers: result.subflowDiffers, settingsSource: result.settingsSource)
+            subflowDiffers: result.subflowDiffers, settingsSource: result.settingsSource,
+            restartedWait: result.restartedWait)
         failure = result.failure
     }
 
@@ -324,6 +326,6 @@ extension SocketResult {
             after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
             crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
             failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers,
-            settingsSource: numbers.settingsSource)
+            settingsSource: numbers.settingsSource, restartedWait: numbers.restartedWait)
     }
 }

@@ -109,7 +109,7 @@ struct Reporter {
         let way = result.method.map { " by \($0.rawValue), target stopped for \(result.pausedMicroseconds) µs" } ?? ""
         let rights = result.rights.map { $0 == .owner ? ", with its owner's rights" : ", with all rights kept" } ?? ""
         step(
-            "\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)\(rights)\(memory)"
+            "\(Self.name(result.socket)): \(AnswerText(result).sentence ?? result.action.rawValue)\(way)\(rights)\(RestartText(result).words)\(memory)"
         )
     }
 

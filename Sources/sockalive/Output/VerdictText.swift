@@ -81,3 +81,17 @@ struct AnswerText {
         }
     }
 }
+
+/// What the target loses by its stop, for `--verbose`; nothing as a rule.
+struct RestartText {
+    let words: String
+
+    init(_ result: SocketResult) {
+        guard let wait = result.restartedWait else {
+            words = ""
+            return
+        }
+        let time = wait.milliseconds.map { " of \(Seconds(max(1, ($0 + 999) / 1000)))" } ?? ""
+        words = "; its wait\(time) in \(wait.call.name) begins anew"
+    }
+}

@@ -54,8 +54,14 @@ struct Report: Decodable {
         let cookie: String?
         let pausedMicroseconds: Int
         let remembered: Bool
+        let restartedWait: RestartedWait?
         let error: Failure?
         let probe: Answer?
+    }
+
+    struct RestartedWait: Decodable, Equatable {
+        let call: String
+        let seconds: Double?
     }
 
     struct Answer: Decodable {

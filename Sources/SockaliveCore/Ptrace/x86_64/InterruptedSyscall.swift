@@ -52,6 +52,8 @@ struct InterruptedSyscall {
         registers.user.orig_rax = number
         return registers
     }
+    /// The result of a call that the kernel makes again from its start, unless a handler runs.
+    static let restartFromStart = Restart.noHandler
 
     private var result: Int32 { Int32(truncatingIfNeeded: kernelRestart.user.rax) }
 
