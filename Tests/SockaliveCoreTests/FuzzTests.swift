@@ -6,7 +6,7 @@ import Testing
 /// seed gives the same inputs. If a signal ends the run, the log has the parser's name.
 @Suite struct FuzzTests {
     enum Parser: String, CaseIterable {
-        case socketTable, stat, status, links, netlink, map, thread, code, directory
+        case socketTable, stat, status, links, netlink, map, thread, code, directory, cgroup, json
     }
 
     private static let inputs = 120_000
@@ -39,6 +39,10 @@ import Testing
             var gadgets = SyscallGadgets(is32Bit: bytes.count % 2 == 0)
             gadgets.search(bytes, at: 0x7f00_0000_0000)
         case .directory: for _ in DirectoryEntries(bytes) {}
+        case .cgroup:
+            guard let path = CGroupPath(procfs: bytes) else { return }
+            _ = path.container.map { path.path(depth: $0.depth).escaped }
+        case .json: _ = JSONValue(bytes)?["id"]
         }
     }
 
@@ -59,6 +63,13 @@ import Testing
         case .code:
             [[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05, 0xc3], [0xb8, 0xad, 0, 0, 0, 0xcd, 0x80, 0x5d, 0x5a]]
         case .directory: [directory]
+        case .cgroup:
+            [
+                Array("1:name=systemd:/a\n0::/machine.slice/libpod-\(Self.containerID).scope/container\n".utf8),
+                Array("0::/kubepods/pod0f9e8d7c-6b5a-4938-8271-605f4e3d2c1b/\(Self.containerID)\n".utf8),
+                Array("0::/machine.slice/machine-a\\x2db.scope/payload\n".utf8),
+            ]
+        case .json: [Array(#"[{"id":"a\u00e4\ud83d\ude00","names":["b",null,-1.5e3],"flags":{}}, true]"#.utf8)]
         case .netlink: [bytes(diagEstablished) + bytes(diagMapped), bytes(diagDone)]
         }
     }
@@ -80,6 +91,7 @@ import Testing
         }
     }
 
+    private static let containerID = String(repeating: "0123456789abcdef", count: 4)
     private static let ipv4Row = ipv4Row(inode: 102513)
 
     private static func ipv4Row(inode: UInt64) -> String {
