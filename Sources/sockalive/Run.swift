@@ -62,7 +62,8 @@ struct Run {
         if limits?.noLock == true && mode.needsLock { forgetDefaultMemory() }
         let job = RunJob(
             mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
-            explainsAbsence: !output.quiet && command != "watch", memory: memory, memoryFile: memoryFile)
+            explainsAbsence: !output.quiet && command != "watch", readsArguments: output.json, memory: memory,
+            memoryFile: memoryFile)
         let run = SupervisedRun(
             job: job, control: control, limit: limit, before: before, tellsEach: output.verbose,
             whileWaiting: whileWaiting,

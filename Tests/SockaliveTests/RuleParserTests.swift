@@ -31,7 +31,7 @@ import Testing
     private static let values: [String: String?] = [
         "--process": "a b", "--any-process": nil, "--pid": "7", "--exe": "/a", "--user": "root", "--port": "1",
         "--any-port": nil, "--remote": "10.0.0.0/8", "--listeners": nil, "--half-closed": nil,
-        "--source": "diag",
+        "--source": "diag", "--unit": "a", "--container": "a", "--pod": "a/b", "--cgroup": "/a*", "--command": "a b",
         "--firewall-timeout": "30m", "--idle": "5m", "--interval": "7", "--count": "9", "--user-timeout": "1h",
         "--off": nil, "--method": "ptrace",
     ]

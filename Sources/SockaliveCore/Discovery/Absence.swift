@@ -45,10 +45,9 @@ extension Discovery {
     }
 
     private func processIdentities(_ pids: [Int32]) -> [ProcessIdentity] {
-        let selection = ProcessSelection(pids: Set(pids))
-        let finder = ProcessFinder(procfs: procfs, selection: selection, limits: limits)
-        return ((try? finder.processes()) ?? []).compactMap(NetworkNamespaces(procfs: procfs).member).compactMap(
-            finder.identity)
+        let search = ProcessSearch(procfs: procfs, [ProcessSelection(pids: Set(pids))], limits: limits, places: places)
+        return ((try? search.processes().found) ?? []).compactMap(NetworkNamespaces(procfs: procfs).member).compactMap(
+            search.identity)
     }
 
     private func everybody(_ sockets: SocketSelection, _ stopReason: @escaping () -> StopReason?) -> Snapshot? {

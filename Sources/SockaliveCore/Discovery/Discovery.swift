@@ -11,6 +11,8 @@ package struct Discovery {
     let source: SocketSource
     private let mayBorrow: Bool
     let limits: ProcessLimits
+    let places: ProcessPlaces
+    private let readsArguments: Bool
 
     /// As many borrowed sockets cost what a walk over the kernel's table costs.
     private static let maxBorrowedSockets = 400
@@ -21,11 +23,14 @@ package struct Discovery {
         self.init(procfs: procfs, source: source, method: method, limits: ProcessLimits())
     }
 
-    init(procfs: ProcFS, source: SocketSource, method: Method, limits: ProcessLimits) {
+    /// - Parameter readsArguments: whether the arguments of the processes are wanted.
+    init(procfs: ProcFS, source: SocketSource, method: Method, limits: ProcessLimits, readsArguments: Bool = false) {
         self.procfs = procfs
         self.source = source
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
         self.limits = limits
+        self.readsArguments = readsArguments
+        places = ProcessPlaces(procfs: procfs)
     }
 
     /// - Parameter stopReason: asked before each process, because a process can hold a million descriptors.
@@ -34,19 +39,21 @@ package struct Discovery {
     package func snapshot(
         of selection: Selection, stopReason: @escaping () -> StopReason? = { nil }
     ) throws -> Snapshot {
-        let finder = ProcessFinder(procfs: procfs, selection: selection.processes, limits: limits)
-        let threads = finder.threads()
-        let processes = try finder.processes().filter { process in !threads.contains { $0.tid == process.pid } }
+        let search = ProcessSearch(
+            procfs: procfs, selection.alternatives, limits: limits, places: places, readsArguments: readsArguments)
+        let threads = search.threads()
+        let (matching, unanswered) = try search.processes()
+        let processes = matching.filter { process in !threads.contains { $0.tid == process.pid } }
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
         let scan = try FDScan(procfs: procfs, processes: processes, stopReason: stopReason)
         let groups = Group.groups(of: scan, NetworkNamespaces(procfs: procfs))
         // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
-        var collector = SocketCollector(procfs: procfs, finder: finder, areCookiesGlobal: mayBorrow)
+        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: mayBorrow)
         let found = try borrowedRows(groups, tables) ?? tableRows(groups, tables, stopReason)
         for group in groups { collect(group, found, into: &collector) }
         for (tid, process) in threads { collector.add(thread: tid, of: process) }
         try collector.markHeld { try held($0, stopReason) }
-        return collector.snapshot(processes: processes.map(\.pid))
+        return collector.snapshot(processes: processes.map(\.pid), unanswered: unanswered)
     }
 
     /// What was scanned of the processes of one network namespace.
@@ -222,6 +229,11 @@ struct UnansweredProcess: Sendable {
         case ring(SocketRow, isCertain: Bool)
         /// The number is that of a thread of this process.
         case thread(of: Int32)
+        /// Its cgroup, or its arguments, could not be read: nobody knows whether it is meant.
+        case cgroup(Errno)
+        case arguments(Errno)
+        /// Its container or pod has no name that can be known here, and may be the one that is looked for.
+        case unknownName(option: String, kind: String, id: String)
     }
 
     let pid: Int32
@@ -232,7 +244,17 @@ struct UnansweredProcess: Sendable {
 extension UnansweredProcess {
     /// Its descriptors may not be read.
     var isPermission: Bool {
-        if case .descriptors(let error) = reason { error.isPermission } else { false }
+        switch reason {
+        case .descriptors(let error), .cgroup(let error), .arguments(let error): error.isPermission
+        case .ring, .thread, .unknownName: false
+        }
+    }
+
+    private func unread(_ what: String, _ error: Errno) -> SocketFailure {
+        SocketFailure(
+            error.isPermission ? .permission : .other, error,
+            "its \(what) could not be read (\(error)), so nobody knows whether it is meant",
+            remedy: error.isPermission ? "run as root, or where /proc shows all processes (hidepid=0)" : "run again")
     }
 
     func failure(in procfs: ProcFS) -> SocketFailure {
@@ -260,6 +282,13 @@ extension UnansweredProcess {
             return SocketFailure(
                 .other, .invalidArgument, "\(pid) is the number of a thread, not of a process",
                 remedy: "name its process: --pid \(process)")
+        case .cgroup(let error): return unread("cgroup", error)
+        case .arguments(let error): return unread("command line", error)
+        case .unknownName(let option, let kind, let id):
+            return SocketFailure(
+                .other, .noData,
+                "\(UntrustedText(option).escaped): no \(kind) of that name can be known here",
+                remedy: "its ID works (\(id) is that of this process)")
         }
     }
 }

@@ -15,10 +15,15 @@ package final class ProcessIdentity: Equatable, Sendable {
     package let networkNamespace: UInt64?
     /// As it was read when the process was found.
     let status: ProcessStatus?
+    /// Where it runs; nil if that may not be read.
+    package let place: ProcessPlace?
+    /// Its arguments, as far as they are shown; nil if they were not asked for, or may not be read.
+    package let arguments: ProcessArguments?
 
     package init(
         pid: Int32, name: UntrustedText, executable: UntrustedText?, uid: UInt32, startTime: UInt64,
-        networkNamespace: UInt64?, status: ProcessStatus? = nil
+        networkNamespace: UInt64?, status: ProcessStatus? = nil, place: ProcessPlace? = nil,
+        arguments: ProcessArguments? = nil
     ) {
         self.pid = pid
         self.name = name
@@ -27,6 +32,8 @@ package final class ProcessIdentity: Equatable, Sendable {
         self.startTime = startTime
         self.networkNamespace = networkNamespace
         self.status = status
+        self.place = place
+        self.arguments = arguments
     }
 
     package static func == (one: ProcessIdentity, other: ProcessIdentity) -> Bool {
@@ -34,6 +41,7 @@ package final class ProcessIdentity: Equatable, Sendable {
             || one.pid == other.pid && one.startTime == other.startTime && one.name == other.name
                 && one.executable == other.executable && one.uid == other.uid
                 && one.networkNamespace == other.networkNamespace && one.status == other.status
+                && one.place == other.place && one.arguments == other.arguments
     }
 }
 
@@ -52,34 +60,26 @@ extension NetworkNamespaces {
     }
 }
 
-/// What is not asked of processes, because it hung before.
-struct ProcessLimits {
-    /// Whether a process may be looked at at all. It is asked only for what comes close to the selection.
-    var includes: (Int32) -> Bool = { _ in true }
-    /// Processes whose links hung. They need not be of the selection.
-    var excluded: Set<Int32> = []
-    /// Processes whose link to the executable is not read.
-    var hungExecutables: Set<Int32> = []
-    /// No process is asked for its executable unless its comm, which never waits, is that name already.
-    var isByComm = false
+/// Whether a selection means a process.
+enum ProcessMatch {
+    case no, yes
+    /// What decides could not be read.
+    case unknown(UnansweredProcess.Reason)
 }
 
-/// Finds the processes of a selection in `/proc`.
-///
-/// Each is held first and read afterwards, so that a recycled PID never joins one process's
-/// name to another one's sockets.
+/// Answers whether a selection means a process.
 struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
-    private let limits: ProcessLimits
+    private let places: ProcessPlaces
     /// The path of the executable, as it was given and without symbolic links: the kernel's link shows it so.
     let wantedPaths: [[UInt8]]
     private let scan: CommScan
 
-    init(procfs: ProcFS, selection: ProcessSelection, limits: ProcessLimits = ProcessLimits()) {
+    init(procfs: ProcFS, selection: ProcessSelection, limits: ProcessLimits, places: ProcessPlaces) {
         self.procfs = procfs
         self.selection = selection
-        self.limits = limits
+        self.places = places
         scan = CommScan(
             root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables, isByComm: limits.isByComm)
         wantedPaths = selection.executable.map { [Array($0.utf8)] + (Self.resolved($0).map { [$0] } ?? []) } ?? []
@@ -92,62 +92,56 @@ struct ProcessFinder {
         return Array(UnsafeRawBufferPointer(start: resolved, count: strlen(resolved)))
     }
 
-    /// - Throws: `tooManyOpenFiles` rather than to leave out a process that cannot be held.
-    func processes() throws -> [ProcessHandle] {
-        try pids().compactMap { pid in
-            guard limits.includes(pid), let handle = ProcessHandle(pid: pid, procfs: procfs) else { return nil }
-            if handle.isUnknown || handle.descriptor.map(OpenFiles.areUsedUp) ?? false { throw Errno.tooManyOpenFiles }
-            return matches(pid) ? handle : nil
+    /// Whether the selection means a process that is there. What is read first costs least, or cannot be made to hang.
+    func match(_ pid: Int32) -> ProcessMatch {
+        guard !selection.isEmpty, hasWantedName(pid) else { return .no }
+        if !selection.places.isEmpty {
+            do {
+                guard try places.matches(pid, selection.places) else { return .no }
+            } catch {
+                return Self.unknown(error, UnansweredProcess.Reason.cgroup)
+            }
         }
-    }
-
-    /// Numbers of the selection that are threads, with their processes: `/proc/TID` exists, though no listing shows it.
-    func threads() -> [(tid: Int32, process: Int32)] {
-        selection.pids.sorted().compactMap { pid in
+        if let uid = selection.uid {
             WorkerProgress.enter(.user, pid)
-            guard let process = (try? procfs.status("\(pid)"))?.threadGroup, process != pid else { return nil }
-            return (pid, process)
+            guard (try? procfs.status("\(pid)"))?.users.areAll(uid) ?? false else { return .no }
         }
+        guard hasWantedExecutable(pid) else { return .no }
+        return selection.commands.isEmpty ? .yes : matchArguments(pid)
     }
 
-    /// Everything about the process; nil if it is gone.
-    func identity(of process: MatchedProcess) -> ProcessIdentity? {
-        let pid = process.pid
-        WorkerProgress.enter(.identity, pid)
-        guard let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
-            let status = try? procfs.status("\(pid)")
-        else { return nil }
-        return ProcessIdentity(
-            pid: pid, name: stat.name, executable: executable(pid), uid: status.uid,
-            startTime: stat.startTime, networkNamespace: process.namespace.inode,
-            status: status)
-    }
-
-    /// Those that are worth a closer look: only what turns a process down is read of all of them.
-    private func pids() throws -> [Int32] {
-        if selection.names.isEmpty {
-            let isEveryone = selection.anyProcess || (selection.executable != nil && selection.pids.isEmpty)
-            return isEveryone ? try procfs.numbers(in: ".") : selection.pids.sorted()
-        }
-        if selection.anyProcess { return try procfs.numbers(in: ".") }
-        WorkerProgress.enter(.processNames)
-        let named = try scan.matching()
-        return selection.pids.isEmpty ? named : selection.pids.union(named).sorted()
-    }
-
-    /// Whether the selection means a process that is there.
     func matches(_ pid: Int32) -> Bool {
-        guard hasWantedName(pid), hasWantedExecutable(pid)
-        else { return false }
-        guard let uid = selection.uid else { return true }
-        WorkerProgress.enter(.user, pid)
-        return (try? procfs.status("\(pid)"))?.users.areAll(uid) ?? false
+        if case .yes = match(pid) { true } else { false }
     }
 
-    /// Neither names nor numbers: the executable alone selects.
+    /// A process that is gone is none.
+    private static func unknown(_ error: any Error, _ reason: (Errno) -> UnansweredProcess.Reason) -> ProcessMatch {
+        let error = error as? Errno ?? .ioError
+        return [.noSuchFileOrDirectory, .noSuchProcess].contains(error) ? .no : .unknown(reason(error))
+    }
+
+    private func matchArguments(_ pid: Int32) -> ProcessMatch {
+        WorkerProgress.enter(.arguments, pid)
+        do {
+            let isMeant = try procfs.read("\(pid)/cmdline", limit: ProcessArguments.maxSize) { text in
+                text.split(separator: 0).contains { argument in
+                    selection.commands.contains {
+                        argument.elementsEqual($0.bytes) || argument.baseName.elementsEqual($0.bytes)
+                    }
+                }
+            }
+            return isMeant ? .yes : .no
+        } catch Errno.fileTooLarge {
+            return .no
+        } catch {
+            return Self.unknown(error, UnansweredProcess.Reason.arguments)
+        }
+    }
+
+    /// Neither names nor numbers: something else selects.
     private func hasWantedName(_ pid: Int32) -> Bool {
         if selection.anyProcess || selection.pids.contains(pid) { return true }
-        return selection.names.isEmpty ? selection.pids.isEmpty : scan.matches(pid)
+        return selection.isByFilter || (!selection.names.isEmpty && scan.matches(pid))
     }
 
     /// In one mount namespace a path is one file. A process in a mount namespace of its own has whatever paths it
@@ -207,9 +201,5 @@ struct ProcessFinder {
         WorkerProgress.enter(.namespace, pid)
         guard let own = try? procfs.link("self/ns/mnt") else { return false }
         return own == (try? procfs.link("\(pid)/ns/mnt"))
-    }
-
-    private func executable(_ pid: Int32) -> UntrustedText? {
-        (try? procfs.link("\(pid)/exe")).map { UntrustedText($0.withoutDeletedSuffix) }
     }
 }

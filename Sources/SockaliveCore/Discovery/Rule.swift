@@ -22,13 +22,7 @@ package struct RuleSet: Equatable, Sendable {
     }
 
     /// Finds all that any rule may mean; of one rule, exactly that.
-    package var union: Selection {
-        var union = rules[0].selection
-        guard rules.count > 1 else { return union }
-        for rule in rules.dropFirst() { union.formUnion(rule.selection) }
-        union.processes.removeRepeatedNames()
-        return union
-    }
+    package var union: Selection { Selection(unionOf: rules.map(\.selection)) }
 
     /// What all rules want, where they agree.
     package var sharedRequest: KeepaliveRequest? {
@@ -59,13 +53,17 @@ extension Snapshot {
     /// Each socket that some rule matches, with the strictest of the rules that match it. A single rule matches whatever
     /// was found by it.
     ///
-    /// - Parameter limits: what is not asked of processes.
-    func assigned(_ rules: RuleSet, _ procfs: ProcFS, _ limits: ProcessLimits = ProcessLimits()) -> [AssignedSocket] {
+    /// - Parameters:
+    ///   - limits: what is not asked of processes.
+    ///   - places: what is known of where they run.
+    func assigned(
+        _ rules: RuleSet, _ procfs: ProcFS, _ limits: ProcessLimits = ProcessLimits(), _ places: ProcessPlaces? = nil
+    ) -> [AssignedSocket] {
         guard rules.rules.count > 1 else {
             return sockets.compactMap { AssignedSocket($0, rules, matching: [0]) }
         }
         let index = RuleIndex(rules.rules)
-        let matcher = ProcessMatcher(index.processes, procfs, limits)
+        let matcher = ProcessMatcher(index.processes, procfs, limits, places ?? ProcessPlaces(procfs: procfs))
         return sockets.compactMap { socket in
             AssignedSocket(socket, rules, matching: index.rules(for: socket, matching: matcher.matching))
         }

@@ -100,17 +100,24 @@ final class ProcessMatcher {
     private var byExecutable: [UntrustedText: [Int]] = [:]
     /// What no name, number or file singles out.
     private var general: [Int] = []
+    private var byUnit: [UnitName: [Int]] = [:]
+    private let places: ProcessPlaces
     private var answers: [Int32: Set<Int>] = [:]
+    /// Why nobody knows whether some selection matches a process.
+    private(set) var unknown: [Int32: UnansweredProcess.Reason] = [:]
 
-    init(_ selections: [ProcessSelection], _ procfs: ProcFS, _ limits: ProcessLimits) {
+    init(_ selections: [ProcessSelection], _ procfs: ProcFS, _ limits: ProcessLimits, _ places: ProcessPlaces) {
         self.procfs = procfs
         self.limits = limits
-        finders = selections.map { ProcessFinder(procfs: procfs, selection: $0, limits: limits) }
+        self.places = places
+        finders = selections.map { ProcessFinder(procfs: procfs, selection: $0, limits: limits, places: places) }
         for (place, finder) in finders.enumerated() {
             let selection = finder.selection
             if selection.executable != nil {
                 for path in finder.wantedPaths { byExecutable[UntrustedText(path), default: []].append(place) }
-            } else if selection.anyProcess || (selection.names.isEmpty && selection.pids.isEmpty) {
+            } else if !selection.places.units.isEmpty {
+                for unit in selection.places.units { byUnit[unit, default: []].append(place) }
+            } else if selection.anyProcess || selection.isByFilter {
                 general.append(place)
             } else {
                 for name in selection.names { byName[name, default: []].append(place) }
@@ -122,7 +129,15 @@ final class ProcessMatcher {
     /// The places of the selections that match the process.
     func matching(_ pid: Int32) -> Set<Int> {
         if let answer = answers[pid] { return answer }
-        let answer = (candidates(pid) ?? Set(finders.indices)).filter { finders[$0].matches(pid) }
+        let answer = (candidates(pid) ?? Set(finders.indices)).filter { place in
+            switch finders[place].match(pid) {
+            case .no: return false
+            case .yes: return true
+            case .unknown(let reason):
+                unknown[pid] = reason
+                return false
+            }
+        }
         answers[pid] = answer
         return answer
     }
@@ -131,6 +146,10 @@ final class ProcessMatcher {
     /// by; then none is left out.
     private func candidates(_ pid: Int32) -> Set<Int>? {
         var places = Set(general + byPID[pid, default: []])
+        if !byUnit.isEmpty {
+            guard let path = try? self.places.path(of: pid) else { return nil }
+            if let unit = path.unit { places.formUnion(byUnit[unit.value, default: []]) }
+        }
         if byName.isEmpty && byExecutable.isEmpty { return places }
         // The link to an executable that hung is not read again.
         guard !limits.hungExecutables.contains(pid) else { return nil }

@@ -9,16 +9,38 @@ package struct ProcessSelection: Hashable, Sendable {
     /// Only processes whose real, effective and saved user all are this one: somebody who starts a set-user-ID
     /// program under the name that is looked for stays its real user.
     package var uid: UInt32?
+    /// Only processes that run there.
+    package var places: PlaceSelection
+    /// Only processes that have one of these among their arguments, whole, or as the base name of one. It is the
+    /// process's own word: anybody can write a command line.
+    package var commands: [UntrustedText]
+    /// It means none at all: the beginning of a union.
+    fileprivate(set) var isEmpty = false
 
     package init(
         names: [String] = [], pids: Set<Int32> = [], anyProcess: Bool = false,
-        executable: String? = nil, uid: UInt32? = nil
+        executable: String? = nil, uid: UInt32? = nil, places: PlaceSelection = PlaceSelection(),
+        commands: [String] = []
     ) {
         self.names = names.map { UntrustedText($0) }
         self.pids = pids
         self.anyProcess = anyProcess
         self.executable = executable
         self.uid = uid
+        self.places = places
+        self.commands = commands.map { UntrustedText($0) }
+    }
+
+    static let nobody: ProcessSelection = {
+        var selection = ProcessSelection()
+        selection.isEmpty = true
+        return selection
+    }()
+
+    /// No name and no number selects: what else is asked selects by itself.
+    var isByFilter: Bool {
+        names.isEmpty && pids.isEmpty && !anyProcess
+            && (executable != nil || !places.isEmpty || !commands.isEmpty)
     }
 }
 
@@ -76,30 +98,54 @@ package struct SocketSelection: Equatable, Sendable {
 package struct Selection: Equatable, Sendable {
     package var processes: ProcessSelection
     package var sockets: SocketSelection
+    /// Of a union: more selections that may mean a process. Places and arguments have nothing in common that would be a
+    /// filter, and what every process is asked for costs.
+    private(set) var others: [ProcessSelection] = []
 
     package init(processes: ProcessSelection, sockets: SocketSelection) {
         self.processes = processes
         self.sockets = sockets
+    }
+
+    /// Each of these may mean a process.
+    var alternatives: [ProcessSelection] { (processes.isEmpty ? [] : [processes]) + others }
+
+    /// Finds all that any of the selections may mean; of one, exactly that.
+    init(unionOf selections: [Selection]) {
+        precondition(!selections.isEmpty)
+        guard selections.count > 1 else {
+            self = selections[0]
+            return
+        }
+        processes = .nobody
+        sockets = selections[0].sockets
+        var seen: Set<ProcessSelection> = []
+        for selection in selections {
+            sockets.formUnion(selection.sockets)
+            if selection.processes.places.isEmpty && selection.processes.commands.isEmpty {
+                processes.formUnion(selection.processes)
+            } else if seen.insert(selection.processes).inserted {
+                others.append(selection.processes)
+            }
+        }
+        processes.removeRepeatedNames()
     }
 }
 
 /// One selection that finds at least what two find. What the two share stays a filter.
 ///
 /// In place: with ten thousand rules, a copy of all names for each rule would take seconds.
-extension Selection {
-    mutating func formUnion(_ other: Selection) {
-        processes.formUnion(other.processes)
-        sockets.formUnion(other.sockets)
-    }
-}
-
 extension ProcessSelection {
     fileprivate mutating func formUnion(_ other: ProcessSelection) {
+        if isEmpty {
+            self = other
+            return
+        }
         let isForAll = anyProcess || other.anyProcess
         // Neither names nor numbers: the executable alone selects, and it selects among all.
-        let isByFile = namesNobody || other.namesNobody
+        let isByFile = isByFilter || other.isByFilter
         let executable = executable == other.executable ? executable : nil
-        let all = isForAll || (isByFile && !(namesNobody && other.namesNobody && executable != nil))
+        let all = isForAll || (isByFile && !(isByFilter && other.isByFilter && executable != nil))
         if all {
             names = []
             pids = []
@@ -113,12 +159,10 @@ extension ProcessSelection {
     }
 
     /// A union has a name as often as it was given.
-    mutating func removeRepeatedNames() {
+    fileprivate mutating func removeRepeatedNames() {
         var seen: Set<UntrustedText> = []
         names.removeAll { !seen.insert($0).inserted }
     }
-
-    private var namesNobody: Bool { names.isEmpty && pids.isEmpty && !anyProcess }
 }
 
 extension SocketSelection {

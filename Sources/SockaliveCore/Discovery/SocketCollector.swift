@@ -22,7 +22,7 @@ struct SocketCollector {
         var holders: [SocketHolder]
     }
 
-    private let finder: ProcessFinder
+    private let search: ProcessSearch
     private let areCookiesGlobal: Bool
     private var entries: [Entry] = []
     private var indexByKey: [Key: Int] = [:]
@@ -38,9 +38,9 @@ struct SocketCollector {
     private let procfs: ProcFS
 
     /// - Parameter areCookiesGlobal: no two sockets of two namespaces have one cookie (Linux 5.4).
-    init(procfs: ProcFS, finder: ProcessFinder, areCookiesGlobal: Bool) {
+    init(procfs: ProcFS, search: ProcessSearch, areCookiesGlobal: Bool) {
         self.procfs = procfs
-        self.finder = finder
+        self.search = search
         self.areCookiesGlobal = areCookiesGlobal
     }
 
@@ -56,7 +56,7 @@ struct SocketCollector {
                 entries[index].holders.append(holder)
             } else {
                 // Another holder of a socket that is known is asked for nothing.
-                identity = identity ?? finder.identity(of: process)
+                identity = identity ?? search.identity(of: process)
                 guard let identity else { return }
                 add(
                     Entry(
@@ -103,20 +103,22 @@ struct SocketCollector {
     }
 
     /// The sockets by process and number; behind them those out of reach.
-    mutating func snapshot(processes: [Int32]) -> Snapshot {
+    ///
+    /// - Parameter others: processes of which nobody knows whether they match.
+    mutating func snapshot(processes: [Int32], unanswered others: [UnansweredProcess] = []) -> Snapshot {
         for index in entries.indices {
             entries[index].holders.sort()
             // A socket of two processes was found with one of them; it is told with the first.
             let first = entries[index].holders[0].pid
             if first != entries[index].process.pid, let member = members[first],
-                let identity = finder.identity(of: member)
+                let identity = search.identity(of: member)
             {
                 entries[index].process = identity
             }
         }
         entries.sort { $0.holders[0] < $1.holders[0] }
         let rings = ringSockets
-        let unanswered = addHidden(besides: rings) + rings + threads
+        let unanswered = addHidden(besides: rings) + rings + threads + others
         let sockets = entries.map {
             DiscoveredSocket(
                 process: $0.process, holders: $0.holders, row: $0.row,
@@ -137,7 +139,7 @@ struct SocketCollector {
         let foreignUser = procfs.overflowUser
         hidden.sort { $0.process.pid < $1.process.pid }
         for (process, _, rows) in hidden {
-            guard !rows.isEmpty, let identity = finder.identity(of: process) else { continue }
+            guard !rows.isEmpty, let identity = search.identity(of: process) else { continue }
             // In a user namespace all users from outside have one number: it tells nothing.
             for row in rows.sorted(by: { $0.inode < $1.inode })
             where row.uid == identity.uid && row.uid != foreignUser && !listed.contains(row.inode) {
@@ -159,7 +161,7 @@ struct SocketCollector {
     private var ringSockets: [UnansweredProcess] {
         ringOwners.compactMap { process, files, rows in
             let orphans = rows.filter { indexByKey[key(of: $0, in: process.namespace)] == nil }
-            guard !orphans.isEmpty, let identity = finder.identity(of: process) else { return nil }
+            guard !orphans.isEmpty, let identity = search.identity(of: process) else { return nil }
             let listed = orphans.first { files.sockets.contains($0.inode) }
             let likely =
                 files.isIncomplete

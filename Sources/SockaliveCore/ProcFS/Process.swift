@@ -103,6 +103,8 @@ package struct ProcessStat: Equatable, Sendable {
     package let name: UntrustedText
     /// `R`, `S`, `D`, `Z`, `T` (stopped), `t` (traced) …
     package let state: Character
+    /// The parent process; 0 for none that can be seen.
+    let parent: Int32
     /// Start time in clock ticks since boot. PID and start time together identify a process.
     package let startTime: UInt64
     /// The address at which the program's first stack begins, which the kernel gave it. nil if the text does not tell:
@@ -123,6 +125,7 @@ package struct ProcessStat: Equatable, Sendable {
         guard fields.count > 19, let state = fields[0].first, fields[0].count == 1,
             let startTime = fields[19].decimal(UInt64.self)
         else { return nil }
+        parent = fields[1].decimal() ?? 0
         self.state = Character(UnicodeScalar(state))
         self.startTime = startTime
         startOfStack = fields.count > 25 ? fields[25].decimal(UInt64.self).flatMap { $0 == 0 ? nil : $0 } : nil

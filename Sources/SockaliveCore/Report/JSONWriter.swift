@@ -113,6 +113,17 @@ package struct JSONWriter {
         value.map { number($0) } ?? null()
     }
 
+    package mutating func member(_ key: StaticString, _ values: [String]?) {
+        name(key)
+        guard let values else { return null() }
+        nest(UInt8(ascii: "["), UInt8(ascii: "]")) { json in
+            for value in values {
+                json.begin()
+                json.string(value)
+            }
+        }
+    }
+
     /// A whole number in quotes, for readers whose numbers have 53 bits.
     package mutating func member(_ key: StaticString, quoted value: UInt64?) {
         name(key)

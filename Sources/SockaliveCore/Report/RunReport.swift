@@ -86,8 +86,15 @@ package struct Summary: Sendable {
 extension SocketResult {
     fileprivate func write(to json: inout JSONWriter) {
         let row = socket.row
+        let place = socket.process.place
         json.member("action", action.rawValue)
         write("before", before, to: &json)
+        json.member("cgroup", place?.cgroup.text.decoded)
+        json.member("command", socket.process.arguments?.list.map(\.decoded))
+        json.object("container", place?.cgroup.container?.value) { json, container in
+            json.member("id", container.isName ? nil : container.text)
+            json.member("name", place?.containerName?.decoded)
+        }
         json.member("cookie", quoted: row.cookie)
         json.member("crash_safe", crashSafe)
         json.object("error", failure) { $1.write(to: &$0) }
@@ -112,6 +119,11 @@ extension SocketResult {
         json.member("next_probe_seconds", nextProbeSeconds)
         json.member("paused_microseconds", pausedMicroseconds)
         json.member("pid", socket.process.pid)
+        json.object("pod", place?.cgroup.pod?.value) { json, pod in
+            json.member("name", place?.podName?.name.decoded)
+            json.member("namespace", place?.podName?.namespace?.decoded)
+            json.member("uid", pod.text)
+        }
         json.object("probe", probe) { json, answer in
             json.member("answered", answer.answered)
             json.member("milliseconds", answer.milliseconds.map { ($0 * 10).rounded() / 10 })
@@ -126,6 +138,7 @@ extension SocketResult {
         json.member("rights", rights?.rawValue)
         json.member("state", row.state.rawValue)
         json.member("uid", socket.process.uid)
+        json.member("unit", place?.unit)
         json.member("verdict", verdict?.rawValue)
         json.object("wanted") { request.wanted.write(to: &$0) }
     }

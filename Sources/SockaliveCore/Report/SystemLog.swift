@@ -144,9 +144,17 @@ package struct LogLine: Equatable, Sendable {
         add("pid", "\(socket.process.pid)")
         // Always in quotes: a name can be empty, and it can look like a key.
         text += " process=\(Self.quoted(socket.process.name))"
+        if let place = socket.process.place { add(place) }
         if let holder = socket.holders.first { add("fd", "\(holder.fd)") }
         add("local", socket.row.localDescription)
         if socket.row.state.hasPeer { add("remote", socket.row.remoteDescription) }
+    }
+
+    /// In quotes where others chose the words.
+    private mutating func add(_ place: ProcessPlace) {
+        if let unit = place.unit { add("unit", unit) }
+        if let container = place.containerLabel { text += " container=\(Self.quoted(container))" }
+        if let pod = place.podLabel { text += " pod=\(Self.quoted(pod))" }
     }
 
     private mutating func add(_ key: String, _ value: String) {

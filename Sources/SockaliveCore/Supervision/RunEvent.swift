@@ -215,6 +215,8 @@ extension ProcessIdentity {
         writer.write(uid)
         writer.write(startTime)
         writer.write(networkNamespace)
+        writer.write(place) { $1.write(into: &$0) }
+        writer.write(arguments) { $0.write($1.bytes) }
     }
 
     fileprivate convenience init(_ reader: inout WireReader) throws(WireReader.Malformed) {
@@ -223,7 +225,33 @@ extension ProcessIdentity {
             executable: try reader.readOptional { reader throws(WireReader.Malformed) in
                 UntrustedText(try reader.readBytes())
             },
-            uid: try reader.read(), startTime: try reader.read(), networkNamespace: try reader.read())
+            uid: try reader.read(), startTime: try reader.read(), networkNamespace: try reader.read(),
+            place: try reader.readOptional { reader throws(WireReader.Malformed) in try ProcessPlace(&reader) },
+            arguments: try reader.readOptional { reader throws(WireReader.Malformed) in
+                ProcessArguments(try reader.readBytes())
+            })
+    }
+}
+
+extension ProcessPlace {
+    fileprivate func write(into writer: inout WireWriter) {
+        writer.write(cgroup.text.bytes)
+        writer.write(containerName) { $0.write($1.bytes) }
+        writer.write(podName) { writer, pod in
+            writer.write(pod.name.bytes)
+            writer.write(pod.namespace) { $0.write($1.bytes) }
+        }
+    }
+
+    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
+        func text(_ reader: inout WireReader) throws(WireReader.Malformed) -> UntrustedText {
+            UntrustedText(try reader.readBytes())
+        }
+        self.init(
+            cgroup: CGroupPath(try reader.readBytes()), containerName: try reader.readOptional(text),
+            podName: try reader.readOptional { reader throws(WireReader.Malformed) in
+                PodName(name: try text(&reader), namespace: try reader.readOptional(text))
+            })
     }
 }
 

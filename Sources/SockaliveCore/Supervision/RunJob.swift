@@ -41,13 +41,15 @@ package struct RunJob: Sendable {
     let explainsAbsence: Bool
     let memory: SocketMemory
     let memoryFile: String?
+    /// Reads the arguments of processes that have candidates.
+    let readsArguments: Bool
 
     /// - Parameters:
     ///   - memory: what earlier runs read inside targets.
     ///   - memoryFile: its file.
     package init(
         mode: Mode, rules: RuleSet, choice: MethodChoice, source: SocketSource, explainsAbsence: Bool = false,
-        memory: SocketMemory = SocketMemory(), memoryFile: String? = nil
+        readsArguments: Bool = false, memory: SocketMemory = SocketMemory(), memoryFile: String? = nil
     ) {
         self.mode = mode
         self.rules = rules
@@ -56,6 +58,7 @@ package struct RunJob: Sendable {
         self.explainsAbsence = explainsAbsence
         self.memory = memory
         self.memoryFile = memoryFile
+        self.readsArguments = readsArguments
     }
 
     /// The worker's side.
@@ -127,7 +130,9 @@ extension RunJob {
                 }
             }
             // Nothing was found because nothing could be seen.
-            if count == 0 && failures == 0 && job.rules.union.processes.isHidden(procfs) { throw SearchError.hidden }
+            if count == 0 && failures == 0 && job.rules.union.alternatives.contains(where: { $0.isHidden(procfs) }) {
+                throw SearchError.hidden
+            }
         }
 
         private struct TooManyLeftBehind: Error {}
@@ -138,10 +143,12 @@ extension RunJob {
         private func run(isByComm: Bool = false, isLast: Bool = false, _ isIncluded: @escaping (Int32) -> Bool) throws {
             let limits = ProcessLimits(
                 includes: { [self] pid in !searched.contains(pid) && isIncluded(pid) && mayBeLookedAt(pid) },
-                excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables, isByComm: isByComm)
+                excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables,
+                hungDetails: recovery.hungDetails, isByComm: isByComm)
             let discovery = Discovery(
                 procfs: procfs, source: recovery.source ?? job.source,
-                method: recovery.source == nil ? job.choice.resolved() : .ptrace, limits: limits)
+                method: recovery.source == nil ? job.choice.resolved() : .ptrace, limits: limits,
+                readsArguments: job.readsArguments)
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count, isLast: isLast))
@@ -150,7 +157,7 @@ extension RunJob {
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
                 failures += 1
             }
-            var candidates = snapshot.assigned(job.rules, procfs, limits)
+            var candidates = snapshot.assigned(job.rules, procfs, limits, discovery.places)
             if !isLast || !found.isEmpty || !recovery.isEmpty {
                 candidates.removeAll {
                     !job.isOpen(recovery.known($0.socket)) || !found.insert(SocketKey($0.socket)).inserted
@@ -198,7 +205,7 @@ extension RunJob {
         /// Whether a process that hangs was only looked at because every process is, for the sake of its executable, and
         /// bears no name that any rule means.
         private func isStranger(_ pid: Int32) -> Bool {
-            let looksAtAll = job.rules.union.processes.looksAtAll
+            let looksAtAll = job.rules.union.alternatives.contains(where: \.looksAtAll)
             guard looksAtAll || recovery.unknownExecutables.contains(pid) else { return false }
             let comm = procfs.text("\(pid)/comm")?.dropTrailingNewlines ?? []
             return !job.rules.rules.contains { $0.selection.processes.mayMean(pid, comm: comm) }
@@ -301,14 +308,14 @@ extension RunJob {
 
 extension ProcessSelection {
     /// No name and no number selects: every process is asked for its executable.
-    fileprivate var looksAtAll: Bool { anyProcess || (names.isEmpty && pids.isEmpty) }
+    fileprivate var looksAtAll: Bool { anyProcess || isByFilter }
 
     /// As far as comm tells, which is cut and can be changed.
     fileprivate func mayMean(_ pid: Int32, comm: ArraySlice<UInt8>) -> Bool {
         func isName(_ name: some Collection<UInt8>) -> Bool { comm.elementsEqual(name.prefix(CommScan.maxCommLength)) }
         if pids.contains(pid) || names.contains(where: { isName($0.bytes) }) { return true }
-        guard let executable else { return anyProcess }
-        return names.isEmpty && pids.isEmpty && isName(Array(executable.utf8).baseName)
+        guard isByFilter else { return anyProcess }
+        return executable.map { isName(Array($0.utf8).baseName) } ?? true
     }
 
     /// Whether some process that it means may be there, and `/proc` does not show it (proc(5), hidepid).

@@ -32,6 +32,8 @@ struct RunRecovery {
     private(set) var armed: [SocketKey: KeepaliveSettings] = [:]
     /// Processes of which nobody knows whether they match by the name of their executable: its link hung.
     private(set) var hungExecutables: Set<Int32> = []
+    /// Processes of which something hung that is only shown.
+    private(set) var hungDetails: Set<Int32> = []
     private var hangsByProcess: [Int32: Int] = [:]
     /// Workers that could not be killed, and still hang.
     private var leftBehind = 0
@@ -79,6 +81,10 @@ struct RunRecovery {
         if step == .processNames {
             hungExecutables.formUnion(position.scanned)
             return !position.scanned.isEmpty
+        }
+        if step == .details {
+            hungDetails.insert(position.pid)
+            return true
         }
         if position.pid == 0 {
             guard step == .socketTable, source == nil else { return false }

@@ -11,6 +11,9 @@ package enum WorkerStep: UInt8, Sendable, CaseIterable {
     case borrow, options, close
     case inspect, seize, stop, memory
     case helper
+    case cgroup, arguments, containerNames
+    /// Only shown: nothing depends on the answer.
+    case details
 
     /// What the worker waits for, in words.
     ///
@@ -37,6 +40,10 @@ package enum WorkerStep: UInt8, Sendable, CaseIterable {
         case .stop: "the stop of a thread"
         case .memory: "a page of its memory"
         case .helper: "a helper process with the rights of its user"
+        case .cgroup: "/proc/\(pid)/cgroup"
+        case .arguments: "the arguments in /proc/\(pid)/cmdline"
+        case .containerNames: "a file with the name of its container"
+        case .details: "its command line, or a file with the name of its container"
         }
     }
 

@@ -28,6 +28,45 @@ enum ArgumentTransform {
         return uid
     }
 
+    static func unit(_ text: String) throws -> UnitName {
+        guard let unit = UnitName(written: text) else {
+            throw ValidationError(
+                text.contains("@")
+                    ? "a unit's name has letters, digits and :-_.\\@, and a template needs its instance: agent@1"
+                    : "a unit's name has letters, digits and :-_.\\@: agent, or agent.service")
+        }
+        guard !unit.isSlice else {
+            throw ValidationError("a slice is no process's unit: use --cgroup with its path")
+        }
+        return unit
+    }
+
+    static func container(_ text: String) throws -> ContainerSelector {
+        guard !text.isEmpty, !text.contains("/") else {
+            throw ValidationError("a container is given by its name, or by its ID from 12 digits on")
+        }
+        return ContainerSelector(text)
+    }
+
+    static func pod(_ text: String) throws -> PodSelector {
+        guard let pod = PodSelector(text) else {
+            throw ValidationError("a pod is given by its name, by NAMESPACE/NAME, or by its UID")
+        }
+        return pod
+    }
+
+    static func cgroup(_ text: String) throws -> CGroupGlob {
+        guard let glob = CGroupGlob(text) else {
+            throw ValidationError("a cgroup is given by its path from the root, such as /system.slice/agent*")
+        }
+        return glob
+    }
+
+    static func command(_ text: String) throws -> String {
+        guard !text.isEmpty else { throw ValidationError("an argument has at least one character") }
+        return text
+    }
+
     static func port(_ text: String) throws -> UInt16 {
         guard let port = number(text, UInt16.self), port > 0 else {
             throw ValidationError("a port is a number from 1 to 65535")

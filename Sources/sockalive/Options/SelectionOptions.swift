@@ -27,6 +27,31 @@ struct SelectionOptions: ParsableArguments {
     var user: UInt32?
 
     @Option(
+        help: .init("Match only processes of this systemd unit.", valueName: "name"),
+        transform: ArgumentTransform.unit)
+    var unit: [UnitName] = []
+
+    @Option(
+        help: .init("Match only processes of this container.", valueName: "name|id"),
+        transform: ArgumentTransform.container)
+    var container: [ContainerSelector] = []
+
+    @Option(
+        help: .init("Match only processes of this pod.", valueName: "name|uid"),
+        transform: ArgumentTransform.pod)
+    var pod: [PodSelector] = []
+
+    @Option(
+        help: .init("Match only processes below a cgroup of such a path.", valueName: "glob"),
+        transform: ArgumentTransform.cgroup)
+    var cgroup: [CGroupGlob] = []
+
+    @Option(
+        help: .init("Match only processes with this whole argument, or the base name of one.", valueName: "text"),
+        transform: ArgumentTransform.command)
+    var command: [String] = []
+
+    @Option(
         help: .init("Match this local or remote port (default: 5633).", valueName: "n"),
         transform: ArgumentTransform.port)
     var port: [UInt16] = []
@@ -59,15 +84,22 @@ struct SelectionOptions: ParsableArguments {
 
     var isGiven: Bool {
         !(process.isEmpty && pid.isEmpty && port.isEmpty) || anyProcess || anyPort || listeners || halfClosed
-            || exe != nil || user != nil || remote != nil || source != nil
+            || exe != nil || user != nil || remote != nil || source != nil || !places.isEmpty || !command.isEmpty
     }
 
+    private var places: PlaceSelection {
+        PlaceSelection(units: unit, containers: container, pods: pod, cgroups: cgroup)
+    }
+
+    /// Without any of these the default name selects.
+    private var selectsByItself: Bool { exe != nil || !places.isEmpty || !command.isEmpty }
+
     var selection: Selection {
-        let namesDefault = process.isEmpty && pid.isEmpty && exe == nil && !anyProcess
+        let namesDefault = process.isEmpty && pid.isEmpty && !selectsByItself && !anyProcess
         return Selection(
             processes: ProcessSelection(
                 names: namesDefault ? ["beremote"] : process, pids: Set(pid), anyProcess: anyProcess,
-                executable: exe, uid: user),
+                executable: exe, uid: user, places: places, commands: command),
             sockets: SocketSelection(
                 ports: anyPort ? nil : port.isEmpty ? [5633] : Set(port), remote: remote, listeners: listeners,
                 halfClosed: halfClosed))
@@ -76,11 +108,17 @@ struct SelectionOptions: ParsableArguments {
     /// What was looked for, in words.
     var description: String {
         var processes = process.isEmpty && pid.isEmpty ? (anyProcess ? "any process" : "process beremote") : ""
-        if exe != nil && process.isEmpty && pid.isEmpty { processes = "any process" }
+        if selectsByItself && process.isEmpty && pid.isEmpty { processes = "any process" }
         let names = process.map { "process \(UntrustedText($0).escaped)" } + pid.map { "PID \($0)" }
         processes += names.joined(separator: " or ")
         if let exe { processes += " with executable \(UntrustedText(exe).escaped)" }
         if let user { processes += " of user \(user)" }
+        for (kind, names) in [
+            ("of unit", unit.map(\.description)), ("in container", container.map(\.description)),
+            ("in pod", pod.map(\.description)), ("in cgroup", cgroup.map(\.description)), ("with argument", command),
+        ] where !names.isEmpty {
+            processes += " \(kind) " + names.map { UntrustedText($0).escaped }.joined(separator: " or ")
+        }
         let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
         let ports = anyPort ? "any port" : "port \(numbers)"
         let peer = remote.map { " to \($0)" } ?? ""
@@ -97,6 +135,11 @@ extension SelectionOptions {
         "--pid": .value { $0.pid.append(try ArgumentTransform.pid($1)) },
         "--exe": .value { $0.exe = try ArgumentTransform.absolutePath($1) },
         "--user": .value { $0.user = try ArgumentTransform.user($1) },
+        "--unit": .value { $0.unit.append(try ArgumentTransform.unit($1)) },
+        "--container": .value { $0.container.append(try ArgumentTransform.container($1)) },
+        "--pod": .value { $0.pod.append(try ArgumentTransform.pod($1)) },
+        "--cgroup": .value { $0.cgroup.append(try ArgumentTransform.cgroup($1)) },
+        "--command": .value { $0.command.append(try ArgumentTransform.command($1)) },
         "--port": .value { $0.port.append(try ArgumentTransform.port($1)) },
         "--any-port": .flag { $0.anyPort = true },
         "--remote": .value { $0.remote = try ArgumentTransform.range($1) },

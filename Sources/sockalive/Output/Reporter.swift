@@ -10,7 +10,8 @@ struct Reporter {
             return report().write(to: StandardStreams.output)
         }
         if output.quiet || results.isEmpty { return true }
-        return StandardStreams.output(SocketTable(style: StandardStreams.outputStyle).render(results))
+        let table = SocketTable(style: StandardStreams.outputStyle, maxWidth: StandardStreams.outputWidth)
+        return StandardStreams.output(table.render(results))
     }
 
     /// One line for each distinct failure, with the connections it hit; the rest are counted, for cron mails every line.

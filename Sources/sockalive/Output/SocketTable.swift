@@ -3,13 +3,21 @@ import SockaliveCore
 /// The table for people: one line a socket, columns as wide as their widest entry.
 struct SocketTable {
     let style: TextStyle
+    /// A column that would make the lines longer is left out.
+    var maxWidth = Int.max
 
     func render(_ results: [SocketResult]) -> String {
         let isProbed = results.contains { $0.probe != nil }
         let names = ["PID", "PROCESS", "FD", "LOCAL", "REMOTE", "IDLE", "KEEPALIVE"]
         let header = (names + (isProbed ? ["ANSWER", "VERDICT"] : ["VERDICT"])).map { Cell($0) }
-        let rows = [header] + results.map { cells($0) + verdict($0, isProbed) }
-        let widths = header.indices.map { column in rows.reduce(0) { max($0, $1[column].width) } }
+        var rows = [header] + results.map { cells($0) + verdict($0, isProbed) }
+        var widths = header.indices.map { column in rows.reduce(0) { max($0, $1[column].width) } }
+        if let places = places(results), let width = places.map(\.width).max(),
+            widths.reduce(width + 2, { $0 + $1 + 2 }) - 2 <= maxWidth
+        {
+            for index in rows.indices { rows[index].insert(places[index], at: Self.placeColumn) }
+            widths.insert(width, at: Self.placeColumn)
+        }
         // Bytes, not pieces of text: some programs have twenty thousand sockets.
         var text: [UInt8] = []
         for row in rows {
@@ -21,6 +29,23 @@ struct SocketTable {
             text.append(UInt8(ascii: "\n"))
         }
         return String(decoding: text, as: UTF8.self)
+    }
+
+    private static let placeColumn = 2
+    private static let maxPlace = 24
+
+    /// Where the processes run, below a heading; nil where that is neither in a container nor in a unit.
+    private func places(_ results: [SocketResult]) -> [Cell]? {
+        let places = results.map(\.socket.process.place)
+        let containers = places.map { $0?.containerLabel?.escaped }
+        let isContainer = containers.contains { $0 != nil }
+        let labels = isContainer ? containers : places.map { $0?.unit }
+        guard labels.contains(where: { $0 != nil }) else { return nil }
+        return [Cell(isContainer ? "CONTAINER" : "UNIT")]
+            + labels.map { label in
+                guard let label else { return Cell("-") }
+                return Cell(label.count > Self.maxPlace ? label.prefix(Self.maxPlace - 1) + "…" : label)
+            }
     }
 
     private struct Cell {

@@ -44,6 +44,13 @@ enum StandardStreams {
         TextStyle(isColored: outputIsTerminal && getenv("NO_COLOR") == nil)
     }
 
+    /// The columns of the terminal (ioctl_tty(2)); else as many as fit on a page.
+    static var outputWidth: Int {
+        var size = winsize()
+        guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 132 }
+        return Int(size.ws_col)
+    }
+
     private static func write(_ text: String, to descriptor: Int32) -> Bool {
         var text = text
         return text.withUTF8 { write(UnsafeRawBufferPointer($0), to: descriptor) }

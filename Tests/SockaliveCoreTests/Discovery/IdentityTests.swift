@@ -179,8 +179,8 @@ import Testing
         let fixture = Fixture()
         try fixture.add(77, namespace: 1, rows: [])
         let procfs = try ProcFS(root: fixture.folder)
-        let finder = ProcessFinder(procfs: procfs, selection: .init(pids: [77]))
-        let handle = try #require(try finder.processes().first)
+        let search = ProcessSearch(procfs: procfs, [ProcessSelection(pids: [77])])
+        let handle = try #require(try search.processes().found.first)
         let process = try #require(NetworkNamespaces(procfs: procfs).member(handle))
         let end = Endpoint(address: try #require(IPAddress("fe80::1")), port: 5633)
         let rows = [1, 2, 2].map { index in
@@ -189,7 +189,7 @@ import Testing
                 interface: NetworkInterface(index: index))
         }
         #expect(!rows[0].isSameConnection(as: rows[1]) && rows[1].isSameConnection(as: rows[2]))
-        var collector = SocketCollector(procfs: procfs, finder: finder, areCookiesGlobal: false)
+        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false)
         collector.add(
             process,
             rows.enumerated().map { (fd: Int32(5 + $0), found: FoundRow(row: $1, namespace: process.namespace)) })

@@ -32,7 +32,12 @@ struct Report: Decodable {
         let pid: Int32
         let process: String
         let exe: String?
+        let command: [String]?
         let uid: UInt32
+        let cgroup: String?
+        let unit: String?
+        let container: Container?
+        let pod: Pod?
         let fd: Int32?
         let holders: [Holder]
         let inode: UInt64
@@ -62,6 +67,17 @@ struct Report: Decodable {
     struct RestartedWait: Decodable, Equatable {
         let call: String
         let seconds: Double?
+    }
+
+    struct Container: Decodable, Equatable {
+        let id: String?
+        let name: String?
+    }
+
+    struct Pod: Decodable, Equatable {
+        let uid: String
+        let name: String?
+        let namespace: String?
     }
 
     struct Answer: Decodable {
