@@ -97,6 +97,37 @@ extension ProcessTests {
             #expect(stop(child).status == 0)
         }
 
+        /// As Kubernetes mounts a ConfigMap: the file is a link through `..data`, which is switched by rename(2).
+        @Test func `rules that change are read again, also through a switched link, and wrong ones are told once`()
+            throws
+        {
+            let victims = try (0..<3).map { _ in try Victim() }
+            func write(_ version: String, _ text: String) throws {
+                let data = folder.path("..\(version)")
+                mkdir(data, 0o755)
+                try text.write(toFile: "\(data)/rules", atomically: false, encoding: .utf8)
+                symlink("..\(version)", folder.path("..new"))
+                #expect(rename(folder.path("..new"), folder.path("..data")) == 0)
+            }
+            try write("1", victims[0].selection.joined(separator: " "))
+            symlink("..data/rules", folder.path("rules"))
+            let (child, _) = try start(["--every", "1", "--config", folder.path("rules")])
+            #expect(child.errors.line(until: Deadline(.seconds(10)))?.contains("keepalive off") == true)
+            try write("2", victims[1].selection.joined(separator: " "))
+            #expect(try waitForKeepalive(victims[1], .seconds(20)))
+            #expect(child.errors.line(until: Deadline(.seconds(10)))?.contains("keepalive off") == true)
+            try write("3", "--porrt 1")
+            #expect(child.errors.line(until: Deadline(.seconds(20)))?.contains("line 1: ") == true)
+            // Another round or two, which tell nothing.
+            usleep(2_500_000)
+            let plain = folder.path("plain")
+            try victims[2].selection.joined(separator: " ").write(toFile: plain, atomically: false, encoding: .utf8)
+            #expect(rename(plain, folder.path("rules")) == 0)
+            #expect(try waitForKeepalive(victims[2], .seconds(20)))
+            let end = stop(child)
+            #expect(end.status == 0 && end.lines.allSatisfy { $0.contains("keepalive off") })
+        }
+
         @Test func `between two rounds another run gets the lock`() throws {
             let victim = try Victim()
             let (child, _) = try start(["--every", "1h"] + victim.selection)

@@ -47,6 +47,27 @@ package enum AtomicFile {
     }
 }
 
+/// What changes when a file is written, or when another one takes its place: by rename(2), or because a symbolic link on
+/// the way leads elsewhere, as in a mounted ConfigMap of Kubernetes.
+package struct FileVersion: Equatable, Sendable {
+    private let device, inode: UInt64
+    private let size: Int64
+    private let modified, changed: [Int]
+    /// Why it cannot be looked at; 0 if it can.
+    private let error: Int32
+
+    /// nil if it is no regular file.
+    package init?(_ path: String) {
+        var status = stat()
+        let result = stat(path, &status)
+        error = result == 0 ? 0 : errno
+        if result == 0 && status.st_mode & S_IFMT != S_IFREG { return nil }
+        (device, inode, size) = (UInt64(status.st_dev), UInt64(status.st_ino), Int64(status.st_size))
+        modified = [status.st_mtim.tv_sec, status.st_mtim.tv_nsec]
+        changed = [status.st_ctim.tv_sec, status.st_ctim.tv_nsec]
+    }
+}
+
 /// A small file that one run leaves for the next one.
 enum StateFile {
     /// The bytes; nil where there is no such file, or where somebody else wrote it.

@@ -24,12 +24,15 @@ struct WatchCommand: ParsableCommand {
     }
 
     func run() throws {
+        // Before the file is read: what is written meanwhile is read again.
+        let version = config.fileVersion
         let configuration = try config.runConfiguration(selection, keepalive)
         RunControl.catchSignals()
         RunControl.wakeOnHangup()
         let reporter = Reporter(output: output)
         configuration.warnIfTooSlow(reporter)
-        var watch = Watch(configuration: configuration, config: config, limits: limits, reporter: reporter)
+        var watch = Watch(
+            configuration: configuration, config: config, version: version, limits: limits, reporter: reporter)
         try watch.run(every: every)
     }
 }
@@ -38,6 +41,8 @@ struct WatchCommand: ParsableCommand {
 struct Watch {
     private var configuration: RunConfiguration
     private let config: ConfigOptions
+    /// Of the file of rules, as it was read last.
+    private var version: FileVersion?
     private let limits: RunOptions
     private let reporter: Reporter
     private let manager = ServiceManager.ofEnvironment
@@ -52,9 +57,13 @@ struct Watch {
     private var hasWorked = false
     private let feeder: WatchdogFeeder
 
-    init(configuration: RunConfiguration, config: ConfigOptions, limits: RunOptions, reporter: Reporter) {
+    init(
+        configuration: RunConfiguration, config: ConfigOptions, version: FileVersion?, limits: RunOptions,
+        reporter: Reporter
+    ) {
         self.configuration = configuration
         self.config = config
+        self.version = version
         self.limits = limits
         self.reporter = reporter
         log = limits.syslog ? SystemLog() : nil
@@ -65,7 +74,9 @@ struct Watch {
         let forever = RunControl(limit: nil)
         while forever.stopReason == nil {
             let start = ContinuousClock.now
-            if RunControl.takeHangup() { reread() }
+            let isAsked = RunControl.takeHangup()
+            let version = config.fileVersion
+            if isAsked || version != self.version { reread(version) }
             try round()
             // However long a round takes, the lock is free, and the processor too, for half of the time.
             let end = ContinuousClock.now
@@ -155,8 +166,10 @@ struct Watch {
         log?.write(LogLine(failure: line))
     }
 
-    /// Rules that are wrong do not replace those that were right.
-    private mutating func reread() {
+    /// Rules that are wrong do not replace those that were right. They are told of once: the file is read again when it
+    /// has changed.
+    private mutating func reread(_ version: FileVersion?) {
+        self.version = version
         do {
             configuration = try config.reread() ?? configuration
             configuration.warnIfTooSlow(reporter)

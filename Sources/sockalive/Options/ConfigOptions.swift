@@ -32,6 +32,9 @@ struct ConfigOptions: ParsableArguments {
     /// The file's rules as they are by now; nil without a file.
     func reread() throws -> RunConfiguration? { try config.map(Self.runConfiguration) }
 
+    /// What tells the file from what it was before; nil without a file, and for a pipe, which can be read once.
+    var fileVersion: FileVersion? { config.flatMap(FileVersion.init) }
+
     private static func runConfiguration(of config: String) throws -> RunConfiguration {
         do {
             let lines = try RuleFile.lines(try RuleFile.read(config))
