@@ -32,10 +32,33 @@ memory() {
     "$PYTHON" Tests/Bench/memory.py $((ROUNDS * 10)) "${@:2}" >"$RESULTS/$1.memory"
 }
 
+# Puts the targets into a unit and a container, as a quadlet would, where cgroups can be made.
+bench_id=$(printf '0123456789abcdef%.0s' 1 2 3 4)
+place() {
+    local root folder pid
+    root=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+    folder=$root/system.slice/sockalive-bench.service/libpod-payload-$bench_id
+    mkdir -p "$folder" 2>"$RESULTS/log" || return 1
+    trap 'unplace "$root" "$folder"' EXIT
+    for pid in $(pgrep -x beremote); do echo "$pid" >"$folder/cgroup.procs" || return 1; done
+}
+
+unplace() {
+    local pid
+    while read -r pid; do echo "$pid" >"$1/cgroup.procs" || true; done < <(pgrep -x beremote)
+    rmdir "$2" "${2%/*}" 2>"$RESULTS/log" || true
+}
+
 busy() {
+    local is_placed=true
     local ports='( sport = :5633 or dport = :5633 )' round
     start "$BENCH/busy-host" host 10.9.0.2 "$1" "$2" "$3"
+    place || is_placed=false
     for ((round = 0; round < ROUNDS; round++)); do
+        if $is_placed; then
+            measure list-unit 20 "$sockalive list --unit sockalive-bench"
+            measure list-container 20 "$sockalive list --container ${bench_id:0:12}"
+        fi
         measure true 40 /bin/true
         measure version 40 "$sockalive --version"
         measure nothing 40 "$sockalive list --quiet --pid 2147483647"
