@@ -14,6 +14,7 @@ struct Sockalive: ParsableCommand {
         version: "sockalive \(sockaliveVersion)",
         subcommands: [
             ListCommand.self, InjectCommand.self, ProbeCommand.self, WatchCommand.self,
+            GuardCommand.self,
             DoctorCommand.self, DoctorTarget.self,
             DemoCommand.self, DemoStageCommand.self, DemoAgentCommand.self, DemoServerCommand.self,
         ]

@@ -17,6 +17,17 @@
 
 #include "kernel.h"
 
+/* ---- bpf.c: cgroups, and programs of the kernel's BPF machine -------------- */
+
+/* bpf(2): a close-on-exec descriptor, 0, or -errno. The part of the attributes that a command does not know is zero. */
+int sockalive_bpf(int command, union bpf_attr *attributes);
+
+/* openat2(2), Linux 5.6: no link is followed, and neither the folder nor its file system is left. -errno. */
+int sockalive_open_beneath(int folder, const char *path, int flags);
+
+/* fstatfs(2), which Swift does not import: the number of the file system's type (linux/magic.h), or -errno. */
+int64_t sockalive_file_system(int fd);
+
 /* ---- descriptors.c: pidfd, and other descriptors -------------------------- */
 
 /* pidfd_open(2), Linux 5.3. A close-on-exec descriptor, or -errno. */

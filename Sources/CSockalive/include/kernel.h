@@ -6,9 +6,11 @@
 #define CSOCKALIVE_KERNEL_H
 
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/inet_diag.h>
+#include <linux/magic.h>
 #include <linux/net.h>
 #include <linux/netlink.h>
 #include <linux/ptrace.h>

@@ -11,6 +11,9 @@ struct Capabilities: OptionSet, Sendable {
     static let sysPtrace = Capabilities(rawValue: 1 << UInt64(CAP_SYS_PTRACE))
     /// Needed to suspend a target's seccomp filter, and to enter its network namespace.
     static let sysAdmin = Capabilities(rawValue: 1 << UInt64(CAP_SYS_ADMIN))
+    /// Both are needed to attach a program to a cgroup (bpf(2), from Linux 5.8 on).
+    static let bpf = Capabilities(rawValue: 1 << UInt64(CAP_BPF))
+    static let netAdmin = Capabilities(rawValue: 1 << UInt64(CAP_NET_ADMIN))
 
     var readsEveryFolder: Bool { !isDisjoint(with: [.dacReadSearch, .dacOverride]) }
 

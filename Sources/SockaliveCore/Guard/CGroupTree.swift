@@ -1,0 +1,154 @@
+import CSockalive
+import Glibc
+import SystemPackage
+
+/// The cgroup2 hierarchy, read from its mounted file system (cgroups(7)).
+///
+/// Users own parts of it: they make, remove and name folders there. So a path is resolved below the mount without
+/// following anything, and what is attached to is the descriptor that was found.
+package final class CGroupTree: Sendable {
+    private let mount: Int32
+
+    /// - Throws: `noSuchFileOrDirectory`: no cgroup2 file system is mounted with its root.
+    convenience init(procfs: ProcFS) throws(Errno) {
+        guard let path = (try? procfs.read("self/mountinfo", { Self.mountPoint(in: Array($0)) })) ?? nil else {
+            throw .noSuchFileOrDirectory
+        }
+        try self.init(mountedAt: path)
+    }
+
+    private init(mountedAt path: [UInt8]) throws(Errno) {
+        let file = (path.map(CChar.init(bitPattern:)) + [0]).withUnsafeBufferPointer {
+            open($0.baseAddress!, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        }
+        guard file >= 0 else { throw Errno(rawValue: errno) }
+        // Another file system may lie over the mount point.
+        guard sockalive_file_system(file) == CGROUP2_SUPER_MAGIC else {
+            close(file)
+            throw .noSuchFileOrDirectory
+        }
+        mount = file
+    }
+
+    deinit {
+        close(mount)
+    }
+
+    /// The first mount of the type whose root is that of the hierarchy, or of this cgroup namespace
+    /// (proc_pid_mountinfo(5)). Pure.
+    static func mountPoint(in mountinfo: [UInt8]) -> [UInt8]? {
+        for line in mountinfo.split(separator: UInt8(ascii: "\n")) {
+            // ID, parent, device, root, mount point, options, optional fields, a dash, the type.
+            let fields = line.split(separator: UInt8(ascii: " "))
+            guard fields.count > 5, let dash = fields.firstIndex(where: { $0.elementsEqual("-".utf8) }),
+                dash + 1 < fields.count, fields[dash + 1].elementsEqual("cgroup2".utf8),
+                fields[3].elementsEqual("/".utf8)
+            else { continue }
+            return unescaped(fields[4])
+        }
+        return nil
+    }
+
+    /// Blanks, tabs, line ends and backslashes are written as three octal digits (fs/proc_namespace.c, mangle).
+    private static func unescaped(_ field: ArraySlice<UInt8>) -> [UInt8] {
+        var (result, rest): ([UInt8], ArraySlice<UInt8>) = ([], field)
+        while let byte = rest.popFirst() {
+            let digits = rest.prefix(3)
+            if byte == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ (0x30...0x37).contains($0) }) {
+                result.append(digits.reduce(0) { $0 &* 8 &+ ($1 - 0x30) })
+                rest = rest.dropFirst(3)
+            } else {
+                result.append(byte)
+            }
+        }
+        return result
+    }
+
+    /// The root: of the hierarchy, or of this cgroup namespace.
+    var root: CGroup {
+        get throws(Errno) { try cgroup("/") }
+    }
+
+    /// - Parameter path: from the root, such as `/system.slice/agent.service`.
+    func cgroup(_ path: String) throws(Errno) -> CGroup {
+        let relative = path.split(separator: "/").joined(separator: "/")
+        guard !path.utf8.contains(0) else { throw .invalidArgument }
+        let file = sockalive_open_beneath(
+            mount, relative.isEmpty ? "." : relative, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard file >= 0 else { throw Errno(rawValue: -file) }
+        return try CGroup(descriptor: file, path: "/" + relative)
+    }
+
+    /// A cgroup's ancestors, the nearest first. A folder is opened for each, so they are the same hierarchy's.
+    func ancestors(of cgroup: CGroup) throws(Errno) -> [CGroup] {
+        var components = cgroup.path.split(separator: "/")
+        var result: [CGroup] = []
+        while components.popLast() != nil {
+            result.append(try self.cgroup("/" + components.joined(separator: "/")))
+        }
+        return result
+    }
+
+    /// The cgroups that match and have no ancestor that does. Parts that vanish meanwhile are left out.
+    ///
+    /// - Parameter matches: gets a path from the root.
+    package func topmost(_ matches: (String) -> Bool) throws(Errno) -> [CGroup] {
+        var (found, waiting): ([CGroup], [String]) = ([], ["/"])
+        while let path = waiting.popLast() {
+            guard let cgroup = try? self.cgroup(path) else { continue }
+            if matches(path) {
+                found.append(cgroup)
+                continue
+            }
+            waiting += cgroup.childNames.map { path == "/" ? "/\($0)" : "\(path)/\($0)" }
+            // A user may nest as many as the kernel allows.
+            guard waiting.count <= Self.maxCgroups else { throw .tooManyOpenFiles }
+        }
+        return found.sorted { $0.path < $1.path }
+    }
+
+    private static let maxCgroups = 100_000
+}
+
+/// One cgroup, held by a descriptor of its folder.
+package final class CGroup: Sendable {
+    let descriptor: Int32
+    /// From the root of the hierarchy, or of this cgroup namespace.
+    package let path: String
+    /// The kernel never gives it to another cgroup (kernfs_node_id; the inode on 64-bit machines).
+    let id: UInt64
+
+    fileprivate init(descriptor: Int32, path: String) throws(Errno) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            let error = Errno(rawValue: errno)
+            close(descriptor)
+            throw error
+        }
+        self.descriptor = descriptor
+        self.path = path
+        id = UInt64(status.st_ino)
+    }
+
+    deinit {
+        close(descriptor)
+    }
+
+    /// The root of the machine's hierarchy has the number 1; that of a cgroup namespace another.
+    var isMachineRoot: Bool { id == 1 }
+
+    /// The names of its folders. Names that are not UTF-8 are left out: no option can mean them.
+    fileprivate var childNames: [String] {
+        let copy = sockalive_open_beneath(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard copy >= 0, let folder = fdopendir(copy) else { return [] }
+        defer { closedir(folder) }
+        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
+        var names: [String] = []
+        while let entry = readdir(folder) {
+            guard entry.pointee.d_type == UInt8(DT_DIR) else { continue }
+            let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
+            if let name = String(validatingCString: name), name != ".", name != ".." { names.append(name) }
+        }
+        return names.sorted()
+    }
+}

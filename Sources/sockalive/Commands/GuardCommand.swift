@@ -1,0 +1,154 @@
+import ArgumentParser
+import SockaliveCore
+
+/// `sockalive guard`: new connections get their keepalive from the kernel, from birth.
+struct GuardCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "guard",
+        abstract: "Give every new connection of a unit, a container or the host its keepalive from birth.",
+        discussion: """
+            A program in the kernel does it, and stays until "guard off" or the end of the machine; nothing polls. \
+            Connections that are there already stay as they are: inject serves them. Linux 5.9 and newer.
+            """,
+        subcommands: [GuardOnCommand.self, GuardOffCommand.self, GuardStatusCommand.self])
+}
+
+struct GuardOnCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "on", abstract: "Guard a place, or give its guard other values.")
+
+    @OptionGroup var place: GuardPlaceOptions
+    @OptionGroup var keepalive: GuardKeepaliveOptions
+    @OptionGroup var output: GuardOutputOptions
+
+    @Option(
+        help: .init("Match this local or remote port (default: 5633).", valueName: "n"),
+        transform: ArgumentTransform.port)
+    var port: [UInt16] = []
+
+    @Flag(help: "Match every port.")
+    var anyPort = false
+
+    @Flag(help: "Also where a program has turned keepalive on itself.")
+    var override = false
+
+    @Option(
+        help: .init("The whole run takes no longer (default: 10s).", valueName: "d"),
+        transform: ArgumentTransform.seconds)
+    var timeout = RunOptions.defaultTimeout
+
+    func validate() throws {
+        guard place.isGiven else { throw ValidationError("name a place: --cgroup or --host") }
+        if anyPort && !port.isEmpty {
+            throw ValidationError("--any-port already matches every port: leave out --port")
+        }
+    }
+
+    func run() throws {
+        HardLimit.arm(timeout)
+        let ports: Set<UInt16>? = anyPort ? nil : port.isEmpty ? [5633] : Set(port)
+        try reportGuardFailure {
+            let run = try GuardRun(makes: true)
+            var failures: [GuardFailure] = []
+            for place in place.places {
+                do throws(GuardFailure) {
+                    for result in try run.turnOn(place, ports: ports, keepalive.request, overrides: override) {
+                        output.message(line(result))
+                    }
+                } catch {
+                    StandardStreams.error("\(UntrustedText(place.words).escaped): \(error.line)")
+                    failures.append(error)
+                }
+            }
+            try throwIfFailed(failures, of: place.places.count)
+        }
+    }
+
+    private func line(_ result: GuardRun.Result) -> String {
+        let wanted = keepalive.request.wanted
+        let values = "\(wanted.idle)/\(wanted.interval)/\(wanted.count)"
+        let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
+        let state = result.change == .unchanged ? "as before, " : ""
+        return
+            "\(UntrustedText(result.path).escaped): \(state)new connections on \(anyPort ? "any port" : "port \(numbers)") "
+            + "get keepalive \(values)" + (override ? ", in any case" : "")
+    }
+}
+
+struct GuardOffCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "off", abstract: "End the guard of a place.")
+
+    @OptionGroup var place: GuardPlaceOptions
+    @OptionGroup var output: GuardOutputOptions
+
+    @Flag(help: "End all guards.")
+    var all = false
+
+    func validate() throws {
+        guard all != place.isGiven else { throw ValidationError("name a place, or --all: one of them") }
+    }
+
+    func run() throws {
+        HardLimit.arm(RunOptions.defaultTimeout)
+        try reportGuardFailure {
+            let run = try GuardRun(makes: false)
+            var removed: [GuardState] = []
+            for place in all ? [nil] : place.places.map(Optional.some) { removed += try run.turnOff(place) }
+            for state in removed { output.message("\(state.title): the guard has ended") }
+            if removed.isEmpty { output.message("there is no such guard") }
+        }
+    }
+}
+
+struct GuardStatusCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status", abstract: "Show each guarded place, its values, and how many connections it treated.")
+
+    @Flag(help: "Print one JSON document.")
+    var json = false
+
+    func run() throws {
+        HardLimit.arm(RunOptions.defaultTimeout)
+        try reportGuardFailure {
+            let guards = try GuardRun(makes: false).states()
+            let text = json ? try JSONOutput.text(GuardStatusReport(guards)) : GuardTable(guards).text
+            if text.isEmpty { StandardStreams.error("there is no guard") }
+            guard StandardStreams.output(text) else {
+                StandardStreams.error("standard output is closed or full: the report is lost")
+                throw RunStatus.someFailed
+            }
+        }
+    }
+}
+
+/// Runs `body`; a failure becomes one line on standard error and the exit code that belongs to it.
+private func reportGuardFailure(_ body: () throws -> Void) throws {
+    do {
+        try body()
+        HardLimit.disarm()
+    } catch let failure as GuardFailure {
+        StandardStreams.error(failure.line)
+        throw failure.status
+    }
+}
+
+extension GuardState {
+    /// How it is called in messages.
+    var title: String { UntrustedText(place.isEmpty ? "a guard of another version" : place).escaped }
+}
+
+private func throwIfFailed(_ failures: [GuardFailure], of count: Int) throws {
+    guard let first = failures.first else { return }
+    let isAll = failures.count == count && failures.allSatisfy { $0.kind == first.kind }
+    throw isAll ? first.status : .someFailed
+}
+
+extension GuardFailure {
+    fileprivate var status: RunStatus {
+        switch kind {
+        case .permission: .noPermission
+        case .unsupported: .unsupported
+        case .other: .someFailed
+        }
+    }
+}
