@@ -18,8 +18,8 @@ makes_32=true
 echo 'int main(void) { return 0; }' | gcc -m32 -static -x c - -o "$out/probe" 2>/dev/null || makes_32=false
 if [ "$(cat "$out/stamp" 2>/dev/null)" = "$makes_32" ] &&
     [ -z "$(find "$here" "$torture" -newer "$out/stamp" -name '*.[chS]' -print -quit)" ]; then exit 0; fi
-for name in agent deny-syscalls echo-peer hang hold-traced pid-churn read-keepalive sock-ops-keepalive \
-    victim-echo; do
+for name in agent connect-pair deny-syscalls echo-peer hang hold-traced pid-churn read-keepalive \
+    sock-ops-keepalive victim-echo; do
     gcc $flags -D_GNU_SOURCE -I "$here/common" "$here/$name"/*.[cS] -o "$out/$name"
 done
 gcc $flags -static "$here/self-connected/main.c" -o "$out/self-connected"
@@ -30,7 +30,7 @@ for name in victim-registers victim-sleeps victim-signals victim-odd; do
     gcc $flags_32 "$here/$name/main.c" -o "$out/$name-32"
     gcc $flags_32 -static "$here/$name/main.c" -o "$out/$name-32-static"
 done
-for name in torture supervisor; do gcc $flags "$torture/$name.c" -o "$out/$name"; done
+for name in torture supervisor kill-at; do gcc $flags "$torture/$name.c" -o "$out/$name"; done
 gcc $flags -shared -fPIC "$torture/die-at.c" -o "$out/die-at.so" -ldl
 if [ "$(uname -m)" = x86_64 ]; then
     # The addresses are those of common/attack.h.

@@ -4,7 +4,7 @@ import SystemPackage
 package struct GuardRun {
     private let procfs: ProcFS
     private let diagnosis: GuardDiagnosis
-    private let tree: CGroupTree
+    private let hierarchy: CGroupHierarchy
     private let store: GuardStore?
 
     /// - Parameter makes: guards are to be made.
@@ -17,7 +17,7 @@ package struct GuardRun {
         diagnosis = GuardDiagnosis(procfs: procfs)
         if let failure = diagnosis.oldKernel { throw failure }
         do throws(Errno) {
-            tree = try CGroupTree(procfs: procfs)
+            hierarchy = try CGroupHierarchy(procfs: procfs)
         } catch {
             throw GuardDiagnosis.noCgroups(error)
         }
@@ -36,10 +36,10 @@ package struct GuardRun {
     ) throws(GuardFailure) -> [Result] {
         guard let store else { return [] }
         var results: [Result] = []
-        for cgroup in try place.cgroups(tree, procfs) {
+        for cgroup in try place.cgroups(hierarchy, procfs) {
             let settings = GuardSettings(
                 ports: ports, request: request, overrides: overrides, place: place.words, path: cgroup.path)
-            results.append(Result(path: cgroup.path, change: try store.guardCGroup(cgroup, tree, settings)))
+            results.append(Result(path: cgroup.path, change: try store.guardCGroup(cgroup, hierarchy, settings)))
         }
         return results
     }
@@ -52,7 +52,7 @@ package struct GuardRun {
         guard let store else { return [] }
         guard let place else { return try store.remove { _ in true } }
         // A unit that has ended is meant by its words alone.
-        let ids = Set(((try? place.cgroups(tree, procfs)) ?? []).map(\.id))
+        let ids = Set(((try? place.cgroups(hierarchy, procfs)) ?? []).map(\.id))
         return try store.remove { $0.place == place.words || ids.contains($0.cgroupID) }
     }
 
@@ -70,7 +70,7 @@ package struct GuardRun {
 
     private func neighbours(of state: GuardState) throws(Errno) -> [Neighbour] {
         guard state.isAttached else { return [] }
-        let cgroup = try tree.cgroup(state.path)
-        return cgroup.id == state.cgroupID ? try Neighbour.all(at: cgroup, tree) : []
+        let cgroup = try hierarchy.cgroup(state.path)
+        return cgroup.id == state.cgroupID ? try Neighbour.all(at: cgroup, hierarchy) : []
     }
 }

@@ -39,7 +39,7 @@ package struct GuardStore {
 
     /// Guards a cgroup, or gives its guard other settings.
     package func guardCGroup(
-        _ cgroup: CGroup, _ tree: CGroupTree, _ settings: GuardSettings
+        _ cgroup: CGroup, _ hierarchy: CGroupHierarchy, _ settings: GuardSettings
     ) throws(GuardFailure) -> Change {
         try folder.lock()
         let name = Self.folderName(cgroup.id)
@@ -47,19 +47,20 @@ package struct GuardStore {
         if let pinned = try pinned(name), pinned.isAttached {
             change = try replace(pinned, name, settings)
         } else {
-            try make(cgroup, tree, name, settings)
+            try make(cgroup, hierarchy, name, settings)
             change = .made
         }
+        removeOldMaps(name)
         removeLeftovers(of: settings)
         return change
     }
 
     private func make(
-        _ cgroup: CGroup, _ tree: CGroupTree, _ name: String, _ settings: GuardSettings
+        _ cgroup: CGroup, _ hierarchy: CGroupHierarchy, _ name: String, _ settings: GuardSettings
     ) throws(GuardFailure) {
         folder.removeFolder(name, first: Self.linkName)
         let loaded = try LoadedGuard(settings, diagnosis)
-        let link = try loaded.attach(to: cgroup, tree, diagnosis)
+        let link = try loaded.attach(to: cgroup, hierarchy, diagnosis)
         do throws(Errno) {
             let own = try folder.folder(name, makes: true)
             try pinMaps(loaded, own)
@@ -99,13 +100,18 @@ package struct GuardStore {
             let own = try folder.folder(name)
             try pinMaps(loaded, own)
             try BPF.replaceProgram(of: pinned.link, by: loaded.program)
-            let id = try BPF.programInfo(loaded.program).id
-            for entry in own.names where ![Self.linkName, MapName.control(id), MapName.settings(id)].contains(entry) {
-                own.remove(entry)
-            }
             return .replaced
         } catch {
             throw diagnosis.failure("the program cannot be replaced", error)
+        }
+    }
+
+    /// Of a program that the link no longer has.
+    private func removeOldMaps(_ name: String) {
+        guard let own = try? folder.folder(name), let pinned = try? pinned(name) else { return }
+        let id = pinned.info.programID
+        for entry in own.names where ![Self.linkName, MapName.control(id), MapName.settings(id)].contains(entry) {
+            own.remove(entry)
         }
     }
 

@@ -24,22 +24,22 @@ struct LoadedGuard {
 
     /// Attaches the program to the cgroup for as long as the result is there, where no other program stands in the way.
     func attach(
-        to cgroup: CGroup, _ tree: CGroupTree, _ diagnosis: GuardDiagnosis
+        to cgroup: CGroup, _ hierarchy: CGroupHierarchy, _ diagnosis: GuardDiagnosis
     ) throws(GuardFailure) -> BPFObject {
         let action = "the program cannot be attached to \(UntrustedText(cgroup.path).escaped)"
         do throws(Errno) {
-            var obstacle = try Neighbour.obstacle(at: cgroup, tree)
+            var obstacle = try Neighbour.obstacle(at: cgroup, hierarchy)
             var link: BPFObject?
             if obstacle == nil {
                 let attached = try BPF.link(program, to: cgroup.descriptor)
                 // Another may have come in between.
-                obstacle = try Neighbour.obstacle(at: cgroup, tree, except: try BPF.linkInfo(attached).programID)
+                obstacle = try Neighbour.obstacle(at: cgroup, hierarchy, except: try BPF.linkInfo(attached).programID)
                 link = attached
             }
             if let link, obstacle == nil { return link }
             throw .resourceBusy
         } catch {
-            if let obstacle = (try? Neighbour.obstacle(at: cgroup, tree)) ?? nil { throw obstacle.failure }
+            if let obstacle = (try? Neighbour.obstacle(at: cgroup, hierarchy)) ?? nil { throw obstacle.failure }
             throw diagnosis.failure(action, error)
         }
     }

@@ -26,9 +26,9 @@ package struct Neighbour: Equatable, Sendable {
     }
 
     /// The programs at a cgroup and above it.
-    static func all(at cgroup: CGroup, _ tree: CGroupTree) throws(Errno) -> [Neighbour] {
+    static func all(at cgroup: CGroup, _ hierarchy: CGroupHierarchy) throws(Errno) -> [Neighbour] {
         var result: [Neighbour] = []
-        for cgroup in [cgroup] + (try tree.ancestors(of: cgroup)) {
+        for cgroup in [cgroup] + (try hierarchy.ancestors(of: cgroup)) {
             let attached = try BPF.attached(to: cgroup.descriptor)
             result += attached.programs.map { Neighbour(id: $0, cgroup: cgroup, mode: attached.mode) }
         }
@@ -41,9 +41,9 @@ package struct Neighbour: Equatable, Sendable {
     ///
     /// - Parameter own: a program that is no obstacle to itself.
     static func obstacle(
-        at cgroup: CGroup, _ tree: CGroupTree, except own: UInt32? = nil
+        at cgroup: CGroup, _ hierarchy: CGroupHierarchy, except own: UInt32? = nil
     ) throws(Errno) -> Neighbour? {
-        try all(at: cgroup, tree).first { $0.id != own }.flatMap { $0.mode == .multi ? nil : $0 }
+        try all(at: cgroup, hierarchy).first { $0.id != own }.flatMap { $0.mode == .multi ? nil : $0 }
     }
 
     var failure: GuardFailure {

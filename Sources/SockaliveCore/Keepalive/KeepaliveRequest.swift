@@ -1,5 +1,5 @@
 /// What the caller wants of every candidate.
-package struct KeepaliveRequest: Equatable, BitwiseCopyable, Sendable {
+package struct KeepaliveRequest: Hashable, BitwiseCopyable, Sendable {
     /// The idle time after which the firewall forgets a connection.
     package let firewallTimeout: Seconds
     /// The values that follow from the firewall's timeout and from explicit options.
@@ -8,7 +8,7 @@ package struct KeepaliveRequest: Equatable, BitwiseCopyable, Sendable {
     package let isExact: Bool
     let explicitCount: Int?
 
-    package struct Wanted: Equatable, BitwiseCopyable, Sendable {
+    package struct Wanted: Hashable, BitwiseCopyable, Sendable {
         package let enabled: Bool
         package let idle: Int32
         package let interval: Int32

@@ -38,7 +38,9 @@ struct GuardOnCommand: ParsableCommand {
     var timeout = RunOptions.defaultTimeout
 
     func validate() throws {
-        guard place.isGiven else { throw ValidationError("name a place: --cgroup or --host") }
+        guard place.isGiven else {
+            throw ValidationError("name a place: --unit, --container, --pod, --cgroup or --host")
+        }
         if anyPort && !port.isEmpty {
             throw ValidationError("--any-port already matches every port: leave out --port")
         }
@@ -69,9 +71,10 @@ struct GuardOnCommand: ParsableCommand {
         let values = "\(wanted.idle)/\(wanted.interval)/\(wanted.count)"
         let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
         let state = result.change == .unchanged ? "as before, " : ""
-        return
-            "\(UntrustedText(result.path).escaped): \(state)new connections on \(anyPort ? "any port" : "port \(numbers)") "
-            + "get keepalive \(values)" + (override ? ", in any case" : "")
+        let ports = anyPort ? "any port" : "port \(numbers)"
+        let cgroup = UntrustedText(result.path).escaped
+        return "\(cgroup): \(state)new connections on \(ports) get keepalive \(values)"
+            + (override ? ", in any case" : "")
     }
 }
 
@@ -144,7 +147,7 @@ private func throwIfFailed(_ failures: [GuardFailure], of count: Int) throws {
 }
 
 extension GuardFailure {
-    fileprivate var status: RunStatus {
+    var status: RunStatus {
         switch kind {
         case .permission: .noPermission
         case .unsupported: .unsupported

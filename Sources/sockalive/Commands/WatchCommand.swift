@@ -18,6 +18,9 @@ struct WatchCommand: ParsableCommand {
         transform: ArgumentTransform.seconds)
     var every = Seconds(5)
 
+    @Flag(name: .customLong("guard"), help: "Also guard the places of the rules: new connections at once.")
+    var isGuarding = false
+
     func validate() throws {
         if limits.require { throw ValidationError("--require is for one run: a watch waits for candidates") }
         if output.json { throw ValidationError("--json is one document: a watch has no end to write it at") }
@@ -33,6 +36,7 @@ struct WatchCommand: ParsableCommand {
         configuration.warnIfTooSlow(reporter)
         var watch = Watch(
             configuration: configuration, config: config, version: version, limits: limits, reporter: reporter)
+        if isGuarding { try watch.startGuarding() }
         try watch.run(every: every)
     }
 }
@@ -56,6 +60,7 @@ struct Watch {
     private var isReady = false
     private var hasWorked = false
     private let feeder: WatchdogFeeder
+    private var guarding: WatchGuard?
 
     init(
         configuration: RunConfiguration, config: ConfigOptions, version: FileVersion?, limits: RunOptions,
@@ -68,6 +73,26 @@ struct Watch {
         self.reporter = reporter
         log = limits.syslog ? SystemLog() : nil
         feeder = WatchdogFeeder(manager: manager)
+    }
+
+    /// Guards the places of the rules for as long as this process lives.
+    mutating func startGuarding() throws {
+        let (wishes, others) = configuration.guardWishes
+        guard !wishes.isEmpty else {
+            throw ValidationError(
+                "--guard is for rules of whole places: --unit, --container, --pod, --cgroup or --any-process")
+        }
+        do throws(GuardFailure) {
+            guarding = try WatchGuard()
+        } catch {
+            StandardStreams.error(error.line)
+            throw error.status
+        }
+        for rule in others {
+            reporter.message(
+                "\(UntrustedText(rule.text).escaped): a guard would treat more than this rule means; its new connections "
+                    + "wait for the next round")
+        }
     }
 
     mutating func run(every: Seconds) throws {
@@ -83,6 +108,14 @@ struct Watch {
             sleep(until: max(start + .seconds(every.count), end + start.duration(to: end)), forever)
         }
         manager.notify("STOPPING=1", "STATUS=stopped by a signal")
+    }
+
+    /// - Returns: what stood in the way.
+    private func guardPlaces() -> [String] {
+        guard let guarding else { return [] }
+        let round = guarding.update(configuration.guardWishes.wishes)
+        for path in round.made { reporter.message("\(UntrustedText(path).escaped): new connections are guarded") }
+        return round.failures.map(\.line)
     }
 
     private mutating func round() throws {
@@ -102,6 +135,8 @@ struct Watch {
     }
 
     private mutating func work() throws(RunError) {
+        // First, so that no connection is born between the search and the guard.
+        let unguarded = guardPlaces()
         let recorder = RunRecorder(limits, reporter, configuration.rules)
         let run = Run(
             command: "watch", mode: .keepalive(.inject), configuration: configuration, output: reporter.output,
@@ -112,7 +147,7 @@ struct Watch {
             rememberHung: { [feeder] in feeder.remember($0, run) })
         feeder.remember(outcome.hung, run)
         let results = outcome.results
-        var lines = reportResults(results)
+        var lines = unguarded + reportResults(results)
         // A process that hangs is told of as soon as it does, and then hourly.
         lines += isStopped ? [] : outcome.failures.map { Reporter.line($0) }
         do throws(RunRecorder.Unwritten) {
@@ -207,6 +242,17 @@ private final class WatchdogFeeder {
         guard let interval = manager.watchdogInterval, .now - last >= interval else { return }
         last = .now
         manager.notify("WATCHDOG=1")
+    }
+}
+
+extension RunConfiguration {
+    /// What a guard can follow, and the rules that it cannot.
+    fileprivate var guardWishes: (wishes: [GuardWish], others: [Rule]) {
+        var (wishes, others): ([GuardWish], [Rule]) = ([], [])
+        for rule in rules.rules {
+            if let own = GuardWish.wishes(of: rule) { wishes += own } else { others.append(rule) }
+        }
+        return (wishes, others)
     }
 }
 

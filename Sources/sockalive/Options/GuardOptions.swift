@@ -4,9 +4,24 @@ import SockaliveCore
 /// Which place a guard belongs to: exactly one kind.
 struct GuardPlaceOptions: ParsableArguments {
     @Option(
-        help: .init("This cgroup, by its path from the root.", valueName: "path"),
-        transform: ArgumentTransform.cgroupPath)
-    var cgroup: [String] = []
+        help: .init("This systemd unit, while it runs.", valueName: "name"),
+        transform: GuardPlaceOptions.unit)
+    var unit: [GuardPlace] = []
+
+    @Option(
+        help: .init("This container.", valueName: "name|id"),
+        transform: GuardPlaceOptions.container)
+    var container: [GuardPlace] = []
+
+    @Option(
+        help: .init("This pod.", valueName: "name|uid"),
+        transform: GuardPlaceOptions.pod)
+    var pod: [GuardPlace] = []
+
+    @Option(
+        help: .init("Every cgroup of such a path, with all below.", valueName: "glob"),
+        transform: GuardPlaceOptions.cgroup)
+    var cgroup: [GuardPlace] = []
 
     @Flag(help: "Every process of the machine.")
     var host = false
@@ -15,12 +30,41 @@ struct GuardPlaceOptions: ParsableArguments {
         guard kinds <= 1 else { throw ValidationError("one kind of place at a time: a guard is for each by itself") }
     }
 
-    private var kinds: Int { (cgroup.isEmpty ? 0 : 1) + (host ? 1 : 0) }
+    private var lists: [[GuardPlace]] { [unit, container, pod, cgroup, host ? [GuardPlace(.host)] : []] }
+
+    private var kinds: Int { lists.count { !$0.isEmpty } }
 
     var isGiven: Bool { kinds > 0 }
 
-    var places: [GuardPlace] {
-        (host ? [GuardPlace(.host)] : []) + cgroup.map { GuardPlace(.cgroup($0)) }
+    var places: [GuardPlace] { lists.flatMap(\.self) }
+
+    @Sendable private static func unit(_ text: String) throws -> GuardPlace {
+        guard let unit = UnitName(written: text) else {
+            throw ValidationError("a unit is given by its name: agent, agent.service, or agent@1 of a template")
+        }
+        guard !unit.isSlice else { throw ValidationError("a slice has no unit of its own: use --cgroup with its path") }
+        return GuardPlace(.unit(unit))
+    }
+
+    @Sendable private static func container(_ text: String) throws -> GuardPlace {
+        guard !text.isEmpty, !text.contains("/") else {
+            throw ValidationError("a container is given by its name, or by its ID from 12 digits on")
+        }
+        return GuardPlace(.container(text))
+    }
+
+    @Sendable private static func pod(_ text: String) throws -> GuardPlace {
+        guard !text.isEmpty else {
+            throw ValidationError("a pod is given by its name, or by its UID from 12 digits on")
+        }
+        return GuardPlace(.pod(text))
+    }
+
+    @Sendable private static func cgroup(_ text: String) throws -> GuardPlace {
+        guard text.hasPrefix("/"), let glob = CGroupGlob(text) else {
+            throw ValidationError("a cgroup is given by its path from the root, such as /system.slice/agent*")
+        }
+        return GuardPlace(.cgroup(glob))
     }
 }
 
@@ -65,15 +109,5 @@ struct GuardOutputOptions: ParsableArguments {
 
     func message(_ line: @autoclosure () -> String) {
         if !quiet { StandardStreams.error(line()) }
-    }
-}
-
-extension ArgumentTransform {
-    static func cgroupPath(_ text: String) throws -> String {
-        let components = text.split(separator: "/")
-        guard text.hasPrefix("/"), !components.contains(".."), !components.contains("."), !text.utf8.contains(0) else {
-            throw ValidationError("the path of a cgroup starts with a slash, such as /system.slice/agent.service")
-        }
-        return "/" + components.joined(separator: "/")
     }
 }

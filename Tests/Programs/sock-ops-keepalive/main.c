@@ -2,9 +2,10 @@
  * Runs a command in a cgroup whose new connections get SO_KEEPALIVE from a BPF program (BPF_PROG_TYPE_SOCK_OPS). Of an
  * MPTCP socket that is the subflow alone.
  *
- *   sock-ops-keepalive CGROUP COMMAND [ARGUMENT]...
+ *   sock-ops-keepalive [--multi | --override] CGROUP COMMAND [ARGUMENT]...
  *
- * CGROUP is a folder of a cgroup2 hierarchy, and is made. The BPF program stays attached until somebody removes it.
+ * CGROUP is a folder of a cgroup2 hierarchy, and is made. The BPF program stays attached until somebody removes it. Its
+ * name is test_neighbour. Without an option it lets no other program be attached beside or below it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -42,14 +43,23 @@ static int fail(const char *call)
 
 int main(int argc, char **argv)
 {
+    union bpf_attr attach = {.attach_type = BPF_CGROUP_SOCK_OPS};
+    if (argc > 1 && strcmp(argv[1], "--multi") == 0)
+        attach.attach_flags = BPF_F_ALLOW_MULTI;
+    if (argc > 1 && strcmp(argv[1], "--override") == 0)
+        attach.attach_flags = BPF_F_ALLOW_OVERRIDE;
+    if (attach.attach_flags) {
+        argv++;
+        argc--;
+    }
     if (argc < 3)
         return 64;
     union bpf_attr load = {.prog_type = BPF_PROG_TYPE_SOCK_OPS};
     load.insns = (uintptr_t)program;
     load.insn_cnt = sizeof program / sizeof *program;
     load.license = (uintptr_t) "Apache-2.0";
-    union bpf_attr attach = {.attach_type = BPF_CGROUP_SOCK_OPS};
-    if (mkdir(argv[1], 0755) < 0)
+    strcpy(load.prog_name, "test_neighbour");
+    if (mkdir(argv[1], 0755) < 0 && errno != EEXIST)
         return fail("mkdir");
     int cgroup = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int loaded = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);

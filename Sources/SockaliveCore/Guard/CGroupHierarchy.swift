@@ -6,7 +6,7 @@ import SystemPackage
 ///
 /// Users own parts of it: they make, remove and name folders there. So a path is resolved below the mount without
 /// following anything, and what is attached to is the descriptor that was found.
-package final class CGroupTree: Sendable {
+package final class CGroupHierarchy: Sendable {
     private let mount: Int32
 
     /// - Throws: `noSuchFileOrDirectory`: no cgroup2 file system is mounted with its root.

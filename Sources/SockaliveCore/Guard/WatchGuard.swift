@@ -1,0 +1,135 @@
+import SystemPackage
+
+/// The part of a rule that a guard can follow: a place, ports and values.
+package struct GuardWish: Hashable, Sendable {
+    package let place: GuardPlace
+    package let ports: Set<UInt16>?
+    package let request: KeepaliveRequest
+
+    /// The places of a rule; nil where the rule means less than all processes of a place, or peers by their address: a
+    /// guard cannot tell these apart, and would treat more than was asked for.
+    package static func wishes(of rule: Rule) -> [GuardWish]? {
+        let (processes, sockets) = (rule.selection.processes, rule.selection.sockets)
+        guard rule.request.wanted.enabled, sockets.remote == nil, processes.executable == nil, processes.uid == nil,
+            processes.names.isEmpty, processes.pids.isEmpty, let places = GuardPlace.places(of: processes)
+        else { return nil }
+        return places.map { GuardWish(place: $0, ports: sockets.ports, request: rule.request) }
+    }
+}
+
+extension GuardPlace {
+    /// The places whose processes are meant all; nil if there is none.
+    static func places(of processes: ProcessSelection) -> [GuardPlace]? {
+        processes.anyProcess ? [GuardPlace(.host)] : nil
+    }
+}
+
+/// Guards that end with this process, however it ends: their links are not pinned, and the kernel removes a link with
+/// its last descriptor.
+package final class WatchGuard {
+    private struct Key: Hashable {
+        let cgroup: UInt64
+        let wish: GuardWish
+    }
+
+    private struct Attached {
+        let path: String
+        let link: BPFObject
+        let maps: GuardMaps
+    }
+
+    private let procfs: ProcFS
+    private let diagnosis: GuardDiagnosis
+    private let hierarchy: CGroupHierarchy
+    private var attached: [Key: Attached] = [:]
+
+    /// - Throws: `GuardFailure` if this machine has no guards.
+    package init() throws(GuardFailure) {
+        do {
+            procfs = try ProcFS()
+        } catch {
+            throw GuardFailure(.unsupported, "/proc cannot be read (\(error))", remedy: "mount it")
+        }
+        diagnosis = GuardDiagnosis(procfs: procfs)
+        if let failure = diagnosis.oldKernel { throw failure }
+        do throws(Errno) {
+            hierarchy = try CGroupHierarchy(procfs: procfs)
+        } catch {
+            throw GuardDiagnosis.noCgroups(error)
+        }
+    }
+
+    /// What one round changed.
+    package struct Round {
+        /// Cgroups that are guarded from now on.
+        package var made: [String] = []
+        package var failures: [GuardFailure] = []
+    }
+
+    /// Guards the cgroups that are meant now and are not guarded yet, and no longer those that are not meant any more.
+    package func update(_ wishes: [GuardWish]) -> Round {
+        var round = Round()
+        var meant: [Key: Attached] = [:]
+        // Of several guards of one cgroup the first that treats a connection counts.
+        for wish in wishes.sorted(by: { $0.request.firewallTimeout < $1.request.firewallTimeout }) {
+            // A unit that does not run has none: that is no failure of a watch.
+            for cgroup in (try? wish.place.cgroups(hierarchy, procfs)) ?? [] {
+                let key = Key(cgroup: cgroup.id, wish: wish)
+                guard meant[key] == nil else { continue }
+                if let present = attached[key] {
+                    meant[key] = present
+                    continue
+                }
+                do throws(GuardFailure) {
+                    meant[key] = try attach(wish, to: cgroup)
+                    round.made.append(cgroup.path)
+                } catch {
+                    round.failures.append(error)
+                }
+            }
+        }
+        attached = meant
+        return round
+    }
+
+    private func attach(_ wish: GuardWish, to cgroup: CGroup) throws(GuardFailure) -> Attached {
+        let settings = GuardSettings(
+            ports: wish.ports, request: wish.request, overrides: false, place: wish.place.words, path: cgroup.path)
+        let loaded = try LoadedGuard(settings, diagnosis)
+        let link = try loaded.attach(to: cgroup, hierarchy, diagnosis)
+        return Attached(path: cgroup.path, link: link, maps: loaded.maps)
+    }
+
+    /// For the metrics.
+    package var counts: [GuardSample] {
+        attached.map { key, attached in
+            GuardSample(
+                place: key.wish.place.words, cgroup: attached.path, isActive: true, counts: try? attached.maps.counts())
+        }
+    }
+}
+
+/// One guard, for the metrics.
+package struct GuardSample: Sendable {
+    package let place: String
+    package let cgroup: String
+    package let isActive: Bool
+    package let counts: GuardCounts?
+
+    init(place: String, cgroup: String, isActive: Bool, counts: GuardCounts?) {
+        self.place = place
+        self.cgroup = cgroup
+        self.isActive = isActive
+        self.counts = counts
+    }
+
+    package init(_ state: GuardState) {
+        self.init(place: state.place, cgroup: state.path, isActive: state.isAttached, counts: state.counts)
+    }
+
+    /// The pinned guards of this machine; none where they cannot be read.
+    package static var pinned: [GuardSample] {
+        guard let procfs = try? ProcFS(), let store = try? GuardStore.open(procfs, makes: false) else { return [] }
+        return ((try? store.states()) ?? []).map(GuardSample.init)
+    }
+}
