@@ -139,7 +139,7 @@ install_all() {
     put conf 644 "$here/sockalive.conf" /etc/sockalive.conf
     if [ $schedule != systemd ]; then put_text conf 644 "$here/sockalive" /etc/cron.d/sockalive; fi
     if [ $schedule != cron ]; then
-        for unit in sockalive.service sockalive.timer sockalive-watch.service; do
+        for unit in sockalive.service sockalive.timer sockalive-watch.service sockalive-guard.service; do
             put_text file 644 "$here/systemd/$unit" "$unit_folder/$unit"
         done
     fi
@@ -194,7 +194,7 @@ uninstall_all() {
         return
     fi
     if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ] && [ -n "${recorded[$unit_folder/sockalive.timer]:-}" ]; then
-        systemctl disable --now sockalive.timer sockalive-watch.service || true
+        systemctl disable --now sockalive.timer sockalive-watch.service sockalive-guard.service || true
     fi
     for path in "${!recorded[@]}"; do
         rm -f "$DESTDIR$path" "$DESTDIR$path.new" "$DESTDIR$path.tmp"

@@ -25,7 +25,13 @@ options() {
 commands=$("$program" --help | sed -n '/^SUBCOMMANDS:/,$s/^  \([a-z]\{1,\}\) .*/\1/p' | grep -v '^help$')
 [ -n "$commands" ] || fail "--help names no commands"
 for command in $commands; do
-    "$program" help "$command" | sed -n 's/^ \{2,8\}\(-.*\)/\1/p' | sed 's/   .*//' | options
+    {
+        "$program" help "$command"
+        # Of a command with commands of its own, theirs.
+        for inner in $("$program" help "$command" | sed -n '/^SUBCOMMANDS:/,$s/^  \([a-z]\{1,\}\) .*/\1/p'); do
+            "$program" help "$command" "$inner"
+        done
+    } | sed -n 's/^ \{2,8\}\(-.*\)/\1/p' | sed 's/   .*//' | options
     grep -q "^\.It Cm $command\$" "$page" || fail "the page has no command $command"
 done | sort -u | grep -vxE -- '--(help|version)' >"$work/help"
 # Options in the text may belong to other programs; entries of a list may not.

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 verify() {
     local unit score
     install_missing systemd python3 gcc libc6-dev iproute2 util-linux
-    for unit in sockalive.service sockalive-watch.service sockalive.timer; do
+    for unit in sockalive.service sockalive-watch.service sockalive-guard.service sockalive.timer; do
         # The program need not be installed on this machine.
         sed 's|/usr/local/sbin/sockalive|/bin/true|' "cron/systemd/$unit" >"$work/$unit"
     done
