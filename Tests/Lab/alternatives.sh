@@ -23,6 +23,7 @@ scenarios=(
     ssh-plain ssh-server-alive
     nft-ct-timeout nft-ct-timeout-other-port keepalive-at-the-server
     inject-pidfd inject-pidfd-static inject-pidfd-32-bit inject-ptrace inject-ptrace-32-bit
+    guard guard-static guard-32-bit guard-set-user-id guard-after-off
 )
 
 build_clients() {
@@ -32,6 +33,8 @@ build_clients() {
     local source=$here/idle-client.c
     gcc -O1 -Wall -o "$ALTERNATIVES/dynamic" "$source"
     gcc -O1 -Wall -static -o "$ALTERNATIVES/static" "$source"
+    # A set-user-ID program that an ordinary user starts: LD_PRELOAD means nothing to it.
+    cp "$ALTERNATIVES/dynamic" "$ALTERNATIVES/setuid"
     gcc -O1 -Wall -m32 -isystem /usr/include/x86_64-linux-gnu -o "$ALTERNATIVES/m32" "$source" || rm -f "$ALTERNATIVES/m32"
 }
 
@@ -64,7 +67,8 @@ client() {
     shift
     [ -x "$ALTERNATIVES/$flavour" ] || { echo "not tried: gcc -m32 is missing" && exit 0; }
     cp "$ALTERNATIVES/$flavour" /run/beremote
-    { env ${preload:+LD_PRELOAD="$preload"} ${settings:+$settings} \
+    [ "$flavour" != setuid ] || { chmod 4755 /run/beremote && as_user="setpriv --reuid 65534 --regid 65534 --clear-groups"; }
+    { env ${preload:+LD_PRELOAD="$preload"} ${settings:+$settings} ${as_user:+$as_user} \
         /run/beremote "$1" "$2" "$idle" ${3:+"$3"} || echo "not tried: the client failed"; } >/run/answer &
     wait_for cat /run/answer
     ${afterwards:-:} >&2
@@ -195,6 +199,28 @@ inject_pidfd_32_bit() { inject_with pidfd m32; }
 inject_ptrace() { inject_with ptrace dynamic; }
 inject_ptrace_32_bit() { inject_with ptrace m32; }
 
+# A guard of this script's own cgroup, in which the client starts afterwards.
+guard_with() {
+    local mount
+    mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+    [ -n "$mount" ] || { echo "not tried: no cgroup2 file system is mounted" && exit 0; }
+    # What is pinned in it ends with this script.
+    mount -t bpf bpf /sys/fs/bpf || { echo "not tried: no BPF file system can be mounted" && exit 0; }
+    guarded=$mount/sockalive-$(basename "$ALTERNATIVES")-$1${2:-}
+    mkdir "$guarded"
+    lab_sockalive guard on --cgroup "/${guarded##*/}" --firewall-timeout ${timeout}s >&2 ||
+        { echo "not tried: no guard can be made here" && exit 0; }
+    [ -z "${2:-}" ] || lab_sockalive guard off --all >&2
+    start_server
+    echo 0 >"$guarded/cgroup.procs"
+    client "$1" $server 5633
+}
+guard() { guard_with dynamic; }
+guard_static() { guard_with static; }
+guard_32_bit() { guard_with m32; }
+guard_set_user_id() { guard_with setuid; }
+guard_after_off() { guard_with dynamic off; }
+
 # ---- all, or one ----------------------------------------------------------------
 
 if [ $# = 0 ]; then
@@ -204,6 +230,8 @@ if [ $# = 0 ]; then
         bash "$0" "$scenario" </dev/null >"$ALTERNATIVES/$scenario.outcome" 2>"$ALTERNATIVES/$scenario.messages" &
     done
     wait
+    # All processes in them have ended.
+    find /sys/fs/cgroup -maxdepth 2 -name "sockalive-$(basename "$ALTERNATIVES")-*" -exec rmdir {} + 2>/dev/null || true
     printf '| tried | outcome |\n|---|---|\n'
     for scenario in "${scenarios[@]}"; do
         outcome=$(tail -n 1 "$ALTERNATIVES/$scenario.outcome")

@@ -2,6 +2,7 @@
  * The client of alternatives.sh: one connection that is silent for a time, then sends a line.
  *
  *   idle-client ADDRESS PORT SECONDS [keepalive]
+ *   idle-client serve ADDRESS PORT               the other end: echoes whatever comes, on any number of connections
  *
  * Prints "ready" when the connection is established and has echoed. After SECONDS it prints "saved" if an echo comes
  * back within 2 s, else "lost" and how the program notices it. It is plain C with few calls, so it can be built
@@ -31,8 +32,34 @@ static const char *echo_of(int connection, const char *word)
     return count == 0 ? "closed" : NULL;
 }
 
+static int serve(const char *address, const char *port)
+{
+    int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    char bytes[64];
+
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (inet_pton(AF_INET, address, &own.sin_addr) != 1 || bind(listener, (struct sockaddr *)&own, sizeof own) < 0 ||
+        listen(listener, 16) < 0) {
+        perror("idle-client: serve");
+        return 1;
+    }
+    for (;;) {
+        int connection = accept(listener, NULL, NULL);
+        if (connection < 0 || fork() > 0) {
+            close(connection);
+            continue;
+        }
+        for (ssize_t count; (count = recv(connection, bytes, sizeof bytes, 0)) > 0;)
+            send(connection, bytes, (size_t)count, MSG_NOSIGNAL);
+        _exit(0);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[1], "serve") == 0)
+        return serve(argv[2], argv[3]);
     int connection = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     struct sockaddr_in peer = {.sin_family = AF_INET};
 

@@ -33,4 +33,23 @@ for method in pidfd ptrace; do
     scenario "expired, silent, exit 1, restored" "probe --method $method, after 10 of the 6 seconds" expired "$method"
     scenario "answered, exit 0, saved" "inject --probe --method $method, after 5 of the 6 seconds" late "$method"
 done
-scenario_outcomes
+
+# A guard: sessions that are started before "guard on", after it, and after "guard off". The firewall forgets after 5 s.
+if [ "$(id -u)" = 0 ] && mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo) &&
+    [ -n "$mount" ] && guards=$(unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf' 2>&1); then
+    scenario_script=$here/guard-sessions.sh
+    kinds=(dynamic static)
+    [ ! -x "$LAB_PROGRAMS/programs/idle-client-32" ] || kinds+=(32-bit)
+    kinds+=(set-user-id)
+    due() { printf "%s $1, " "${kinds[@]}" | sed 's/, $//'; }
+    scenario "$(due lost)" "programs that start without a guard" none "sockalive-lab-$$-none"
+    scenario "$(due saved)" "programs that start after guard on" on "sockalive-lab-$$-on"
+    scenario "$(due lost)" "programs that start after guard off" off "sockalive-lab-$$-off"
+else
+    echo "skipped: guards take root, a cgroup2 hierarchy and a BPF file system${guards:+ ($guards)}"
+fi
+status=0
+scenario_outcomes || status=1
+# All processes in them have ended.
+[ -z "${mount:-}" ] || rmdir "$mount/sockalive-lab-$$"-* 2>/dev/null || true
+exit "$status"

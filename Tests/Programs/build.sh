@@ -6,6 +6,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 torture=$here/../Torture
+lab=$here/../Lab
 out=$1
 flags='-std=gnu17 -O2 -Wall -Wextra -Werror -pthread'
 # Both kinds use the same <asm/…>. gcc-multilib links it to /usr/include, and conflicts with cross compilers.
@@ -17,7 +18,7 @@ flock 9
 makes_32=true
 echo 'int main(void) { return 0; }' | gcc -m32 -static -x c - -o "$out/probe" 2>/dev/null || makes_32=false
 if [ "$(cat "$out/stamp" 2>/dev/null)" = "$makes_32" ] &&
-    [ -z "$(find "$here" "$torture" -newer "$out/stamp" -name '*.[chS]' -print -quit)" ]; then exit 0; fi
+    [ -z "$(find "$here" "$torture" "$lab" -newer "$out/stamp" -name '*.[chS]' -print -quit)" ]; then exit 0; fi
 for name in agent connect-pair deny-syscalls echo-peer hang hold-traced pid-churn read-keepalive \
     sock-ops-keepalive victim-echo; do
     gcc $flags -D_GNU_SOURCE -I "$here/common" "$here/$name"/*.[cS] -o "$out/$name"
@@ -30,6 +31,9 @@ for name in victim-registers victim-sleeps victim-signals victim-odd; do
     gcc $flags_32 "$here/$name/main.c" -o "$out/$name-32"
     gcc $flags_32 -static "$here/$name/main.c" -o "$out/$name-32-static"
 done
+gcc $flags "$lab/idle-client.c" -o "$out/idle-client-64"
+gcc $flags -static "$lab/idle-client.c" -o "$out/idle-client-64-static"
+! $makes_32 || gcc $flags_32 "$lab/idle-client.c" -o "$out/idle-client-32"
 for name in torture supervisor kill-at; do gcc $flags "$torture/$name.c" -o "$out/$name"; done
 gcc $flags -shared -fPIC "$torture/die-at.c" -o "$out/die-at.so" -ldl
 if [ "$(uname -m)" = x86_64 ]; then

@@ -60,16 +60,16 @@ for kind in make values program; do
     before "$kind"
     read -r stops first < <("$programs/kill-at" 0 "$SOCKALIVE" guard on --quiet --cgroup "$name" --any-port \
         --firewall-timeout 7m)
-    # Before its first bpf(2) a run only reads. Half of those stops, then all from there on.
-    share=$((number / 3 + 1)) span=$((stops - first + 40))
-    for ((i = 0; i < share; i++)); do
-        at=$((first - 40 + i * span / share))
+    # Before its first bpf(2) a run only reads: the last 40 of those stops, and all from there on.
+    share=$((number / 3 + 1)) span=$((stops - first + 40)) done=0
+    for ((i = 0; done < share && i < 2 * share; i++)); do
+        at=$((first - 40 + i % share * span / share))
         before "$kind"
         if ! "$programs/kill-at" "$at" "$SOCKALIVE" guard on --quiet --cgroup "$name" --any-port \
             --firewall-timeout 7m 2>/dev/null; then
             continue
         fi
-        kills=$((kills + 1))
+        kills=$((kills + 1)) done=$((done + 1))
         is=$(real) says=$(told)
         # The maps of this guard were taken away, so nobody can read its values.
         [ "$kind" != program ] || [ "$says" != '?' ] || says=$old_values
