@@ -13,10 +13,12 @@ case ${1:-} in
 '')
     export ROUNDS=5
     docs=Docs host=(1000 10 3) counts=(100 1000 1800 5000 10000 18000) sockets=1000 seconds=30
+    connects=(1000 10)
     ;;
 --smoke)
     export ROUNDS=1
     docs='' host=(20 10 3) counts=(10 20) sockets=10 seconds=6
+    connects=(100 1)
     ;;
 *)
     echo "usage: Tests/bench.sh [--smoke]" >&2
@@ -45,7 +47,7 @@ build() {
         SOCKALIVE=$(static_program)
     fi
     strip -o "$BENCH/sockalive" "$SOCKALIVE"
-    for name in busy-host keepalive; do gcc "${flags[@]}" "Tests/Bench/$name.c" -o "$BENCH/$name"; done
+    for name in busy-host keepalive connects; do gcc "${flags[@]}" "Tests/Bench/$name.c" -o "$BENCH/$name"; done
     cp "$BENCH/busy-host" "$BENCH/busy-host-64"
     # Both kinds use the same <asm/...>.
     bits=(64)
@@ -87,6 +89,8 @@ if [ "$(uname -m)" = x86_64 ]; then
     scene gap
 fi
 [ "$(id -u)" != 0 ] || scene owner 10
+# 1,000 connections a second, with a guard and without, by turns.
+if [ "$(id -u)" = 0 ] && [ -n "$(cgroup_mount)" ]; then scene guard "${connects[@]}"; fi
 if "$BENCH/sockalive" --help | grep -q '^  watch '; then scene watch "$seconds" "${host[@]}"; fi
 if [ -n "$docs" ]; then
     python3 Tests/Bench/report.py "$RESULTS" "$docs"

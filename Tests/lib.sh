@@ -23,6 +23,11 @@ built_program() {
     echo "$(swift build --package-path "$sockalive_repository" "$@" --show-bin-path)/sockalive"
 }
 
+# cgroup_mount: prints where the cgroup2 hierarchy is mounted with its root; nothing where it is not.
+cgroup_mount() {
+    awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo
+}
+
 # static_program: builds the shipped program, and prints its path.
 static_program() {
     built_program -c release -Xswiftc -static-executable

@@ -183,6 +183,23 @@ def watching(results):
     return f"\n`sockalive watch --every 5s` on the same host: {share:.2%} of one processor over {elapsed:.0f} s.\n"
 
 
+def guarding(results):
+    """Medians over the turns: of connect and accept, and of the processor time of a whole connection."""
+    turns = collections.defaultdict(list)
+    for line in results.text("guard").splitlines():
+        kind, *figures = line.split()
+        turns[kind].append([int(figure) for figure in figures])
+    if not turns["with"] or not turns["without"]:
+        return ""
+    medians = {kind: [statistics.median(column) for column in zip(*rows)] for kind, rows in turns.items()}
+    rows = [
+        [what, *(f"{medians[kind][column] / 1e3:.1f} µs" for kind in ("without", "with")),
+         f"{medians['with'][column] / medians['without'][column]:.3f}"]
+        for column, what in enumerate(["connect(2) and accept(2)", "processor time of a whole connection"])
+    ]
+    return table(["1,000 connections a second, both ends in the place", "without", "guarded", "ratio"], rows)
+
+
 def machine():
     def field(path, key):
         lines = pathlib.Path(path).read_text().splitlines()
@@ -210,12 +227,13 @@ def main(folder, docs):
         "watch": watching(results) + owning(results),
         "counts": table(["sockets", "`sockalive inject`", "C", "Python", "against C"], count_rows(results)),
         "pauses": table(["target", "median", "99 of 100 below", "the slowest"], pause_rows(results)),
+        "guard": guarding(results) or "It was not measured here.",
         "gaps": table(["what was done meanwhile", "longest standstill", "against ptrace"], gap_rows(results)),
     }
     template = string.Template(pathlib.Path(__file__).with_name("performance.md").read_text())
     pathlib.Path(docs, "Performance.md").write_text(template.substitute(words))
     pathlib.Path(docs, "performance.svg").write_text(plot.drawing(points))
-    print("\n\n".join(words[name] for name in ("machine", "claims", "host", "counts", "pauses", "gaps", "watch")))
+    print("\n\n".join(words[name] for name in ("machine", "claims", "host", "counts", "pauses", "gaps", "guard", "watch")))
 
 
 main(*sys.argv[1:])

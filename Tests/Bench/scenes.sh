@@ -7,6 +7,7 @@
 #                                                  owner COUNT      sockets of root, and of another user
 #                                                  probe COUNT
 #                                                  gap
+#                                                  guard RATE SECONDS     connections with a guard, and without
 #                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
 #
 # Each round runs every command in turn, so a slow minute of the machine affects all of them.
@@ -86,6 +87,26 @@ one() {
     done
     "$BENCH/keepalive" off >"$RESULTS/log"
     memory "inject@$1" "$sockalive" inject --quiet --method pidfd
+}
+
+# guard RATE SECONDS: in $RESULTS/guard a line "with|without MEDIAN PROCESSOR" for each turn
+guard() {
+    local round mount cgroup
+    mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+    cgroup=$mount/sockalive-bench-$BASHPID
+    # What is pinned in it ends with this scene.
+    mount -t bpf bpf /sys/fs/bpf || return 0
+    ip link set lo up
+    mkdir "$cgroup"
+    if "$sockalive" guard on --quiet --cgroup "/${cgroup##*/}" --any-port; then
+        for ((round = 0; round < ROUNDS; round++)); do
+            "$sockalive" guard off --quiet --all
+            echo "without $("$BENCH/connects" "$cgroup" 7001 "$1" "$2")" >>"$RESULTS/guard"
+            "$sockalive" guard on --quiet --cgroup "/${cgroup##*/}" --any-port
+            echo "with $("$BENCH/connects" "$cgroup" 7001 "$1" "$2")" >>"$RESULTS/guard"
+        done
+    fi
+    rmdir "$cgroup"
 }
 
 nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all env)

@@ -9,8 +9,7 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
 number=${1:-200}
-mount=$(awk '{ for (i = 7; i < NF; i++) if ($i == "-") { if ($(i + 1) == "cgroup2" && $4 == "/") print $5; break } }' \
-    /proc/self/mountinfo | head -n 1)
+mount=$(cgroup_mount)
 [ "$(id -u)" = 0 ] || skip "guards take root"
 [ -n "$mount" ] || skip "no cgroup2 file system is mounted here"
 if [ -z "${GUARD_TORTURE_INSIDE:-}" ]; then
