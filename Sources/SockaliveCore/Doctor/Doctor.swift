@@ -57,8 +57,14 @@ package struct Doctor {
         if targets.isEmpty && unanswered.isEmpty { checks.append(machine.absence(of: lookedFor)) }
         return DoctorReport(
             firewallTimeout: firewallTimeout, machine: checks,
-            trialChecks: TrialChecks(results: trials, surroundings: facts.surroundings, auto: auto).all, trials: trials,
+            trialChecks: TrialChecks(results: trials, surroundings: facts.surroundings, auto: auto).all + guardChecks,
+            trials: trials,
             targets: targets)
+    }
+
+    /// None for a fixture.
+    private var guardChecks: [Check] {
+        procfs.isOwn ? [GuardTrial(procfs: procfs).check] : []
     }
 
     private func results(of target: Result<any TrialTarget, TrialAbsence>, _ facts: MachineFacts) -> TrialResults {
@@ -98,6 +104,20 @@ package struct Doctor {
             return ExaminedTarget(facts: target, judgement: judgement)
         }
         return (targets, snapshot.unanswered.filter { !$0.isPermission })
+    }
+}
+
+extension GuardTrial {
+    /// Without guards the watch does the work, so this is never a problem.
+    var check: Check {
+        switch self {
+        case .worked: .ok("guard", "a guard gave both ends of a new connection their keepalive, in a cgroup of its own")
+        case .onlyOverriding:
+            .note(
+                "guard", "this kernel does not tell a guard what a program has chosen itself",
+                remedy: "guard on --override sets keepalive in any case; Linux 6.1 tells")
+        case .failed(let failure): .note("guard", failure.message, remedy: failure.remedy ?? "use sockalive watch")
+        }
     }
 }
 

@@ -79,6 +79,20 @@ package final class CGroupHierarchy: Sendable {
         return try CGroup(descriptor: file, path: "/" + relative)
     }
 
+    /// Makes a cgroup below the root.
+    func make(_ name: String) throws(Errno) -> CGroup {
+        guard mkdirat(mount, name, 0o755) == 0 else { throw Errno(rawValue: errno) }
+        return try cgroup("/" + name)
+    }
+
+    /// The kernel refuses while processes are in it. Those that have ended may take a moment to leave.
+    func remove(_ name: String) {
+        for _ in 0..<100 {
+            if unlinkat(mount, name, AT_REMOVEDIR) == 0 || errno != EBUSY { return }
+            usleep(1000)
+        }
+    }
+
     /// A cgroup's ancestors, the nearest first. A folder is opened for each, so they are the same hierarchy's.
     func ancestors(of cgroup: CGroup) throws(Errno) -> [CGroup] {
         var components = cgroup.path.split(separator: "/")

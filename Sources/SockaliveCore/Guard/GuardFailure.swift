@@ -42,7 +42,16 @@ struct GuardDiagnosis {
             remedy: "sockalive watch gives it to connections within seconds of their birth")
     }
 
-    static func noCgroups(_ error: Errno) -> GuardFailure {
+    /// - Throws: if this kernel does not tell what a program has chosen. Only kernels that may be too old are tried.
+    func checkOwnChoice() throws(GuardFailure) {
+        guard release.isBefore(6, 1), case .onlyOverriding = GuardTrial(procfs: procfs) else { return }
+        throw GuardFailure(
+            .unsupported,
+            "this kernel (\(release.escaped)) does not tell a guard whether a program has turned keepalive on itself: "
+                + "Linux 6.1 does", remedy: "use --override to set it in any case, or sockalive watch")
+    }
+
+    static func noCGroups(_ error: Errno) -> GuardFailure {
         GuardFailure(
             error.isPermission ? .permission : .unsupported,
             "no cgroup2 file system is mounted here with its root (\(error)), and a guard belongs to a cgroup",

@@ -19,7 +19,7 @@ package struct GuardRun {
         do throws(Errno) {
             hierarchy = try CGroupHierarchy(procfs: procfs)
         } catch {
-            throw GuardDiagnosis.noCgroups(error)
+            throw GuardDiagnosis.noCGroups(error)
         }
         store = try GuardStore.open(procfs, makes: makes)
     }
@@ -35,6 +35,7 @@ package struct GuardRun {
         _ place: GuardPlace, ports: Set<UInt16>?, _ request: KeepaliveRequest, overrides: Bool
     ) throws(GuardFailure) -> [Result] {
         guard let store else { return [] }
+        if !overrides { try diagnosis.checkOwnChoice() }
         var results: [Result] = []
         for cgroup in try place.cgroups(hierarchy, procfs) {
             let settings = GuardSettings(

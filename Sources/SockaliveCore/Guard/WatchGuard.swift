@@ -55,8 +55,9 @@ package final class WatchGuard {
         do throws(Errno) {
             hierarchy = try CGroupHierarchy(procfs: procfs)
         } catch {
-            throw GuardDiagnosis.noCgroups(error)
+            throw GuardDiagnosis.noCGroups(error)
         }
+        try diagnosis.checkOwnChoice()
     }
 
     /// What one round changed.
@@ -101,7 +102,7 @@ package final class WatchGuard {
     }
 
     /// For the metrics.
-    package var counts: [GuardSample] {
+    package var samples: [GuardSample] {
         attached.map { key, attached in
             GuardSample(
                 place: key.wish.place.words, cgroup: attached.path, isActive: true, counts: try? attached.maps.counts())

@@ -18,6 +18,7 @@ package struct Metrics: Sendable {
     }
 
     private let counts: [Counts]
+    private let guards: [GuardSample]
     /// nil where there is one rule.
     private let failuresOfUnknownRule: Int?
     /// Seconds since 1970.
@@ -28,8 +29,10 @@ package struct Metrics: Sendable {
     /// - Parameter failures: of matching processes that could not be looked at. They count as failed; which of several
     ///   rules they match is not known.
     package init(
-        _ results: [SocketResult], _ failures: [ProcessFailure] = [], rules: RuleSet, time: Double, duration: Double
+        _ results: [SocketResult], _ failures: [ProcessFailure] = [], rules: RuleSet, guards: [GuardSample] = [],
+        time: Double, duration: Double
     ) {
+        self.guards = Array(guards.prefix(Self.maxLabels))
         let (labels, places) = Self.labels(rules.rules)
         var groups = [[SocketResult]](repeating: [], count: labels.count)
         for result in results where places.indices.contains(result.rule) {
@@ -81,10 +84,37 @@ package struct Metrics: Sendable {
                 $0.summary.silent ?? 0
             },
             gauges("longest_idle_seconds", "Idle time of the candidate that has been idle longest.") { $0.longestIdle },
+            guardText,
             gauge("last_run_timestamp_seconds", "When the last run ended, since 1970.", time),
             gauge("last_run_duration_seconds", "How long the last run took.", duration),
             gauge("build_info", "The version that ran last.", 1, label: ("version", sockaliveVersion)),
         ].joined()
+    }
+
+    /// Nothing where there is no guard. Two guards of one place and cgroup are one to whoever reads it.
+    private var guardText: String {
+        var places: [String: (isActive: Bool, treated: UInt64, kept: UInt64)] = [:]
+        for sample in guards {
+            let labels =
+                "{place=\"\(Self.escaped(Self.label(sample.place)))\","
+                + "cgroup=\"\(Self.escaped(Self.label(sample.cgroup)))\"}"
+            var entry = places[labels] ?? (false, 0, 0)
+            entry.isActive = entry.isActive || sample.isActive
+            entry.treated += sample.counts?.treated ?? 0
+            entry.kept += sample.counts?.kept ?? 0
+            places[labels] = entry
+        }
+        guard !places.isEmpty else { return "" }
+        let sorted = places.sorted { $0.key < $1.key }
+        func lines(_ name: String, _ value: ((isActive: Bool, treated: UInt64, kept: UInt64)) -> UInt64) -> String {
+            sorted.map { "sockalive_\(name)\($0.key) \(value($0.value))\n" }.joined()
+        }
+        return header("guarded", "Whether the guard of a place is attached; 0: its cgroup is gone.")
+            + lines("guarded") { $0.isActive ? 1 : 0 }
+            + header("guard_treated_connections", "New connections that the guard gave keepalive.")
+            + lines("guard_treated_connections") { $0.treated }
+            + header("guard_kept_connections", "New connections whose program had keepalive on itself.")
+            + lines("guard_kept_connections") { $0.kept }
     }
 
     private func gauges(_ name: String, _ help: String, _ value: (Counts) -> some Numeric) -> String {

@@ -151,7 +151,7 @@ struct Watch {
         // A process that hangs is told of as soon as it does, and then hourly.
         lines += isStopped ? [] : outcome.failures.map { Reporter.line($0) }
         do throws(RunRecorder.Unwritten) {
-            try recorder.writeMetrics(outcome)
+            try recorder.writeMetrics(outcome, guards: guarding?.samples ?? [])
         } catch {
             lines.append(error.line)
         }

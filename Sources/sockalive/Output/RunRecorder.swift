@@ -36,10 +36,11 @@ struct RunRecorder {
         let line: String
     }
 
-    func writeMetrics(_ outcome: RunOutcome) throws(Unwritten) {
+    /// - Parameter guards: of a watch that guards; the pinned ones are added.
+    func writeMetrics(_ outcome: RunOutcome, guards: [GuardSample] = []) throws(Unwritten) {
         guard let file = limits.metrics else { return }
         do throws(Errno) {
-            try write(metrics(outcome).text, to: file)
+            try write(metrics(outcome, guards + GuardSample.pinned).text, to: file)
         } catch {
             throw Unwritten(
                 line: "the metrics file \(UntrustedText(file).escaped) cannot be written: \(Self.remedy(for: error))")
@@ -84,12 +85,12 @@ struct RunRecorder {
         }
     }
 
-    private func metrics(_ outcome: RunOutcome) -> Metrics {
+    private func metrics(_ outcome: RunOutcome, _ guards: [GuardSample]) -> Metrics {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         let time = Double(now.tv_sec) + Double(now.tv_nsec / 1_000_000) / 1000
         let duration = start.duration(to: .now) / .seconds(1)
-        return Metrics(outcome.results, outcome.failures, rules: rules, time: time, duration: duration)
+        return Metrics(outcome.results, outcome.failures, rules: rules, guards: guards, time: time, duration: duration)
     }
 }
 
