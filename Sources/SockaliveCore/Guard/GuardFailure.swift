@@ -27,7 +27,7 @@ package struct GuardFailure: Error, Equatable, Sendable {
 /// Turns an errno of bpf(2) into what an administrator can act on.
 struct GuardDiagnosis {
     let procfs: ProcFS
-    private var release: KernelRelease { KernelRelease(procfs: procfs) }
+    private var release: KernelVersion { KernelVersion.running }
 
     init(procfs: ProcFS) {
         self.procfs = procfs

@@ -54,6 +54,23 @@ package struct GuardReport: Encodable, Sendable {
     }
 }
 
+/// The settings that a guard gives to each connection.
+struct WantedReport: Encodable, Sendable {
+    let enabled: Bool
+    /// Seconds.
+    let idle, interval: Int32
+    let count: Int32
+    @Nullable var userTimeout: Double?
+
+    fileprivate init(_ wanted: KeepaliveRequest.Wanted) {
+        enabled = wanted.enabled
+        idle = wanted.idle
+        interval = wanted.interval
+        count = wanted.count
+        _userTimeout = Nullable(wrappedValue: wanted.userTimeout.map { Double($0) / 1000 })
+    }
+}
+
 /// Another program at the same cgroup or above it.
 struct NeighbourReport: Encodable, Sendable {
     let cgroup: String
