@@ -6,6 +6,7 @@ struct ThreadChoice {
     let pid: Int32
     let fd: Int32
     let inode: UInt64
+    /// Threads in their own code that cannot be held there. Then any thread in a call is better than another such one.
     var excluded: Set<Int32> = []
 
     private static let maxThreads = 4096
@@ -74,7 +75,7 @@ struct ThreadChoice {
         let isAsleep = state == "S" || state == "T"
         if isAsleep, let map, let call = sleepingCall(of: tid) {
             let hasRoom = hasRoom(call.stackPointer, map)
-            if call.wait != nil { return hasRoom ? .waitingWithRoom : .waiting }
+            if call.wait != nil && excluded.isEmpty { return hasRoom ? .waitingWithRoom : .waiting }
             if hasRoom { return .asleepWithRoom }
         }
         if isAsleep || state == "R" { return tid == pid ? .main : isAsleep ? .asleep : .running }
