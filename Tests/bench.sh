@@ -86,6 +86,7 @@ if [ "$(uname -m)" = x86_64 ]; then
         done
     fi
     scene probe "$sockets"
+    scene remember "$sockets"
     scene gap
 fi
 [ "$(id -u)" != 0 ] || scene owner 10

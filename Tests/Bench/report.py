@@ -113,6 +113,10 @@ def claims(results):
     most = results.counts()[-1]
     share = results.median(f"inject@{most}") / results.median(f"c@{most}")
     yield f"`inject` against C, {most:,} sockets", ratio(share), "2", share <= 2
+    share = results.median(f"json@{most}") / results.median(f"table@{most}")
+    yield f"`inject --json` against the table, {most:,} sockets", ratio(share), "1.3", share <= 1.3
+    peak = int(results.text(f"json@{most}.memory").split()[-1]) / 1024
+    yield f"peak memory of `inject --json`, {most:,} sockets", f"{peak:.1f} MiB", "48 MiB", peak <= 48
     if most // 10 in results.counts():
         growth = results.median(f"inject@{most}") / results.median(f"inject@{most // 10}")
         yield f"`inject`, {most:,} sockets against {most // 10:,}", ratio(growth), "13", growth <= 13
@@ -121,6 +125,10 @@ def claims(results):
         median, longest = results.median(name), max(results.times[name])
         what = f"`probe --method {method}`, {int(count):,} sockets (the slowest run)"
         yield what, f"{median:.2f} s ({longest:.2f} s)", "2 s", median <= 2
+    for name in sorted(name for name in results.times if name.startswith("ptrace-again@")):
+        count = int(name.split("@")[1])
+        share = results.median(name) / results.median(f"ptrace@{count}")
+        yield f"a later `inject` by ptrace against the first, {count:,} sockets", ratio(share), "0.5", share <= 0.5
     for rest, limit in PAUSES.items():
         pauses = results.pauses()[f"64-{rest}"]
         if pauses:

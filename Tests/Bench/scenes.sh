@@ -6,6 +6,7 @@
 #                                                  pause BITS REST COUNT [other|undumpable]   the target's owner
 #                                                  owner COUNT      sockets of root, and of another user
 #                                                  probe COUNT
+#                                                  remember COUNT   by ptrace, the first run and later ones
 #                                                  gap
 #                                                  guard RATE SECONDS     connections with a guard, and without
 #                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
@@ -84,9 +85,24 @@ one() {
         measure "inject@$1" 6 "${reset[@]}" "$sockalive inject --quiet --method pidfd"
         measure "c@$1" 6 "${reset[@]}" "$BENCH/keepalive"
         measure "python@$1" 3 "${reset[@]}" "$PYTHON $BENCH/keepalive.py"
+        # All sockets are set by now.
+        measure "table@$1" 3 "$sockalive inject --method pidfd"
+        measure "json@$1" 3 "$sockalive inject --method pidfd --json"
     done
     "$BENCH/keepalive" off >"$RESULTS/log"
     memory "inject@$1" "$sockalive" inject --quiet --method pidfd
+    memory "table@$1" "$sockalive" inject --method pidfd
+    memory "json@$1" "$sockalive" inject --method pidfd --json
+}
+
+# The first run stops the target for each socket, and the later ones look at the timers.
+remember() {
+    local round
+    start "$BENCH/busy-host" many 10.9.0.2 "$1" recv none
+    for ((round = 0; round < ROUNDS; round++)); do
+        measure "ptrace@$1" 2 --prepare "$BENCH/keepalive off" "$sockalive inject --quiet --method ptrace"
+        measure "ptrace-again@$1" 6 "$sockalive inject --quiet --method ptrace"
+    done
 }
 
 # guard RATE SECONDS: in $RESULTS/guard a line "with|without MEDIAN PROCESSOR" for each turn
