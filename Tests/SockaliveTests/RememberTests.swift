@@ -120,6 +120,17 @@ extension ProcessTests {
             #expect(try run(["inject"], on: victim).socket.method == "ptrace")
         }
 
+        /// Half of the time an acknowledgement is outstanding.
+        @Test func `while data goes to and fro nobody is stopped as a rule`() throws {
+            let victim = try Victim()
+            _ = try run(["inject"], on: victim)
+            victim.startStream()
+            let runs = try (0..<10).map { _ in try run(["inject"], on: victim).socket }
+            let (sent, received) = try victim.stopStream()
+            #expect(sent == received && sent > 10)
+            #expect(runs.count(where: \.remembered) >= 5)
+        }
+
         @Test func `by pidfd there is no state`() throws {
             let victim = try Victim()
             _ = try run(["inject"], on: victim, launcher: [])

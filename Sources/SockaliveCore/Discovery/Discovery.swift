@@ -192,7 +192,7 @@ package struct DiscoveredSocket: Equatable, Sendable {
     package let process: ProcessIdentity
     /// By process, then by number. Empty if the process's descriptors may not be read.
     package internal(set) var holders: [SocketHolder]
-    package let row: SocketRow
+    package internal(set) var row: SocketRow
 
     package var inode: UInt64 { row.inode }
     package var cookie: UInt64? { row.cookie }

@@ -43,7 +43,7 @@ package struct RuleSet: Equatable, Sendable {
 
 /// A socket that some rule matches, with what it needs.
 struct AssignedSocket {
-    let socket: DiscoveredSocket
+    var socket: DiscoveredSocket
     let request: KeepaliveRequest
     /// The number of the strictest rule.
     var rule = 0

@@ -28,6 +28,8 @@ extension SocketMemory {
 
     /// Before something is done to a socket that is remembered. A run that is killed meanwhile leaves no wrong memory.
     package static func forget(_ path: String) {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid() else { return }
         unlink(path)
     }
 

@@ -163,6 +163,7 @@ extension RunJob {
                     !job.isOpen(recovery.known($0.socket)) || !found.insert(SocketKey($0.socket)).inserted
                 }
             }
+            candidates = lookAgain(candidates)
             let first = count
             for candidate in candidates { send(.candidate(candidate)) }
             count += candidates.count
@@ -189,6 +190,15 @@ extension RunJob {
             let discovery = Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
             let reason = discovery.absenceReason(processes, job.rules.union) { [control] in control.stopReason }
             send(.absence(reason))
+        }
+
+        /// At what hides a timer, for a short while; unless a look has hung.
+        private func lookAgain(_ candidates: [AssignedSocket]) -> [AssignedSocket] {
+            guard !job.memory.isEmpty, recovery.source == nil, job.choice.resolved() == .ptrace else {
+                return candidates
+            }
+            return TimerLook(procfs: procfs, memory: job.memory)
+                .refreshed(candidates) { [control] in control.stopReason == nil }
         }
 
         /// A process whose name or links hung is not looked at again in this run.

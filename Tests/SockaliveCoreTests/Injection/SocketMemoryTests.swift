@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 @testable import SockaliveCore
@@ -207,7 +208,7 @@ private struct Runs {
     @Test(arguments: [600, 1800, 3600, 14_400]) func `no memory says protected of a socket that is not`(timeout: Int) {
         var random = SeededGenerator(seed: UInt64(timeout))
         var (remembered, stops) = (0, 0)
-        for _ in 0..<4000 {
+        for _ in 0..<1000 {
             var connection = Connection()
             var runs = Runs(Seconds(timeout))
             for _ in 0..<20 {
@@ -278,6 +279,25 @@ private struct Runs {
         }
         let listener = sockaliveRow(.none, idle: nil, state: .listen)
         #expect(self.memory(listener).isEmpty)
+    }
+
+    @Test func `before a remembered socket is touched the file is gone`() throws {
+        let path = "/tmp/sockalive-memory-test.\(getpid()).state"
+        defer { unlink(path) }
+        let memory = memory(armed)
+        try memory.save(to: path)
+        #expect(SocketMemory(file: path) == memory)
+        let untouched = UntouchedSockets(
+            memory: memory, memoryFile: path, mode: .inject, method: .ptrace, choice: .auto, now: { 10_000_000 })
+        untouched.willReach(socket(sockaliveRow(armed.timer, idle: 100, inode: 8)))
+        #expect(access(path, F_OK) == 0)
+        untouched.willReach(socket(armed))
+        #expect(access(path, F_OK) != 0)
+        // A link or a folder is not this program's.
+        #expect(symlink("/dev/null", path) == 0)
+        SocketMemory.forget(path)
+        var status = stat()
+        #expect(lstat(path, &status) == 0)
     }
 
     @Test func `by pidfd nothing is remembered, and what was is forgotten`() {
