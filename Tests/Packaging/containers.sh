@@ -328,8 +328,11 @@ contained nobody
 checks=0
 expect less --container less
 expect less --container "$(id_of nobody less)"
-"${run[@]}" inject --container less --any-port --firewall-timeout 10m --no-lock >/run/answer 2>&1 ||
-    fail "the rootless image: $(cat /run/answer)"
+for change in --off "--firewall-timeout 10m"; do
+    # shellcheck disable=SC2086 # an option and its value
+    "${run[@]}" inject --container less --any-port --no-lock $change >/run/answer 2>&1 ||
+        fail "the rootless image: $(cat /run/answer)"
+done
 [ "$(keepalive_of "${pid[less]}")" = 100 ] || fail "the rootless image did not set keepalive"
 echo "ok  $checks selections by the image, rootless"
 
@@ -338,7 +341,8 @@ echo "ok  $checks selections by the image, rootless"
 # play NAME MANIFEST: starts the pod of a manifest. podman 4.3 knows no DaemonSet: its template is that of a Deployment.
 play() {
     local manifest=/run/$1.yaml
-    sed -e 's/^kind: DaemonSet/kind: Deployment/' -e 's|localhost/sockalive:[0-9.]*|localhost/sockalive:test|' \
+    # The version 2 of the cgroups of this machine may have no controller of memory.
+    sed -e '/^ *limits:/,+1d' -e 's/^kind: DaemonSet/kind: Deployment/' -e 's|localhost/sockalive:[0-9.]*|localhost/sockalive:test|' \
         -e "s|/var/lib/node_exporter/textfile_collector|$room/metrics|" -e "s|registry.example.com/orders:1.0|localhost/agent|" \
         "$2" >"$manifest"
     podman_as root kube play --network none --start=false "$manifest" >/run/play 2>&1 || fail "kube play $2: $(cat /run/play)"
@@ -346,6 +350,7 @@ play() {
 }
 
 mkdir -p "$room/metrics"
+"$sockalive" inject --off --container less --any-port --no-lock --quiet || fail "keepalive cannot be turned off"
 # shellcheck disable=SC2016 # the rules of the test instead of the examples
 awk -v rules="--container less --any-port --firewall-timeout 15m" '
     /sockalive.conf: \|/ { print; print "    " rules; skip = 1; next }
@@ -362,7 +367,7 @@ for _ in $(seq 300); do
 done
 grep -q 'sockalive_protected{rule="--container less --any-port --firewall-timeout 15m"} 2$' "$room/metrics/sockalive.prom" ||
     fail "the DaemonSet: $(cat "$room/metrics/sockalive.prom"; podman_as root logs sockalive-pod-0-sockalive 2>&1)"
-[ "$(keepalive_of "${pid[less]}")" = 100 ] || fail "what was protected already was changed"
+[ "$(keepalive_of "${pid[less]}")" = 150 ] || fail "the DaemonSet did not set keepalive"
 # SIGTERM ends it; else it would be killed after 10 seconds, with 137.
 begin=$(date +%s%N)
 podman_as root stop --time 10 sockalive-pod-0-sockalive >/dev/null

@@ -72,8 +72,7 @@ struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
     private let places: ProcessPlaces
-    /// Only executables of processes with that name are asked for.
-    private let isByComm: Bool
+    private let limits: ProcessLimits
     /// The path of the executable, as it was given and without symbolic links: the kernel's link shows it so.
     let wantedPaths: [[UInt8]]
     private let scan: CommScan
@@ -82,7 +81,7 @@ struct ProcessFinder {
         self.procfs = procfs
         self.selection = selection
         self.places = places
-        isByComm = limits.isByComm
+        self.limits = limits
         scan = CommScan(
             root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables, isByComm: limits.isByComm)
         wantedPaths = selection.executable.map { [Array($0.utf8)] + (Self.resolved($0).map { [$0] } ?? []) } ?? []
@@ -98,6 +97,8 @@ struct ProcessFinder {
     /// Whether the selection means a process that is there. What is read first costs least, or cannot be made to hang.
     func match(_ pid: Int32) -> ProcessMatch {
         guard !selection.isEmpty, hasWantedName(pid) else { return .no }
+        // Arguments may hang as the link to the executable does.
+        if limits.isByComm && !selection.commands.isEmpty { return .no }
         if !selection.places.isEmpty {
             do {
                 guard try places.matches(pid, selection.places) else { return .no }
@@ -152,7 +153,7 @@ struct ProcessFinder {
     /// is asked; it may lie on a file server that does not answer.
     private func hasWantedExecutable(_ pid: Int32) -> Bool {
         guard let wanted = selection.executable else { return true }
-        if isByComm && !hasComm(of: wanted, pid) { return false }
+        if limits.isByComm && !hasComm(of: wanted, pid) { return false }
         WorkerProgress.enter(.executable, pid)
         let link: [UInt8]
         do {

@@ -7,7 +7,12 @@ struct EngineTextTests {
     private static let id = String(repeating: "0123456789abcdef", count: 4)
 
     private func monitor(_ words: [String]) -> MonitorArguments? {
-        MonitorArguments(words.flatMap { Array($0.utf8) + [0] })
+        var text: [UInt8] = []
+        for word in words {
+            text.append(contentsOf: word.utf8)
+            text.append(0)
+        }
+        return MonitorArguments(text)
     }
 
     @Test func readsTheCommandLineOfAMonitor() throws {
@@ -73,13 +78,17 @@ struct EngineTextTests {
 
     @Test func findsAPodsNameInItsRecord() {
         let other = String(repeating: "f", count: 64)
-        let record = #"config{"id":"\#(Self.id)","name":"my\u002dpod","labels":{}}"#
-        let database = Array(#"{"id":"\#(other)","name":"no"}\#u{0}{"id":"\#(record)"#.utf8) + [0, 1, 2]
+        let none = String(repeating: "e", count: 64)
+        var text = "{\"id\":\"" + other
+        text += "\",\"name\":\"no\"}\u{0}{\"id\":\"config{\"id\":\"" + Self.id
+        text += "\",\"name\":\"my\\u002dpod\",\"labels\":{}}"
+        let database: [UInt8] = Array(text.utf8)
         #expect(ContainerStore.podName(of: Self.id, in: database) == UntrustedText("my-pod"))
         #expect(ContainerStore.podName(of: other, in: database) == UntrustedText("no"))
-        #expect(ContainerStore.podName(of: String(repeating: "e", count: 64), in: database) == nil)
+        #expect(ContainerStore.podName(of: none, in: database) == nil)
         // A record that is cut off, and nothing at all.
-        #expect(ContainerStore.podName(of: Self.id, in: Array(#"{"id":"\#(Self.id)","name":"my"#.utf8)) == nil)
+        let start: [UInt8] = Array(text.utf8.dropLast(20))
+        #expect(ContainerStore.podName(of: Self.id, in: start) == nil)
         #expect(ContainerStore.podName(of: Self.id, in: []) == nil)
     }
 
