@@ -143,6 +143,135 @@ extension ProcessTests {
             #expect(try host.status().map(\.active) == [true])
         }
 
+        @Test func `a unit is its cgroup, by systemd's rule`() throws {
+            let name = "sockalive-test-\(UUID().uuidString).service"
+            // Below a unit, whoever owns it names folders as they like.
+            for folder in [name, "other.service", "other.service/\(name)"] { try host.make(folder) }
+            let on = try host.guarding("on", "--unit", String(name.dropLast(8)), "--any-port")
+            #expect(on.status == 0, "\(on.errors)")
+            #expect(try host.connect(in: name).client == Self.guarded)
+            #expect(try host.connect(in: "other.service/\(name)").client == Self.untouched)
+            #expect(try host.status().map(\.place) == ["--unit \(name)"])
+            // It ends, and its guard is still meant by its name.
+            rmdir("\(host.folder)/\(name)")
+            let again = try host.guarding("on", "--unit", name)
+            #expect(again.status == 1 && again.errors.contains("systemctl start \(name)"), "\(again.errors)")
+            #expect(try host.guarding("off", "--unit", name).errors.contains("has ended"))
+            #expect(try host.status().isEmpty)
+        }
+
+        @Test func `a container and a pod are found by their IDs`() throws {
+            let id = (0..<64).map { _ in String(Int.random(in: 0..<16), radix: 16) }.joined()
+            let uid = UUID().uuidString.lowercased()
+            let pod = "kubepods-besteffort-pod\(uid.replacing("-", with: "_")).slice"
+            for folder in [pod, "\(pod)/cri-containerd-\(id).scope"] { try host.make(folder) }
+            let process = try host.sleeper(in: "\(pod)/cri-containerd-\(id).scope")
+            defer { process.kill() }
+            let container = try host.guarding("on", "--container", String(id.prefix(12)), "--port", "7101")
+            #expect(container.status == 0, "\(container.errors)")
+            #expect(try host.guarding("on", "--pod", uid, "--port", "7102").status == 0)
+            #expect(try host.connect(to: 7101, in: "\(pod)/cri-containerd-\(id).scope").client == Self.guarded)
+            #expect(try host.connect(to: 7101, in: pod).client == Self.untouched)
+            #expect(try host.connect(to: 7102, in: "\(pod)/cri-containerd-\(id).scope").client == Self.guarded)
+            let other = try host.guarding("on", "--container", String(repeating: "f", count: 13))
+            #expect(other.status == 1 && other.errors.contains("nothing to attach to"))
+        }
+
+        @Test func `connections that are there already are counted, and left alone`() throws {
+            let victim = try Victim {
+                $0.launcher =
+                    host.launcher + [
+                        "sh", "-c", "echo 0 >'\(host.folder)/cgroup.procs' && exec \"$@\"", "sh",
+                    ]
+                $0.peerLauncher = host.launcher
+            }
+            let program = try host.guarding("on", "--cgroup", host.path, "--any-port")
+            #expect(program.status == 0)
+            #expect(
+                program.errors.contains(
+                    "without keepalive: sockalive inject --cgroup \(host.path) --any-port serves"), "\(program.errors)")
+            #expect(try victim.keepalive().allSatisfy { !$0.enabled })
+            let inject = try Program.sockalive(
+                ["inject", "--cgroup", host.path, "--any-port", "--no-lock"], launcher: host.launcher)
+            #expect(inject.status == 0)
+            #expect(try victim.keepalive().allSatisfy(\.enabled))
+        }
+
+        // MARK: the watch
+
+        private func watch(_ arguments: String...) throws -> Child {
+            let watch = try Child(
+                host.launcher + [Program.executable, "watch", "--guard", "--no-lock", "--every", "1"] + arguments)
+            let line = try #require(watch.errors.line(until: Deadline(.seconds(10))))
+            #expect(line.contains("new connections are guarded"), "\(line)")
+            return watch
+        }
+
+        @Test(arguments: [SIGKILL, SIGTERM]) func `a watch guards for as long as it lives`(signal: Int32) throws {
+            let watch = try watch("--cgroup", host.path, "--any-port")
+            #expect(try host.connect().client == Self.guarded)
+            // Its guards are its own.
+            #expect(try host.status().isEmpty)
+            kill(watch.pid, signal)
+            _ = watch.wait()
+            let deadline = Deadline(.seconds(10))
+            while try host.connect().client != Self.untouched {
+                try #require(deadline.millisecondsLeft > 0, "something is still attached")
+            }
+        }
+
+        @Test func `a watch guards a unit again that has a new cgroup`() throws {
+            let name = "sockalive-test-\(UUID().uuidString).service"
+            let folder = try host.make(name)
+            let watch = try watch("--unit", name, "--any-port")
+            #expect(try host.connect(in: name).client == Self.guarded)
+            #expect(rmdir(folder) == 0)
+            try host.make(name)
+            let line = watch.errors.line(until: Deadline(.seconds(20)))
+            #expect(line?.contains("new connections are guarded") == true)
+            #expect(try host.connect(in: name).client == Self.guarded)
+        }
+
+        @Test func `a rule that means less than a place is not guarded`() throws {
+            for options in [
+                ["--process", "agent"], ["--any-process", "--remote", "192.0.2.1"],
+                ["--cgroup", host.path, "--user", "0"], ["--cgroup", host.path, "--command", "x"],
+            ] {
+                let program = try Program.sockalive(
+                    ["watch", "--guard", "--no-lock"] + options, launcher: host.launcher)
+                #expect(program.status == 64 && program.errors.contains("whole places"), "\(program.errors)")
+            }
+        }
+
+        @Test func `metrics tell what is guarded`() throws {
+            let folder = try TemporaryFolder()
+            try turnOn("--port", "7101")
+            _ = try host.connect(to: 7101)
+            let run = try Program.sockalive(
+                ["inject", "--no-lock", "--pid", "2147483647", "--metrics", folder.path("m.prom")],
+                launcher: host.launcher)
+            #expect(run.status == 0)
+            let text = try String(contentsOfFile: folder.path("m.prom"), encoding: .utf8)
+            let labels = "{place=\"--cgroup \(host.path)\",cgroup=\"\(host.path)\"}"
+            #expect(text.contains("sockalive_guarded\(labels) 1\n"), "\(text)")
+            #expect(text.contains("sockalive_guard_treated_connections\(labels) 2\n"), "\(text)")
+        }
+
+        @Test func `the doctor tries a guard`() throws {
+            let program = try Program.sockalive(["doctor"], launcher: host.launcher)
+            #expect(program.output.contains("a guard gave both ends of a new connection their keepalive"))
+        }
+
+        /// `Tests/Torture/guard.sh` kills more often.
+        @Test func `a run that is killed leaves the old guard or the new one`() throws {
+            let environment = ProcessInfo.processInfo.environment.merging([
+                "SOCKALIVE": Program.executable, "VICTIMS": TestProgram.folder,
+            ]) { $1 }
+            let torture = try Program.run(
+                [TestProgram.script("Torture/guard.sh"), "12"], environment: environment, deadline: .seconds(120))
+            #expect(torture.status == 0 && torture.output.hasSuffix(" 0 wrong\n"), "\(torture.output)\(torture.errors)")
+        }
+
         // MARK: neighbours
 
         @Test func `another program with MULTI works above, beside and below`() throws {
@@ -241,7 +370,6 @@ extension ProcessTests {
         @Test func `only one kind of place is taken`() throws {
             for arguments in [
                 ["on"], ["on", "--host", "--cgroup", "/x"], ["off"], ["off", "--all", "--host"],
-                ["on", "--cgroup", "x"],
                 ["on", "--cgroup", "/x/../y"], ["on", "--host", "--port", "1", "--any-port"],
             ] {
                 #expect(try Program.sockalive(["guard"] + arguments, launcher: host.launcher).status == 64)

@@ -151,6 +151,25 @@ package final class CGroup: Sendable {
     /// The root of the machine's hierarchy has the number 1; that of a cgroup namespace another.
     var isMachineRoot: Bool { id == 1 }
 
+    /// The numbers of its own processes. Those of other PID namespaces are 0.
+    var processes: [Int32] {
+        let file = openat(descriptor, "cgroup.procs", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return [] }
+        defer { close(file) }
+        // The first page is enough to find one.
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = max(0, read(file, &bytes, bytes.count))
+        return bytes[..<count].split(separator: UInt8(ascii: "\n")).compactMap { $0.decimal(Int32.self) }
+    }
+
+    /// The cgroups below, as far as they are still there.
+    var children: [CGroup] {
+        childNames.compactMap { name in
+            let file = sockalive_open_beneath(descriptor, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            return file >= 0 ? try? CGroup(descriptor: file, path: path == "/" ? "/\(name)" : "\(path)/\(name)") : nil
+        }
+    }
+
     /// The names of its folders. Names that are not UTF-8 are left out: no option can mean them.
     fileprivate var childNames: [String] {
         let copy = sockalive_open_beneath(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)

@@ -11,16 +11,13 @@ package struct GuardWish: Hashable, Sendable {
     package static func wishes(of rule: Rule) -> [GuardWish]? {
         let (processes, sockets) = (rule.selection.processes, rule.selection.sockets)
         guard rule.request.wanted.enabled, sockets.remote == nil, processes.executable == nil, processes.uid == nil,
-            processes.names.isEmpty, processes.pids.isEmpty, let places = GuardPlace.places(of: processes)
+            processes.names.isEmpty, processes.pids.isEmpty, processes.commands.isEmpty
         else { return nil }
+        let places =
+            processes.anyProcess && processes.places.isEmpty
+            ? [GuardPlace.host] : GuardPlace.places(of: processes.places)
+        guard let places else { return nil }
         return places.map { GuardWish(place: $0, ports: sockets.ports, request: rule.request) }
-    }
-}
-
-extension GuardPlace {
-    /// The places whose processes are meant all; nil if there is none.
-    static func places(of processes: ProcessSelection) -> [GuardPlace]? {
-        processes.anyProcess ? [GuardPlace(.host)] : nil
     }
 }
 

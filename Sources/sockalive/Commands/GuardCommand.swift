@@ -62,8 +62,33 @@ struct GuardOnCommand: ParsableCommand {
                     failures.append(error)
                 }
             }
+            if failures.count < place.places.count { tellOfExisting(ports) }
             try throwIfFailed(failures, of: place.places.count)
         }
+    }
+
+    /// A guard leaves connections alone that are there already, and so does this: it only looks.
+    private func tellOfExisting(_ ports: Set<UInt16>?) {
+        guard !output.quiet else { return }
+        let selection = Selection(processes: place.processes, sockets: SocketSelection(ports: ports))
+        let job = RunJob(
+            mode: .keepalive(.list), rules: RuleSet([Rule(selection: selection, request: keepalive.request)]),
+            choice: .auto, source: .auto, explainsAbsence: false)
+        let run = SupervisedRun(
+            job: job, control: RunControl(limit: timeout), limit: timeout, before: [], whileWaiting: {},
+            rememberHung: { _ in })
+        guard let outcome = try? run.outcome(progress: { _ in }) else {
+            return output.message("the connections that are there already could not be looked at")
+        }
+        let count = outcome.results.count { $0.after?.enabled == false }
+        guard count > 0 else { return }
+        let words = place.host ? "--any-process" : place.places.map(\.words).joined(separator: " ")
+        let portWords = anyPort ? " --any-port" : port.map { " --port \($0)" }.joined()
+        let these =
+            count == 1 ? "1 connection that is there already is" : "\(count) connections that are there already are"
+        output.message(
+            "\(these) without keepalive: sockalive inject \(UntrustedText(words).escaped)\(portWords) serves "
+                + (count == 1 ? "it" : "them"))
     }
 
     private func line(_ result: GuardRun.Result) -> String {

@@ -3,25 +3,19 @@ import SockaliveCore
 
 /// Which place a guard belongs to: exactly one kind.
 struct GuardPlaceOptions: ParsableArguments {
-    @Option(
-        help: .init("This systemd unit, while it runs.", valueName: "name"),
-        transform: GuardPlaceOptions.unit)
-    var unit: [GuardPlace] = []
+    @Option(help: .init("This systemd unit, while it runs.", valueName: "name"), transform: ArgumentTransform.unit)
+    var unit: [UnitName] = []
 
-    @Option(
-        help: .init("This container.", valueName: "name|id"),
-        transform: GuardPlaceOptions.container)
-    var container: [GuardPlace] = []
+    @Option(help: .init("This container.", valueName: "name|id"), transform: ArgumentTransform.container)
+    var container: [ContainerSelector] = []
 
-    @Option(
-        help: .init("This pod.", valueName: "name|uid"),
-        transform: GuardPlaceOptions.pod)
-    var pod: [GuardPlace] = []
+    @Option(help: .init("This pod.", valueName: "name|uid"), transform: ArgumentTransform.pod)
+    var pod: [PodSelector] = []
 
     @Option(
         help: .init("Every cgroup of such a path, with all below.", valueName: "glob"),
-        transform: GuardPlaceOptions.cgroup)
-    var cgroup: [GuardPlace] = []
+        transform: ArgumentTransform.cgroup)
+    var cgroup: [CGroupGlob] = []
 
     @Flag(help: "Every process of the machine.")
     var host = false
@@ -30,41 +24,22 @@ struct GuardPlaceOptions: ParsableArguments {
         guard kinds <= 1 else { throw ValidationError("one kind of place at a time: a guard is for each by itself") }
     }
 
-    private var lists: [[GuardPlace]] { [unit, container, pod, cgroup, host ? [GuardPlace(.host)] : []] }
-
-    private var kinds: Int { lists.count { !$0.isEmpty } }
+    private var kinds: Int { [!unit.isEmpty, !container.isEmpty, !pod.isEmpty, !cgroup.isEmpty, host].count { $0 } }
 
     var isGiven: Bool { kinds > 0 }
 
-    var places: [GuardPlace] { lists.flatMap(\.self) }
-
-    @Sendable private static func unit(_ text: String) throws -> GuardPlace {
-        guard let unit = UnitName(written: text) else {
-            throw ValidationError("a unit is given by its name: agent, agent.service, or agent@1 of a template")
-        }
-        guard !unit.isSlice else { throw ValidationError("a slice has no unit of its own: use --cgroup with its path") }
-        return GuardPlace(.unit(unit))
+    var places: [GuardPlace] {
+        host
+            ? [.host]
+            : unit.map { GuardPlace(unit: $0) } + container.map { GuardPlace(container: $0) }
+                + pod.map { GuardPlace(pod: $0) } + cgroup.map { GuardPlace(cgroup: $0) }
     }
 
-    @Sendable private static func container(_ text: String) throws -> GuardPlace {
-        guard !text.isEmpty, !text.contains("/") else {
-            throw ValidationError("a container is given by its name, or by its ID from 12 digits on")
-        }
-        return GuardPlace(.container(text))
-    }
-
-    @Sendable private static func pod(_ text: String) throws -> GuardPlace {
-        guard !text.isEmpty else {
-            throw ValidationError("a pod is given by its name, or by its UID from 12 digits on")
-        }
-        return GuardPlace(.pod(text))
-    }
-
-    @Sendable private static func cgroup(_ text: String) throws -> GuardPlace {
-        guard text.hasPrefix("/"), let glob = CGroupGlob(text) else {
-            throw ValidationError("a cgroup is given by its path from the root, such as /system.slice/agent*")
-        }
-        return GuardPlace(.cgroup(glob))
+    /// Which processes are meant, for what looks at connections that are there already.
+    var processes: ProcessSelection {
+        ProcessSelection(
+            anyProcess: host,
+            places: PlaceSelection(units: unit, containers: container, pods: pod, cgroups: cgroup))
     }
 }
 

@@ -39,7 +39,7 @@ final class GuardHost {
 
     init() throws {
         Self.count += 1
-        path = "/sockalive-tests-\(ProcessInfo.processInfo.processIdentifier)-\(Self.count)"
+        path = "/sockalive-tests-\(ProcessInfo.processInfo.processIdentifier)-\(Self.count).slice"
         keeper = try Child([
             "unshare", "--net", "--mount", "sh", "-c",
             "umount -l /sys/fs/bpf 2>/dev/null; ip link set lo up && echo open && exec cat",
@@ -77,6 +77,14 @@ final class GuardHost {
     @discardableResult
     func run(_ command: [String]) throws -> Program {
         try Program.run(launcher + command)
+    }
+
+    /// A process that sleeps in a cgroup of this host.
+    func sleeper(in name: String) throws -> Child {
+        let child = try Child(
+            launcher + ["sh", "-c", "echo 0 >'\(folder)/\(name)/cgroup.procs' && echo in && exec cat"])
+        _ = try child.words(after: "in", Deadline(.seconds(10)))
+        return child
     }
 
     /// What another program attaches at a cgroup of this host.
