@@ -92,7 +92,7 @@ lacks /etc/cron.d/sockalive.new
 echo "to systemd, and away"
 installs --systemd
 lacks /etc/cron.d/sockalive
-for unit in sockalive.service sockalive.timer sockalive-watch.service; do
+for unit in sockalive.service sockalive.timer sockalive-watch.service sockalive-guard.service; do
     has /usr/local/lib/systemd/system/$unit
 done
 uninstalls_to_nothing

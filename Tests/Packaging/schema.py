@@ -43,6 +43,9 @@ rules.write(f"--pid {os.getpid()} --any-port\n--pid {os.getpid()} --any-port --f
 rules.write(f"--pid {os.getpid()} --port 1 --firewall-timeout 20m\n")
 rules.flush()
 runs += [["probe", *me, "--no-lock"], ["list", "--config", rules.name], ["doctor", *me], ["doctor", *gone]]
+# Before Linux 5.9, or without cgroup2, there are no guards and no document.
+if subprocess.run([program, "guard", "status", "--json"], capture_output=True).returncode == 0:
+    runs.append(["guard", "status"])
 runs += [["list", *thread], ["inject", *thread, "--no-lock"], ["probe", *thread, "--no-lock"], ["doctor", *thread]]
 
 failures = 0

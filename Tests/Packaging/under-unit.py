@@ -64,13 +64,13 @@ def seccomp_program(unit):
     for index, family in enumerate(families):
         program.append((EQUAL, len(families) - index, 0, FAMILIES[family]))
     program += [(ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
-    # setns(2): only the kind "net" is allowed. 0 would mean any kind.
+    # setns(2): only the kind "net" is allowed, or none. 0 would mean any kind.
+    kinds = {("net",): CLONE_NEWNET, ("yes",): 0}[tuple(unit["RestrictNamespaces"])]
     program += [(EQUAL, 0, 4, numbers["setns"]), (LOAD, 0, 0, 24)]
-    program += [(EQUAL, 1, 0, CLONE_NEWNET), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
-    assert unit["RestrictNamespaces"] == ["net"]
+    program += [(EQUAL, 1, 0, kinds), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW if kinds else REFUSE)]
     for call in ("unshare", "clone"):
         program += [(EQUAL, 0, 4, numbers[call]), (LOAD, 0, 0, 16)]
-        program += [(ANY_BIT, 0, 1, ALL_NAMESPACES & ~CLONE_NEWNET), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
+        program += [(ANY_BIT, 0, 1, ALL_NAMESPACES & ~kinds), (ANSWER, 0, 0, REFUSE), (ANSWER, 0, 0, ALLOW)]
     for call in sorted(numbers[name] for name in allowed_calls(unit["SystemCallFilter"]) if name in numbers):
         program += [(EQUAL, 0, 1, call), (ANSWER, 0, 0, ALLOW)]
     program.append((ANSWER, 0, 0, REFUSE))

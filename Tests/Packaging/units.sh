@@ -19,7 +19,7 @@ verify() {
     done
     [ -z "$(cd "$work" && systemd-analyze verify --man=no ./*.service ./*.timer 2>&1 | tee /dev/stderr)" ] ||
         fail "systemd-analyze verify is not content"
-    for unit in sockalive.service sockalive-watch.service; do
+    for unit in sockalive.service sockalive-watch.service sockalive-guard.service; do
         score=$(cd "$work" && systemd-analyze security --offline=true --threshold=30 "./$unit" | tail -1) ||
             fail "$unit: the exposure is above 3.0"
         echo "ok  $unit: ${score#*: }"
@@ -85,6 +85,26 @@ import json
 print(*(socket["rights"] for socket in json.load(open("/run/answer"))["sockets"]))')
     [ "$found" = "$wanted" ] || fail "$unit, $method, $*: rights $found, not $wanted"
 }
+
+# guarded [OPTION OF under-unit.py]…: whether guard on works under its unit
+guarded() {
+    python3 Tests/Packaging/under-unit.py cron/systemd/sockalive-guard.service "$@" -- "$UNITS_ROOM/sockalive" \
+        guard on --quiet --cgroup "/$cgroup" --port "$((port += 1))" 2>/run/errors
+}
+
+cgroup=sockalive-units-$$-$RANDOM port=7000 mount=$(cgroup_mount)
+if [ -n "$mount" ] && mount -t bpf bpf /sys/fs/bpf && mkdir "$mount/$cgroup" 2>/dev/null; then
+    for capability in CAP_BPF CAP_NET_ADMIN; do
+        ! guarded --without $capability || fail "sockalive-guard.service: $capability is not needed"
+    done
+    guarded || fail "sockalive-guard.service: $(cat /run/errors)"
+    [ "$("$UNITS_ROOM/sockalive" guard status --json | grep -c '"active" : true')" = 1 ] || fail "nothing is guarded"
+    "$UNITS_ROOM/sockalive" guard off --quiet --all
+    rmdir "$mount/$cgroup"
+    echo "ok  sockalive-guard.service: guarded; not without CAP_BPF, not without CAP_NET_ADMIN"
+else
+    echo "skipped: sockalive-guard.service: no cgroup2, or no BPF file system, can be had here"
+fi
 
 for unit in sockalive.service sockalive-watch.service; do
     for method in pidfd ptrace; do
