@@ -94,14 +94,16 @@ package struct GuardPlace: Hashable, Sendable {
     private func namesOfMeant(_ cgroups: [CGroup], _ procfs: ProcFS) throws(GuardFailure) -> [String] {
         let text: String
         do throws(SearchError) {
-            text = try SupervisedText(control: RunControl(limit: nil), limit: Self.maxSearch).text { hung, _ in
+            text = try SupervisedText(control: RunControl(limit: nil), limit: Self.maxSearch).text { hangs in
                 // Descriptors beside the worker's own are closed by now: what it needs is opened again.
                 guard let procfs = try? ProcFS(), let hierarchy = try? CGroupHierarchy(procfs: procfs) else {
                     return ""
                 }
                 let places = ProcessPlaces(procfs: procfs)
                 return cgroups.filter { cgroup in
-                    guard let pid = try? hierarchy.cgroup(cgroup.path).someProcess(except: hung) else { return false }
+                    guard let pid = try? hierarchy.cgroup(cgroup.path).someProcess(except: hangs.processes) else {
+                        return false
+                    }
                     return (try? places.matches(pid, selection)) ?? false
                 }.map(\.path).joined(separator: "\n")
             }
