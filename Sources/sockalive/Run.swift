@@ -59,7 +59,9 @@ struct Run {
         try RunError.refuseOldKernel()
         let start = bootMilliseconds
         let memory = memoryFile.map { SocketMemory(file: $0) } ?? SocketMemory()
-        if limits?.noLock == true && mode.needsLock { forgetDefaultMemory() }
+        // A run under the default lock may end meanwhile, and write what it knew.
+        forgetDefaultMemory()
+        defer { forgetDefaultMemory() }
         let job = RunJob(
             mode: mode, rules: configuration.rules, choice: configuration.method, source: configuration.source,
             explainsAbsence: !output.quiet && command != "watch", readsArguments: output.json, memory: memory,
@@ -79,7 +81,7 @@ struct Run {
                 case .step(let text): reporter.step(text)
                 }
             }
-            if mode.needsLock { remember(memory.updated(outcome.results, start: start), instead: memory) }
+            if mode.needsLock { remember(updatedMemory(memory, outcome, start), instead: memory) }
             return outcome
         } catch {
             throw RunError(error)
@@ -114,9 +116,15 @@ struct Run {
         limits?.noLock == true ? nil : RunOptions.file(beside: limits?.lock ?? RunOptions.defaultLock, ".state")
     }
 
-    /// What a run without the lock changes, nobody else remembers.
+    /// What a run without the default lock changes, nobody remembers who holds that one.
     private func forgetDefaultMemory() {
-        if let file = RunOptions.file(beside: RunOptions.defaultLock, ".state") { SocketMemory.forget(file) }
+        guard mode.needsLock, let file = RunOptions.file(beside: RunOptions.defaultLock, ".state"), file != memoryFile
+        else { return }
+        SocketMemory.forget(file)
+    }
+
+    private func updatedMemory(_ memory: SocketMemory, _ outcome: RunOutcome, _ start: Int) -> SocketMemory {
+        memory.updated(outcome.results, start: start, defaults: SocketMemory.Defaults())
     }
 
     private func remember(_ memory: SocketMemory, instead old: SocketMemory) {

@@ -230,7 +230,8 @@ inside() { # CASE
     stranger) expected=0 tellings=0 can_be_killed=1 ;;
     # More than one run finds out about.
     strangers) expected=1 tellings='' can_be_killed=1 words="the search did not come to its end" ;;
-    slow) tellings='' words="PID PID \(hangs\|is slow\)" ;;
+    # A call hangs, or all of them together take longer than the run has.
+    slow) tellings='' words="gave no answer\|not reached" ;;
     exe)
         scene_name=program options=(--exe "$folder/beremote")
         words="the file behind /proc/PID/exe gave no answer"

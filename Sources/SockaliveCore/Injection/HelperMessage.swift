@@ -112,7 +112,7 @@ enum HelperReply: Equatable {
     case exchanged([(value: Int32, error: Errno?)])
     case released(crashSafe: Bool?, pausedMicroseconds: Int, restartedWait: RestartedWait?)
     /// The answer is still to come: a thread is held, and is waited for.
-    case busy(isHoldUnsafe: Bool)
+    case busy
 
     var message: HelperMessage {
         switch self {
@@ -129,7 +129,7 @@ enum HelperReply: Equatable {
                 6, crashSafe.map { $0 ? 1 : 0 } ?? -1, Int64(paused), Int64(wait?.call.rawValue ?? 0),
                 Int64(wait?.milliseconds ?? -1),
             ])
-        case .busy(let isHoldUnsafe): HelperMessage([7, isHoldUnsafe ? 1 : 0])
+        case .busy: HelperMessage([7])
         }
     }
 
@@ -166,7 +166,7 @@ enum HelperReply: Equatable {
             }
             self = .released(
                 crashSafe: crashSafe < 0 ? nil : crashSafe == 1, pausedMicroseconds: paused, restartedWait: wait)
-        case 7: self = .busy(isHoldUnsafe: message.words.count == 2 && message.words[1] != 0)
+        case 7: self = .busy
         default: return nil
         }
     }

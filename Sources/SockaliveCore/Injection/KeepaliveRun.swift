@@ -22,7 +22,9 @@ package struct KeepaliveRun {
     }
 
     /// Treats the candidates in their order. A socket whose first holder keeps the run waiting in vain is tried once
-    /// more at the end, so that its other holders cost no other socket its turn.
+    /// more at the end, so that its other holders cost no other socket its turn. So are the rest of the sockets of a
+    /// process, or of an ordinary user, that have taken much time: whoever holds up each call for a while (a socket's
+    /// lock, a page that comes late) holds up nobody else.
     ///
     /// - Parameters:
     ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
@@ -33,9 +35,13 @@ package struct KeepaliveRun {
     ) {
         var waiting = Array(candidates.indices)
         for isLast in [false, true] {
+            var shares = TimeShares()
             waiting.removeAll { index in
                 WorkerProgress.enter(.waiting)
                 let (socket, request) = (candidates[index].socket, candidates[index].request)
+                if !isLast && shares.areUsedUp(by: socket.process) { return false }
+                let start = ContinuousClock.now
+                defer { shares.add(.now - start, of: socket.process) }
                 guard
                     var result = stopReason().map({ unreached(socket, $0) })
                         ?? result(for: socket, request, isLast: isLast)
@@ -45,6 +51,29 @@ package struct KeepaliveRun {
                 report(index, result)
                 return true
             }
+        }
+    }
+
+    /// How long the sockets of one process, and those of one user, have taken.
+    private struct TimeShares {
+        private var byProcess: [Int32: Duration] = [:]
+        private var byUser: [UInt32: Duration] = [:]
+
+        private static let share = Duration.seconds(2)
+        /// What most sockets take, and more.
+        private static let usual = Duration.milliseconds(1)
+
+        mutating func add(_ time: Duration, of process: ProcessIdentity) {
+            guard time > Self.usual else { return }
+            byProcess[process.pid, default: .zero] += time
+            byUser[process.uid, default: .zero] += time
+        }
+
+        /// Root's processes are not to wait for one of them.
+        func areUsedUp(by process: ProcessIdentity) -> Bool {
+            guard !byProcess.isEmpty else { return false }
+            return byProcess[process.pid, default: .zero] > Self.share
+                || process.uid != 0 && byUser[process.uid, default: .zero] > Self.share
         }
     }
 

@@ -122,10 +122,8 @@ final class OwnerHelper {
     /// The answer. As long as the helper waits for a thread that it holds, that is no hang; but it has an end.
     private func reply() -> HelperReply? {
         let deadline = ContinuousClock.now + Self.maxBusyTime
-        defer { WorkerProgress.hold(isUnsafe: false) }
         while let reply = channel.receiveReply(within: Self.timeout) {
-            guard case .busy(let isHoldUnsafe) = reply else { return reply }
-            WorkerProgress.hold(isUnsafe: isHoldUnsafe)
+            guard case .busy = reply else { return reply }
             if ContinuousClock.now < deadline { WorkerProgress.enter(next: .stop) }
         }
         return nil
@@ -140,6 +138,8 @@ final class OwnerHelper {
         isAlive = false
         channel.close()
         guard pid > 0 else { return }
+        // It may have been killed, by its user, while it held a thread.
+        defer { WorkerProgress.hold(isUnsafe: false) }
         if isAnswering && hasEnded(within: Self.endTimeout) { return }
         kill(pid, SIGKILL)
         _ = hasEnded(within: Self.endTimeout)
@@ -294,7 +294,7 @@ struct HelperProcess {
         return {
             guard .now - last > .milliseconds(50) else { return }
             last = .now
-            _ = channel.send(HelperReply.busy(isHoldUnsafe: WorkerProgress.isHoldUnsafe).message)
+            _ = channel.send(HelperReply.busy.message)
         }
     }
 

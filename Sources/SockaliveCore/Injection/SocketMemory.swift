@@ -49,12 +49,19 @@ package struct SocketMemory: Equatable, Sendable {
 
     func entry(of socket: DiscoveredSocket) -> Entry? {
         guard !entries.isEmpty, let entry = Key(socket).flatMap({ entries[$0] }) else { return nil }
-        if let known = entry.cookie, let cookie = socket.cookie, known != cookie { return nil }
+        if let known = entry.cookie, known != socket.cookie { return nil }
         return entry
     }
 
     mutating func set(_ entry: Entry, for key: Key) {
         if entries.count < Self.capacity || entries[key] != nil { entries[key] = entry }
+    }
+
+    /// Sockets that are closed are forgotten first, or their owner would leave no room for others.
+    private mutating func makeRoom(for results: [SocketResult]) {
+        guard entries.count + results.count > Self.capacity else { return }
+        let seen = Set(results.compactMap { Key($0.socket) })
+        entries = entries.filter { seen.contains($0.key) }
     }
 
     /// What the next run is told, by what came of this one.
@@ -63,11 +70,15 @@ package struct SocketMemory: Equatable, Sendable {
     ///   - start: a time before the sockets were found, milliseconds since boot. So what is stored as the last activity
     ///     is never later than that.
     ///   - now: milliseconds since boot.
-    package func updated(_ results: [SocketResult], start: Int, now: Int = bootMilliseconds) -> SocketMemory {
+    ///   - defaults: what sockets of this process's network namespace have that never were told otherwise; nil if unknown.
+    package func updated(
+        _ results: [SocketResult], start: Int, now: Int = bootMilliseconds, defaults: Defaults?
+    ) -> SocketMemory {
         // By pidfd there is nothing to remember.
         if isEmpty && !results.contains(where: { $0.method == .ptrace }) { return self }
         var updated = self
         updated.entries = entries.filter { (0...Self.maxAge).contains(now - $0.value.readAt) }
+        updated.makeRoom(for: results)
         for result in results {
             guard let key = Key(result.socket) else { continue }
             let idle = result.idleSeconds.map { Int(($0 * 1000).rounded(.up)) }
@@ -78,7 +89,9 @@ package struct SocketMemory: Equatable, Sendable {
             case .oldMemory, .table: continue
             case .socket:
                 updated.entries[key] = nil
-                guard result.isWorthRemembering, let settings = result.after, let idle else { continue }
+                guard result.isWorthRemembering, let settings = result.after, let idle,
+                    result.hasOwnSettings(defaults)
+                else { continue }
                 let entry = Entry(
                     cookie: result.socket.cookie, settings: settings, readAt: start, activeAt: start - idle)
                 updated.set(entry, for: key)
@@ -106,6 +119,51 @@ extension SocketResult {
     fileprivate var isWorthRemembering: Bool {
         method == .ptrace && failure == nil && socket.row.state.hasPeer && !subflowDiffers
             && after?.hasProbeMarker == false
+    }
+}
+
+extension SocketMemory {
+    /// The sysctls of a network namespace. A socket that has no value of its own follows them as they change, and its
+    /// timer is not armed anew (include/net/tcp.h, keepalive_time_when, keepalive_intvl_when, keepalive_probes).
+    package struct Defaults: Sendable {
+        let networkNamespace: UInt64
+        let idle, interval, count: Int32
+
+        init(networkNamespace: UInt64, idle: Int32, interval: Int32, count: Int32) {
+            self.networkNamespace = networkNamespace
+            self.idle = idle
+            self.interval = interval
+            self.count = count
+        }
+
+        /// Those of this process; nil if they cannot be read.
+        package init?() {
+            guard let procfs = try? ProcFS(),
+                let link = try? procfs.link("self/ns/net"), let namespace = link.inode(ofKind: "net"),
+                let idle = Self.number("time", procfs), let interval = Self.number("intvl", procfs),
+                let count = Self.number("probes", procfs)
+            else { return nil }
+            self.init(networkNamespace: namespace, idle: idle, interval: interval, count: count)
+        }
+
+        private static func number(_ name: String, _ procfs: ProcFS) -> Int32? {
+            procfs.text("sys/net/ipv4/tcp_keepalive_\(name)")?.dropTrailingNewlines.decimal()
+        }
+    }
+}
+
+extension SocketResult {
+    /// Whether all three values are the socket's own: this run has set them, or they differ from the sysctls.
+    fileprivate func hasOwnSettings(_ defaults: SocketMemory.Defaults?) -> Bool {
+        guard let after else { return false }
+        let known = defaults.flatMap { $0.networkNamespace == socket.networkNamespace ? $0 : nil }
+        let before = action == .set ? before : nil
+        func isOwn(_ value: Int32, before: Int32?, sysctl: Int32?) -> Bool {
+            before.map { $0 != value } == true || sysctl.map { $0 != value } == true
+        }
+        return isOwn(after.idle, before: before?.idle, sysctl: known?.idle)
+            && isOwn(after.interval, before: before?.interval, sysctl: known?.interval)
+            && isOwn(after.count, before: before?.count, sysctl: known?.count)
     }
 }
 
@@ -152,7 +210,8 @@ extension SocketMemory.Entry {
         return isBehindProbe || idle + firesIn <= max(first, next) + Self.slack
     }
 
-    /// Whether the idle time in force is short enough for the firewall, whatever the owner has set since.
+    /// Whether the idle time in force is short enough for the firewall, whatever the owner has set since. It is the
+    /// socket's own, and follows no sysctl (``SocketMemory/Defaults``).
     ///
     /// Who sets TCP_KEEPIDLE to K, or switches keepalive on, arms the timer for the last activity plus K at least
     /// (net/ipv4/tcp.c, tcp_sock_set_keepidle_locked); and what the kernel arms later fires later still. No activity since

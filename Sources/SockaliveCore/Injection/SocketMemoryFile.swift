@@ -15,7 +15,8 @@ extension SocketMemory {
     /// The memory that the file of an earlier run has; empty where there is none, or where it is not this user's.
     package init(file path: String) {
         self.init()
-        guard let bytes = StateFile.read(path, limit: Self.maxFileSize), let boot = Self.boot else { return }
+        guard let bytes = StateFile.read(path, limit: Self.maxFileSize), Self.canBeForgotten(path), let boot = Self.boot
+        else { return }
         if let memory = SocketMemory(bytes, boot: boot) { self = memory }
     }
 
@@ -31,6 +32,13 @@ extension SocketMemory {
         var status = stat()
         guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid() else { return }
         unlink(path)
+    }
+
+    /// Whether the file could be replaced and removed. One that cannot be (chattr +i, a file system that was mounted
+    /// read-only) may say what is no longer true.
+    private static func canBeForgotten(_ path: String) -> Bool {
+        let folder = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        return access(path, W_OK) == 0 && access(folder, W_OK | X_OK) == 0
     }
 
     /// The kernel makes a random one at each boot (random(4)).

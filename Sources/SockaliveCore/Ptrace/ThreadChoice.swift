@@ -19,9 +19,11 @@ struct ThreadChoice {
         case never
         /// Already traced. The seize reports it.
         case traced
-        /// Its wait would begin anew (``TimedWait``); with room for the recovery frames, or without.
-        case waiting, waitingWithRoom
+        /// Its wait would begin anew (``TimedWait``), and it has no room for the recovery frames.
+        case waiting
         case asleep, running
+        /// The wait begins anew, which is late; without room for the frames a death of this process would be worse.
+        case waitingWithRoom
         /// It has its own stack, even if it currently uses another one.
         case main
         /// It stops fastest, and its stack has enough room.

@@ -106,11 +106,6 @@ struct RunRecovery {
         return true
     }
 
-    /// A process that costs too much time is left alone as a whole.
-    mutating func add(slow pid: Int32, _ failure: SocketFailure) {
-        unreachable[pid] = failure
-    }
-
     /// Another worker may not be lost to the processes that come last.
     var isFull: Bool { leftBehind >= Self.maxLeftBehind }
 
@@ -161,17 +156,6 @@ extension SocketFailure {
         return SocketFailure(
             .other, .timedOut, "PID \(pid) hangs: \(position.step.words(pid)) gave no answer in time\(left)",
             remedy: "look what it waits for (cat /proc/\(pid)/stack), such as a file server that is down; "
-                + "the next run tries it last")
-    }
-
-    /// - Parameter leftBehind: the worker that could not be killed.
-    static func slow(_ position: WorkerPosition, leftBehind: Int32?) -> SocketFailure {
-        let pid = position.pid
-        let left = leftBehind.map { "; process \($0) of this program hangs there, and cannot be killed" } ?? ""
-        return SocketFailure(
-            .other, .timedOut,
-            "PID \(pid) is slow: \(position.step.words(pid)) and the like took too long in all\(left)",
-            remedy: "look what it waits for (cat /proc/\(pid)/stack), or who holds up its sockets; "
                 + "the next run tries it last")
     }
 

@@ -92,10 +92,6 @@ package struct SupervisedRun {
                 let mayGoOn = collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind)
                 if collector.isExplaining { return collector.finished(nil) }
                 guard mayGoOn else { return try collector.broken(at: position) }
-            case .slow(let position, let leftBehind):
-                progress(.step("worker killed at the slow process \(position.pid); another goes on without it"))
-                collector.add(slow: position, leftBehind)
-                if collector.isExplaining { return collector.finished(nil) }
             case .lost(let position, let end):
                 progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
                 losses += 1
@@ -228,13 +224,6 @@ package struct SupervisedRun {
             return recovery.add(position, failure, isLeftBehind: leftBehind != nil)
         }
 
-        mutating func add(slow position: WorkerPosition, _ leftBehind: Int32?) {
-            let failure = SocketFailure.slow(position, leftBehind: leftBehind)
-            if leftBehind != nil { add(position, failure, leftBehind) }
-            hangs[position.pid] = hangs[position.pid] ?? .some(nil)
-            recovery.add(slow: position.pid, failure)
-        }
-
         /// No worker comes to the end of its work. What was found and done until then is told, as far as it goes.
         func broken(at position: WorkerPosition) throws(SearchError) -> RunOutcome {
             guard hasSearched else { throw .workerFailed(position.step) }
@@ -283,7 +272,7 @@ package struct SupervisedRun {
                 failure: SocketFailure(
                     failure.kind, code: failure.code,
                     "the search did not come to its end, so nobody knows whether more processes match: "
-                        + "PID \(pid)\(others) hang or are slow; \(failure.message)",
+                        + "PID \(pid)\(others) hang; \(failure.message)",
                     remedy: "end them, or give it more with --timeout"))
         }
 

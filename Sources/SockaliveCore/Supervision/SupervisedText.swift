@@ -47,8 +47,7 @@ package struct SupervisedText {
             if let text { return text }
             if let reason = control.stopReason { throw .stopped(reason) }
             switch exit {
-            case .hung(let position, let leftBehind) where position.pid != 0 && hangs.processes[position.pid] == nil,
-                .slow(let position, let leftBehind) where hangs.processes[position.pid] == nil:
+            case .hung(let position, let leftBehind) where position.pid != 0 && hangs.processes[position.pid] == nil:
                 hangs.processes[position.pid] = .hung(position, leftBehind: leftBehind)
             case .hung(let position, _) where position.step == .processNames && !position.scanned.isEmpty:
                 hangs.isByComm = true
@@ -59,7 +58,7 @@ package struct SupervisedText {
                 // It waits for no lock of a socket.
                 hangs.source = .procfs
             case .stopped(let reason, _, _): throw .stopped(reason)
-            case .hung(let position, _), .slow(let position, _), .lost(let position, _):
+            case .hung(let position, _), .lost(let position, _):
                 throw .workerFailed(position.step)
             case .done: throw .workerFailed(.none)
             }

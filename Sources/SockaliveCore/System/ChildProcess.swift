@@ -66,6 +66,15 @@ package struct ChildProcess {
         return waitpid(pid, &status, WNOHANG) == pid ? End(status: status) : nil
     }
 
+    /// Whether a signal has stopped it, since the last time that this was asked.
+    var isStopped: Bool {
+        // Its end is left for ``poll()`` (waitid(2), WNOWAIT).
+        var info = siginfo_t()
+        let options = WSTOPPED | WEXITED | WNOHANG | WNOWAIT
+        guard waitid(P_PID, id_t(pid), &info, options) == 0 else { return true }
+        return info.si_signo != 0
+    }
+
     package func kill() {
         _ = Glibc.kill(pid, SIGKILL)
     }

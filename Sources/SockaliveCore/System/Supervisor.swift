@@ -17,8 +17,6 @@ package struct Supervisor {
         case done
         /// It made no progress, and was killed; or it could not even be killed, and is left behind.
         case hung(WorkerPosition, leftBehind: Int32?)
-        /// One process has cost it too much time, with calls that do return, and it was killed.
-        case slow(WorkerPosition, leftBehind: Int32?)
         /// Something else has ended it.
         case lost(WorkerPosition, ChildProcess.End)
         /// The run is over, and the worker did not come to its end.
@@ -71,6 +69,7 @@ package struct Supervisor {
         defer { close(ends[0]) }
         // Whoever started this program may have its children's ends ignored. Their numbers are given away at once then.
         signal(SIGCHLD, SIG_DFL)
+        Self.reapEnding()
         let parent = getpid()
         let child = sockalive_fork()
         if child == 0 { Self.become(worker: ends[1], of: parent, page, work) }
@@ -126,19 +125,21 @@ package struct Supervisor {
                 if let stopping {
                     let isUnsafe = page.isHoldUnsafe
                     if isUnsafe { HardLimit.postpone() }
-                    guard .now - stopping.since > (isUnsafe ? Self.unsafeHoldTime : Self.stopTime) else { continue }
+                    let time = .now - stopping.since
+                    guard time > (isUnsafe ? Self.unsafeHoldTime : Self.stopTime),
+                        stop(worker, if: { !page.isHoldUnsafe || time > Self.unsafeHoldTime })
+                    else { continue }
                     let position = page.position
                     return .stopped(stopping.reason, position, leftBehind: kill(worker))
                 }
-                if let finding = stall.look(page, isRunning: { isRunning(worker.pid) }) {
+                if stall.lasts(page, isRunning: { isRunning(worker.pid) }),
+                    stop(worker, if: { page.mark == stall.mark })
+                {
                     let position = page.position
                     let leftBehind = kill(worker)
                     page.read(into: &bytes)
                     try receive(&bytes)
-                    switch finding {
-                    case .hung: return .hung(position, leftBehind: leftBehind)
-                    case .slow: return .slow(position, leftBehind: leftBehind)
-                    }
+                    return .hung(position, leftBehind: leftBehind)
                 }
             }
         } catch {
@@ -170,6 +171,21 @@ package struct Supervisor {
         return text[name + 2] == UInt8(ascii: "R")
     }
 
+    /// Stops it before it is killed: between the judgement and the end it begins nothing new, such as to hold another
+    /// target. From the signal on it runs no code of its own but what a processor is at just now.
+    ///
+    /// - Parameter isStill: whether the judgement is still right. If not, the worker goes on.
+    private func stop(_ worker: ChildProcess, if isStill: () -> Bool) -> Bool {
+        Glibc.kill(worker.pid, SIGSTOP)
+        // In state D it does not stop, and does not go on either.
+        for _ in 0..<Self.stopLooks where !worker.isStopped { usleep(200) }
+        if isStill() { return true }
+        Glibc.kill(worker.pid, SIGCONT)
+        return false
+    }
+
+    private static let stopLooks = 50
+
     /// - Returns: its number, where it does not die.
     private func kill(_ worker: ChildProcess) -> Int32? {
         worker.kill()
@@ -178,9 +194,16 @@ package struct Supervisor {
 
     /// Its work is done. On a busy machine it may take its time to end; nobody waits for that.
     private func letEnd(_ worker: ChildProcess) {
-        // The kernel reaps it from now on, but not if it has ended already (wait(2), notes).
-        signal(SIGCHLD, SIG_IGN)
-        _ = worker.poll()
+        Self.ending.append(worker)
+        Self.reapEnding()
+    }
+
+    /// Workers that were done, and had not ended yet.
+    nonisolated(unsafe) private static var ending: [ChildProcess] = []
+
+    /// To be called once in a while by a process that goes on.
+    package static func reapEnding() {
+        ending.removeAll { $0.poll() != nil }
     }
 
     private func reap(_ worker: ChildProcess) -> ChildProcess.End? {

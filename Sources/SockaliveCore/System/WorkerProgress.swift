@@ -88,7 +88,11 @@ package enum WorkerProgress {
 
     package static func report(to page: WorkerPage?) {
         self.page = page
+        // A helper of a worker has no page, and tells whether it holds a thread all the same.
+        if let page { holdWord = page.holdWord }
     }
+
+    nonisolated(unsafe) private static var holdWord: UnsafeMutablePointer<Atomic<UInt64>>?
 
     package static func enter(_ step: WorkerStep, _ pid: Int32 = 0, inode: UInt64 = 0) {
         guard let page else { return }
@@ -120,7 +124,7 @@ package enum WorkerProgress {
 
     static func hold(isUnsafe: Bool) {
         isHoldUnsafe = isUnsafe
-        page?.store(isHoldUnsafe: isUnsafe)
+        holdWord?.pointee.store(isUnsafe ? 1 : 0, ordering: .sequentiallyConsistent)
     }
 }
 
@@ -128,18 +132,20 @@ package enum WorkerProgress {
 ///
 /// The parent can read it after the worker has died or hangs: nothing that the worker has said is lost then.
 package final class WorkerPage: @unchecked Sendable {
-    private typealias Word = Atomic<UInt64>
+    fileprivate typealias Word = Atomic<UInt64>
 
     /// Bytes that the parent has not read yet. A worker that has more to say waits.
     package static let ringSize = 1 << 20
     private static let headerSize = 4096
-    private static let wordCount = 6 + WorkerProgress.maxScanThreads
+    private static let wordCount = 5 + WorkerProgress.maxScanThreads
     private static let size = headerSize + ringSize
 
     private let memory: UnsafeMutableRawPointer
     /// Step, process and a count; the inode; how much was written to the ring, and read from it; a process for each
-    /// thread of a scan; 1 when all is done; 1 while a target would be harmed by the worker's death.
+    /// thread of a scan; 1 when all is done.
     private let words: UnsafeMutablePointer<Word>
+    /// 1 while a target would be harmed by the death of the worker, or of a helper of it, which has this word, too.
+    fileprivate let holdWord: UnsafeMutablePointer<Word>
     private var ring: UnsafeMutableRawPointer { memory + Self.headerSize }
     /// Of the writer alone.
     private var count: UInt64 = 0
@@ -150,6 +156,12 @@ package final class WorkerPage: @unchecked Sendable {
         guard let mapped = mmap(nil, Self.size, PROT_READ | PROT_WRITE, flags, -1, 0), mapped != MAP_FAILED else {
             return nil
         }
+        guard let hold = mmap(nil, Self.headerSize, PROT_READ | PROT_WRITE, flags, -1, 0), hold != MAP_FAILED else {
+            munmap(mapped, Self.size)
+            return nil
+        }
+        holdWord = hold.bindMemory(to: Word.self, capacity: 1)
+        holdWord.initialize(to: Word(0))
         memory = mapped
         words = mapped.bindMemory(to: Word.self, capacity: Self.wordCount)
         for index in 0..<Self.wordCount { (words + index).initialize(to: Word(0)) }
@@ -157,6 +169,7 @@ package final class WorkerPage: @unchecked Sendable {
 
     deinit {
         munmap(memory, Self.size)
+        munmap(holdWord, Self.headerSize)
     }
 
     /// A process that is forked from now on does not have it.
@@ -181,7 +194,7 @@ package final class WorkerPage: @unchecked Sendable {
             word = mark
             inode = words[1].load(ordering: .relaxed)
         }
-        let scanned = (4..<Self.wordCount - 2).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
+        let scanned = (4..<Self.wordCount - 1).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
         return WorkerPosition(
             step: WorkerStep(rawValue: UInt8(truncatingIfNeeded: word >> 24)) ?? .none,
             pid: Int32(truncatingIfNeeded: word >> 32), inode: inode,
@@ -190,15 +203,15 @@ package final class WorkerPage: @unchecked Sendable {
 
     /// Whether the worker has come to the end of its work.
     var isDone: Bool {
-        get { words[Self.wordCount - 2].load(ordering: .acquiring) != 0 }
-        set { words[Self.wordCount - 2].store(newValue ? 1 : 0, ordering: .releasing) }
+        get { words[Self.wordCount - 1].load(ordering: .acquiring) != 0 }
+        set { words[Self.wordCount - 1].store(newValue ? 1 : 0, ordering: .releasing) }
     }
 
     func store(isHoldUnsafe: Bool) {
-        words[Self.wordCount - 1].store(isHoldUnsafe ? 1 : 0, ordering: .releasing)
+        holdWord.pointee.store(isHoldUnsafe ? 1 : 0, ordering: .sequentiallyConsistent)
     }
 
-    package var isHoldUnsafe: Bool { words[Self.wordCount - 1].load(ordering: .acquiring) != 0 }
+    package var isHoldUnsafe: Bool { holdWord.pointee.load(ordering: .sequentiallyConsistent) != 0 }
 
     fileprivate func store(scanned pid: Int32, _ thread: Int) {
         words[4 + thread].store(UInt64(UInt32(bitPattern: pid)), ordering: .relaxed)
@@ -206,9 +219,6 @@ package final class WorkerPage: @unchecked Sendable {
 
     /// It differs from an earlier one if the worker has entered another step since.
     package var mark: UInt64 { words[0].load(ordering: .acquiring) }
-
-    /// How many steps the worker has entered between two marks, of which the count has 24 bits.
-    static func steps(from old: UInt64, to new: UInt64) -> Int { Int((new &- old) & 0xff_ffff) }
 
     // MARK: the ring
 

@@ -214,6 +214,7 @@ struct Watch {
     }
 
     private func sleep(until end: ContinuousClock.Instant, _ control: RunControl) {
+        Supervisor.reapEnding()
         while control.stopReason == nil && !RunControl.isHangupPending && ContinuousClock.now < end {
             let left = ContinuousClock.now.duration(to: end)
             RunControl.sleep(min(left, manager.watchdogInterval ?? left))

@@ -83,6 +83,16 @@ private func socket(_ row: SocketRow) -> DiscoveredSocket {
         holders: [SocketHolder(pid: 42, fd: 3)], row: row, networkNamespace: 4_026_531_840)
 }
 
+extension SocketMemory {
+    fileprivate static let usual = Defaults(networkNamespace: 4_026_531_840, idle: 7200, interval: 75, count: 9)
+
+    /// Every value is the socket's own: no sysctl has it.
+    fileprivate func updated(_ results: [SocketResult], start: Int, now: Int) -> SocketMemory {
+        let others = Defaults(networkNamespace: 4_026_531_840, idle: 32_001, interval: 32_002, count: 126)
+        return updated(results, start: start, now: now, defaults: others)
+    }
+}
+
 private let hour = Seconds(3600)
 private let injected = KeepaliveSettings(enabled: true, idle: 600, interval: 60, count: 50)
 
@@ -255,7 +265,8 @@ private struct Runs {
         let memory = memory(armed)
         let request = KeepaliveRequest()
         #expect(result(armed, memory, request) != nil)
-        #expect(result(sockaliveRow(armed.timer, idle: 100, cookie: nil), memory, request) != nil)
+        // A source that does not tell it may have been forced by the owner.
+        #expect(result(sockaliveRow(armed.timer, idle: 100, cookie: nil), memory, request) == nil)
         #expect(result(sockaliveRow(armed.timer, idle: 100, cookie: 12), memory, request) == nil)
         #expect(result(sockaliveRow(armed.timer, idle: 100, inode: 8), memory, request) == nil)
     }
@@ -305,6 +316,54 @@ private struct Runs {
         let again = known.updated(
             [treated(socket(armed), injected, method: .pidfd)], start: 10_000_000, now: 10_000_000)
         #expect(!known.isEmpty && again.isEmpty)
+    }
+
+    @Test func `values that follow a sysctl are not remembered`() {
+        func isRemembered(_ defaults: SocketMemory.Defaults?, before: KeepaliveSettings) -> Bool {
+            let outcome = KeepaliveOperation.Outcome(
+                before: before, after: injected, planned: injected, idleSeconds: nil, action: .set)
+            let result = SocketResult(
+                socket: socket(armed), outcome: outcome, method: .ptrace, rights: .kept, pausedMicroseconds: 64)
+            return !SocketMemory().updated([result], start: 10_000_000, now: 10_000_000, defaults: defaults).isEmpty
+        }
+        let untold = KeepaliveSettings(enabled: false, idle: 7200, interval: 75, count: 9)
+        // This run has set all three.
+        #expect(isRemembered(nil, before: untold))
+        // They were so before: nobody knows whether they are the socket's own.
+        #expect(!isRemembered(nil, before: injected))
+        #expect(isRemembered(SocketMemory.usual, before: injected))
+        for (idle, interval, count) in [(600, 75, 9), (7200, 60, 9), (7200, 75, 50)] as [(Int32, Int32, Int32)] {
+            let same = SocketMemory.Defaults(
+                networkNamespace: 4_026_531_840, idle: idle, interval: interval, count: count)
+            #expect(!isRemembered(same, before: injected))
+        }
+        let other = SocketMemory.Defaults(networkNamespace: 1, idle: 7200, interval: 75, count: 9)
+        #expect(!isRemembered(other, before: injected))
+    }
+
+    @Test func `sockets that are gone make room for others`() {
+        func results(_ first: UInt64, _ count: Int) -> [SocketResult] {
+            (first..<first + UInt64(count)).map {
+                treated(socket(sockaliveRow(armed.timer, idle: 1, inode: $0)), injected)
+            }
+        }
+        let full = SocketMemory().updated(results(1, SocketMemory.capacity), start: 5_000_000, now: 5_000_000)
+        let next = full.updated(results(100_000, 10), start: 5_300_000, now: 5_300_000)
+        #expect(full.entries.count == SocketMemory.capacity && next.entries.count == 10)
+    }
+
+    @Test func `a file that cannot be removed is not believed`() throws {
+        let folder = "/tmp/sockalive-memory-test.\(getpid())"
+        #expect(mkdir(folder, 0o700) == 0)
+        defer { rmdir(folder) }
+        let path = folder + "/state"
+        defer { unlink(path) }
+        let memory = memory(armed)
+        try memory.save(to: path)
+        #expect(SocketMemory(file: path) == memory)
+        guard Immutable.set(path, true) else { return }
+        defer { Immutable.set(path, false) }
+        #expect(SocketMemory(file: path).isEmpty)
     }
 
     @Test func `what a killed probe left is not remembered`() {
@@ -401,5 +460,17 @@ private struct Runs {
         for length in whole.indices { #expect(SocketMemory(Array(whole[..<length]), boot: Self.boot) == nil) }
         #expect(SocketMemory(whole, boot: Self.boot)?.entries.count == 2)
         #expect(SocketMemory(whole, boot: "another-boot") == nil)
+    }
+}
+
+/// chattr(1), `i`: nobody may write, remove or rename the file. Not every file system has it.
+private enum Immutable {
+    @discardableResult
+    static func set(_ path: String, _ isImmutable: Bool) -> Bool {
+        let file = open(path, O_RDONLY | O_CLOEXEC)
+        defer { close(file) }
+        // FS_IOC_SETFLAGS, FS_IMMUTABLE_FL (linux/fs.h).
+        var flags: Int32 = isImmutable ? 0x10 : 0
+        return ioctl(file, 0x4008_6602, &flags) == 0
     }
 }
