@@ -170,7 +170,7 @@ start_targets() {
     contain root two --network none
     podman_as root pod create --name shop --network none >/dev/null
     allow_devices
-    contain root orders --pod shop
+    contain root billing --pod shop
     contain root stock --pod shop
     contain nobody less --network none
     start unit "$room/bin/agent" $((port++))
@@ -222,9 +222,9 @@ expect_each() {
     expect one --container one
     expect two --container two
     expect one --container "$(id_of root one | cut -c 1-12)"
-    expect "orders stock" --pod shop
+    expect "billing stock" --pod shop
     expect stock --pod shop --container stock
-    expect "orders stock" --pod "$(podman_as root pod inspect --format '{{.Id}}' shop | cut -c 1-12)"
+    expect "billing stock" --pod "$(podman_as root pod inspect --format '{{.Id}}' shop | cut -c 1-12)"
     expect less --container less
     expect less --container "$(id_of nobody less)"
     expect less --unit user@65534 --process agent
@@ -251,7 +251,7 @@ write_rules() {
 --command Idle --port 7999 --firewall-timeout 36m
 --command agent.py --port 7999 --firewall-timeout 37m
 END
-    wanted_rules="one 31 two 32 orders 33 stock 33 less 34 unit 35 Idle 36 agent.py 37"
+    wanted_rules="one 31 two 32 billing 33 stock 33 less 34 unit 35 Idle 36 agent.py 37"
 }
 
 # judge_rules FILE: each target has the timeout of its rule, and no other target is there
@@ -312,7 +312,7 @@ expect unit --unit sockalive-lab
 expect Idle --command Idle
 # Not a right: it shows the whole paths, which podman's driver cgroupfs needs to tell a pod from a container.
 contained root --cgroupns=host
-expect "orders stock" --pod shop
+expect "billing stock" --pod shop
 expect stock --container stock
 expect less --cgroup /user.slice
 "${run[@]}" list --config /etc/sockalive/sockalive.conf --json >/run/answer || fail "the image with the file of rules"
@@ -342,7 +342,7 @@ echo "ok  $checks selections by the image, rootless"
 play() {
     local manifest=/run/$1.yaml
     # The version 2 of the cgroups of this machine may have no controller of memory.
-    sed -e '/^ *limits:/,+1d' -e 's/^kind: DaemonSet/kind: Deployment/' -e 's|localhost/sockalive:[0-9.]*|localhost/sockalive:test|' \
+    sed -e '/^ *resources:/d' -e '/^ *requests:/,+2d' -e '/^ *limits:/,+1d' -e 's/^kind: DaemonSet/kind: Deployment/' -e 's|localhost/sockalive:[0-9.]*|localhost/sockalive:test|' \
         -e "s|/var/lib/node_exporter/textfile_collector|$room/metrics|" -e "s|registry.example.com/orders:1.0|localhost/agent|" \
         "$2" >"$manifest"
     podman_as root kube play --network none --start=false "$manifest" >/run/play 2>&1 || fail "kube play $2: $(cat /run/play)"

@@ -72,7 +72,8 @@ struct ProcessFinder {
     let procfs: ProcFS
     let selection: ProcessSelection
     private let places: ProcessPlaces
-    private let limits: ProcessLimits
+    /// Only executables of processes with that name are asked for.
+    private let isByComm: Bool
     /// The path of the executable, as it was given and without symbolic links: the kernel's link shows it so.
     let wantedPaths: [[UInt8]]
     private let scan: CommScan
@@ -81,7 +82,7 @@ struct ProcessFinder {
         self.procfs = procfs
         self.selection = selection
         self.places = places
-        self.limits = limits
+        isByComm = limits.isByComm
         scan = CommScan(
             root: procfs.root.rawValue, names: selection.names, hung: limits.hungExecutables, isByComm: limits.isByComm)
         wantedPaths = selection.executable.map { [Array($0.utf8)] + (Self.resolved($0).map { [$0] } ?? []) } ?? []
@@ -98,7 +99,7 @@ struct ProcessFinder {
     func match(_ pid: Int32) -> ProcessMatch {
         guard !selection.isEmpty, hasWantedName(pid) else { return .no }
         // Arguments may hang as the link to the executable does.
-        if limits.isByComm && !selection.commands.isEmpty { return .no }
+        if isByComm && !selection.commands.isEmpty { return .no }
         if !selection.places.isEmpty {
             do {
                 guard try places.matches(pid, selection.places) else { return .no }
@@ -153,7 +154,7 @@ struct ProcessFinder {
     /// is asked; it may lie on a file server that does not answer.
     private func hasWantedExecutable(_ pid: Int32) -> Bool {
         guard let wanted = selection.executable else { return true }
-        if limits.isByComm && !hasComm(of: wanted, pid) { return false }
+        if isByComm && !hasComm(of: wanted, pid) { return false }
         WorkerProgress.enter(.executable, pid)
         let link: [UInt8]
         do {
