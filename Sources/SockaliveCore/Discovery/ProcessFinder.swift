@@ -126,6 +126,8 @@ struct ProcessFinder {
     }
 
     private func matchArguments(_ pid: Int32) -> ProcessMatch {
+        // The text is among the arguments of this program, too.
+        if procfs.isOwn && [getpid(), getppid()].contains(pid) { return .no }
         WorkerProgress.enter(.arguments, pid)
         do {
             let isMeant = try procfs.read("\(pid)/cmdline", limit: ProcessArguments.maxSize) { text in
