@@ -5,7 +5,7 @@ import Testing
 
 /// Files that belong to users may be anything.
 final class LiveHostFilesTests {
-    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("sockalive-files-\(getpid())")
+    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("sockalive-files-\(UUID())")
         .path
     private let user = getuid()
     private let files: HostFiles
