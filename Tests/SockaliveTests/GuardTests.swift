@@ -87,6 +87,13 @@ extension ProcessTests {
             }
         }
 
+        @Test func `values that do not help are warned about`() throws {
+            let late = try host.guarding("on", "--cgroup", host.path, "--idle", "2h")
+            #expect(late.status == 0 && late.errors.contains("choose a shorter --idle"))
+            let short = try host.guarding("on", "--cgroup", host.path, "--user-timeout", "5s")
+            #expect(short.status == 0 && short.errors.contains("--user-timeout 1h"))
+        }
+
         @Test func `new values replace the old ones in the same program, and the same are no change`() throws {
             try turnOn("--port", "7101")
             _ = try host.connect(to: 7101)
@@ -314,12 +321,9 @@ extension ProcessTests {
         // MARK: refusals
 
         @Test func `before Linux 5.9 the remedy is the watch`() throws {
-            let folder = try TemporaryFolder()
-            try "5.8.0-test\n".write(toFile: folder.path("osrelease"), atomically: true, encoding: .utf8)
+            // The personality UNAME26 makes the kernel tell 2.6 (personality(2)).
             let program = try host.run([
-                "unshare", "--mount", "sh", "-c",
-                "mount --bind '\(folder.path("osrelease"))' /proc/sys/kernel/osrelease && exec \"$@\"", "sh",
-                Program.executable, "guard", "on", "--cgroup", host.path,
+                "setarch", "--uname-2.6", Program.executable, "guard", "on", "--cgroup", host.path,
             ])
             #expect(program.status == 69)
             #expect(program.errors.contains("Linux 5.9") && program.errors.contains("sockalive watch"))

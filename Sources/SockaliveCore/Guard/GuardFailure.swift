@@ -27,10 +27,11 @@ package struct GuardFailure: Error, Equatable, Sendable {
 /// Turns an errno of bpf(2) into what an administrator can act on.
 struct GuardDiagnosis {
     let procfs: ProcFS
-    private var release: KernelVersion { KernelVersion.running }
+    private let release: KernelVersion
 
-    init(procfs: ProcFS) {
+    init(procfs: ProcFS, release: KernelVersion = .running) {
         self.procfs = procfs
+        self.release = release
     }
 
     /// nil where this kernel is new enough: bpf_setsockopt of the keepalive options came with Linux 5.9.

@@ -62,7 +62,8 @@ final class GuardFolder: Sendable {
 
     private static func failure(_ message: String, _ error: Errno) -> GuardFailure {
         switch error {
-        case .notPermitted, .permissionDenied:
+        case .permissionDenied: GuardFailure(.permission, "\(message) (\(error.name))", remedy: "run as root")
+        case .notPermitted:
             GuardFailure(
                 .permission, "\(message) (\(error.name))",
                 remedy: "run as root with CAP_SYS_ADMIN, once: mount -t bpf -o mode=0700 bpf \(mountPoint)")

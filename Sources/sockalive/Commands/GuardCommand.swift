@@ -48,6 +48,7 @@ struct GuardOnCommand: ParsableCommand {
 
     func run() throws {
         HardLimit.arm(timeout)
+        for warning in keepalive.request.warnings { output.message(warning) }
         let ports: Set<UInt16>? = anyPort ? nil : port.isEmpty ? [5633] : Set(port)
         try reportGuardFailure {
             let run = try GuardRun(makes: true)

@@ -119,11 +119,13 @@ struct Watch {
     }
 
     private mutating func round() throws {
+        // First, so that no connection is born between the search and the guard; and whoever holds the lock.
+        let unguarded = guardPlaces()
         do throws(RunError) {
             // Released between the rounds, for whoever runs by hand or before a backup.
             let lock = try limits.takeLock(reporter)
             defer { withExtendedLifetime(lock) {} }
-            try work()
+            try work(unguarded)
         } catch {
             // A signal may have ended the search: the watch is over, and nothing failed.
             if isStopped { return }
@@ -134,9 +136,8 @@ struct Watch {
         }
     }
 
-    private mutating func work() throws(RunError) {
-        // First, so that no connection is born between the search and the guard.
-        let unguarded = guardPlaces()
+    /// - Parameter unguarded: what stood in the way of guards.
+    private mutating func work(_ unguarded: [String]) throws(RunError) {
         let recorder = RunRecorder(limits, reporter, configuration.rules)
         let run = Run(
             command: "watch", mode: .keepalive(.inject), configuration: configuration, output: reporter.output,

@@ -151,17 +151,21 @@ extension RunConfiguration {
         func warn(_ message: String) {
             if messages.insert(message).inserted { reporter.message(message) }
         }
-        for request in rules.rules.map(\.request) {
-            let wanted = request.wanted
-            let settings = KeepaliveSettings(
-                enabled: wanted.enabled, idle: wanted.idle, interval: wanted.interval, count: wanted.count,
-                userTimeout: wanted.userTimeout ?? 0)
-            if wanted.enabled, !settings.isTimely(against: request.firewallTimeout) {
-                warn(
-                    "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout "
-                        + "of \(request.firewallTimeout): the connection may be dropped; choose a shorter --idle")
-            }
-            if let risk = UserTimeoutRisk(settings, against: request.firewallTimeout) { warn(risk.line) }
-        }
+        rules.rules.flatMap(\.request.warnings).forEach(warn)
+    }
+}
+
+extension KeepaliveRequest {
+    /// Why these values do not help, or do harm.
+    var warnings: [String] {
+        let settings = KeepaliveSettings(
+            enabled: wanted.enabled, idle: wanted.idle, interval: wanted.interval, count: wanted.count,
+            userTimeout: wanted.userTimeout ?? 0)
+        let isLate = wanted.enabled && !settings.isTimely(against: firewallTimeout)
+        let late =
+            "idle \(wanted.idle)s and two intervals of \(wanted.interval)s are not below the firewall's timeout "
+            + "of \(firewallTimeout): the connection may be dropped; choose a shorter --idle"
+        let risk = UserTimeoutRisk(settings, against: firewallTimeout)
+        return (isLate ? [late] : []) + (risk.map { [$0.line] } ?? [])
     }
 }
