@@ -362,7 +362,7 @@ extension ProcessTests {
 
         @Test func `a folder of pins that is another user's is not used`() throws {
             #expect(try host.run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"]).status == 0)
-            let other = "mkdir /sys/fs/bpf/sockalive && chown 65534 /sys/fs/bpf/sockalive"
+            let other = "mkdir -m 700 /sys/fs/bpf/sockalive && chown 65534 /sys/fs/bpf/sockalive"
             #expect(try host.run(["sh", "-c", other]).status == 0)
             let program = try host.guarding("on", "--cgroup", host.path)
             #expect(program.status == 1 && program.errors.contains("belongs to another user"), "\(program.errors)")
