@@ -47,7 +47,7 @@ enum StandardStreams {
     /// The columns of the terminal (ioctl_tty(2)); else as many as fit on a page.
     static var outputWidth: Int {
         var size = winsize()
-        guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 132 }
+        guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 160 }
         return Int(size.ws_col)
     }
 
