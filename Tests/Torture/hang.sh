@@ -284,7 +284,7 @@ rounds() { # CASE
         done <"$OUTPUT/$1"
         passed=$((passed + good))
     done
-    printf '%-9s%d of %d well; longest, ms:' "$1" "$passed" "$ROUNDS"
+    printf '%-10s%d of %d well; longest, ms:' "$1" "$passed" "$ROUNDS"
     for kind in inject list doctor SIGTERM watch read TERM metrics config; do
         [ -z "${longest["$kind"]:-}" ] || printf ' %s %d' "$kind" "${longest["$kind"]}"
     done

@@ -79,8 +79,12 @@ static bool shares_memory(pid_t pid)
     bool shares = false;
     snprintf(path, sizeof path, "/proc/%d/maps", pid);
     FILE *maps = fopen(path, "re");
-    while (maps && fgets(line, sizeof line, maps))
-        shares = shares || strstr(line, " rw-s ");
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long start, end;
+        /* One page says whether a thread is held, which the helper knows best. */
+        if (strstr(line, " rw-s ") && sscanf(line, "%lx-%lx", &start, &end) == 2)
+            shares = shares || end - start > 4096;
+    }
     if (maps)
         fclose(maps);
     return shares;
