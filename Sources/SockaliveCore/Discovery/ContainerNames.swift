@@ -16,7 +16,7 @@ package struct PodName: Equatable, Sendable {
 /// the files of the engines.
 ///
 /// A name of root's container comes from root's processes and files alone, and a name of a user's container from that
-/// user's.
+/// user's. What a user's names cost is bounded (``NameBudget``); behind the bound a name is unknown.
 final class ContainerNames {
     private struct Key: Hashable {
         let id: String
@@ -32,6 +32,7 @@ final class ContainerNames {
     private var stores: [String: [String: UntrustedText]] = [:]
     private var kubelet: (containers: [String: ContainerName], pods: [String: PodName])?
     private var homes: [UInt32: [UInt8]?] = [:]
+    private var budget = NameBudget()
 
     init(procfs: ProcFS, files: HostFiles? = nil) {
         self.procfs = procfs
@@ -45,6 +46,8 @@ final class ContainerNames {
         if id.isName { return ContainerName(name: UntrustedText(id.text)) }
         let key = Key(id: id.text, owner: owner)
         if let name = containers[key] { return name }
+        guard budget.rest(of: owner) > 0 else { return ContainerName() }
+        budget.spend(NameBudget.lookUp, of: owner)
         WorkerProgress.enter(step, pid)
         let name = monitor(of: id, owner: owner, pid: pid)?.containerName ?? storedName(of: id, owner)
         containers[key] = name
@@ -111,7 +114,7 @@ final class ContainerNames {
                     "\(storage)/\(driver)-containers/volatile-containers.json",
                     "\(volatile)/\(driver)-containers/volatile-containers.json",
                 ] {
-                    guard let text = files?.read(file, owner: owner) else { continue }
+                    guard let text = json(file, owner, limit: HostFiles.maxSize) else { continue }
                     names.merge(ContainerStore.names(text), uniquingKeysWith: { first, _ in first })
                 }
             }
@@ -121,10 +124,21 @@ final class ContainerNames {
     }
 
     private func dockerName(of id: String, in folder: String, _ owner: UInt32) -> ContainerName? {
-        files?.read("\(folder)/containers/\(id)/config.v2.json", owner: owner, limit: 1 << 20)
+        json("\(folder)/containers/\(id)/config.v2.json", owner, limit: 1 << 20)
             .flatMap { JSONValue($0)?["Name"]?.bytes }.map {
                 ContainerName(engineName: $0.drop { $0 == UInt8(ascii: "/") })
             }
+    }
+
+    /// - Parameter limit: for root's file.
+    private func json(_ path: String, _ owner: UInt32, limit: Int) -> [UInt8]? {
+        read(Array(path.utf8), owner, limit: owner == 0 ? limit : NameBudget.maxUserText)
+    }
+
+    private func read(_ path: [UInt8], _ owner: UInt32, limit: Int) -> [UInt8]? {
+        let bytes = files?.read(path, owner: owner, limit: min(limit, budget.rest(of: owner)))
+        budget.spend(bytes?.count ?? 0, of: owner)
+        return bytes
     }
 
     /// What containerd, nerdctl and CRI-O write into the configuration of a container.
@@ -153,6 +167,8 @@ final class ContainerNames {
         if let name = containerName?.pod { return name }
         let key = Key(id: id.text, owner: owner)
         if let name = pods[key] { return name }
+        guard budget.rest(of: owner) > 0 else { return nil }
+        budget.spend(NameBudget.lookUp, of: owner)
         WorkerProgress.enter(step, pid)
         let name =
             owner == 0
@@ -188,7 +204,7 @@ final class ContainerNames {
         }
         for storage in storages {
             for file in ["/db.sql", "/db.sql-wal", "/libpod/bolt_state.db"] {
-                guard let bytes = files?.read(storage + Array(file.utf8), owner: owner, limit: 64 << 20),
+                guard let bytes = read(storage + Array(file.utf8), owner, limit: 64 << 20),
                     let name = ContainerStore.podName(of: id.text, in: bytes)
                 else { continue }
                 return PodName(name: name)

@@ -40,9 +40,17 @@ final class ProcessPlaces {
     private var paths: [[UInt8]: CGroupPath] = [:]
     private var pathByPID: [Int32: CGroupPath] = [:]
     private var owners: [UntrustedText: UInt32] = [:]
+    private struct Question: Hashable {
+        let option: String
+        /// Whether root's containers and pods are meant, or those of users.
+        let isOfRoot: Bool
+    }
+
     /// Names that were asked for, where some container or pod has none that is known: one process of it.
-    private var nameless: [String: (pid: Int32, id: String)] = [:]
-    private var known: Set<String> = []
+    private var nameless: [Question: (pid: Int32, id: String)] = [:]
+    private var known: Set<Question> = []
+    /// Processes that may be meant: their container or pod has no name that is known.
+    private(set) var namelessProcesses: Set<Int32> = []
 
     init(procfs: ProcFS, files: HostFiles? = nil) {
         self.procfs = procfs
@@ -56,9 +64,16 @@ final class ProcessPlaces {
     func path(of pid: Int32) throws -> CGroupPath {
         if let known = pathByPID[pid] { return known }
         WorkerProgress.enter(.cgroup, pid)
-        let found = try procfs.read("\(pid)/cgroup", limit: 1 << 20) { self.path(in: $0) }
-        guard let path = found else { throw Errno.noData }
+        let path = try currentPath(of: pid)
         pathByPID[pid] = path
+        return path
+    }
+
+    /// Of a process that is not held: the number may be another one's soon.
+    private func currentPath(of pid: Int32) throws -> CGroupPath {
+        guard let path = try procfs.read("\(pid)/cgroup", limit: 1 << 20, { self.path(in: $0) }) else {
+            throw Errno.noData
+        }
         return path
     }
 
@@ -117,57 +132,68 @@ final class ProcessPlaces {
         let owner = owner(of: part, in: path)
         if !selector.isID(of: part.value) {
             guard let name = names.name(of: part.value, owner: owner, pid: pid).name else {
-                add(nameless: Self.option(selector), pid, part.value.text)
+                add(nameless: Question(option: Self.option(selector), isOfRoot: owner == 0), pid, part.value.text)
                 return false
             }
             guard name.bytes.elementsEqual(selector.description.utf8) else { return false }
         }
-        known.insert(Self.option(selector))
-        return owner == 0 || !rootHas(selector)
+        guard owner == 0 || !rootHas(selector) else { return false }
+        known.insert(Question(option: Self.option(selector), isOfRoot: owner == 0))
+        return true
     }
 
     private func matches(
         _ selector: PodSelector, _ part: CGroupPath.Part<PodID>, _ path: CGroupPath, _ pid: Int32
     ) -> Bool {
+        let owner = owner(of: part, in: path)
         if !selector.isID(of: part.value) {
-            let container = path.container.map { names.name(of: $0.value, owner: owner(of: $0, in: path), pid: pid) }
+            let container = path.container.map {
+                names.name(of: $0.value, owner: self.owner(of: $0, in: path), pid: pid)
+            }
             guard let name = podName(part, in: path, container, pid) else {
-                add(nameless: Self.option(selector), pid, part.value.text)
+                add(nameless: Question(option: Self.option(selector), isOfRoot: owner == 0), pid, part.value.text)
                 return false
             }
             guard selector.isName(name) else { return false }
         }
-        known.insert(Self.option(selector))
-        return owner(of: part, in: path) == 0 || !rootHas(selector)
+        guard owner == 0 || !rootHas(selector) else { return false }
+        known.insert(Question(option: Self.option(selector), isOfRoot: owner == 0))
+        return true
     }
 
-    private func add(nameless option: String, _ pid: Int32, _ id: String) {
-        if nameless[option] == nil { nameless[option] = (pid, id) }
+    private func add(nameless question: Question, _ pid: Int32, _ id: String) {
+        namelessProcesses.insert(pid)
+        if nameless[question] == nil { nameless[question] = (pid, id) }
     }
 
     private static func option(_ selector: ContainerSelector) -> String { "--container \(selector)" }
     private static func option(_ selector: PodSelector) -> String { "--pod \(selector)" }
 
     /// The names of a selection that no container or pod is known to have, while some has a name that cannot be known
-    /// here.
+    /// here. One of root's may be the one that is meant, even where a user's has the name.
     func unknownNames(_ selection: PlaceSelection) -> [(pid: Int32, UnansweredProcess.Reason)] {
         let containers = selection.containers.filter { !names.rootHas($0) }
             .map { (option: Self.option($0), kind: "container", idOption: "--container") }
         let pods = selection.pods.filter { !names.rootHas($0) }
             .map { (option: Self.option($0), kind: "pod", idOption: "--pod") }
         return (containers + pods).compactMap { option, kind, idOption in
-            guard !known.contains(option), let (pid, id) = nameless[option] else { return nil }
+            let root = Question(option: option, isOfRoot: true)
+            let users = Question(option: option, isOfRoot: false)
+            let ofUsers = known.contains(users) ? nil : nameless[users]
+            guard !known.contains(root), let (pid, id) = nameless[root] ?? ofUsers else { return nil }
             return (pid, .unknownName(option: option, kind: kind, id: "\(idOption) \(id.prefix(12))"))
         }
     }
 
     private func rootHas(_ selector: ContainerSelector) -> Bool {
         if names.rootHas(selector) { return true }
-        return selector.isID && running.containers.contains { $0.hasPrefix(selector.description) }
+        if selector.isID && running.containers.contains(where: { $0.hasPrefix(selector.description) }) { return true }
+        return runningNames.containers.contains { $0.bytes.elementsEqual(selector.description.utf8) }
     }
 
     private func rootHas(_ selector: PodSelector) -> Bool {
         names.rootHas(selector) || running.pods.contains { selector.isID(of: PodID(text: $0)) }
+            || runningNames.pods.contains { selector.isName($0) }
     }
 
     /// The IDs of root's containers and pods that run.
@@ -184,10 +210,31 @@ final class ProcessPlaces {
                 return path.container == nil ? .descend : .skip
             }, taken: { _, _ in true })
         if isComplete != true {
-            for pid in (try? procfs.numbers(in: ".")) ?? [] { (try? path(of: pid)).map(add) }
+            for pid in (try? procfs.numbers(in: ".")) ?? [] { (try? currentPath(of: pid)).map(add) }
         }
         return (containers, pods)
     }()
+
+    /// The names of root's containers and pods that run, wherever their storage is: their monitors tell it.
+    private lazy var runningNames: (containers: [UntrustedText], pods: [PodName]) = {
+        let found = tree?.processes { path in path.container == nil ? .descend : self.isOfRoot(path) ? .take : .skip }
+        let pids = found.map { $0.sorted() } ?? (try? procfs.numbers(in: ".")) ?? []
+        var seen: Set<String> = []
+        var (containers, pods): ([UntrustedText], [PodName]) = ([], [])
+        for pid in pids {
+            guard let path = try? currentPath(of: pid), isOfRoot(path), let id = path.container?.value,
+                seen.insert(id.text).inserted
+            else { continue }
+            let name = names.name(of: id, owner: 0, pid: pid)
+            if let name = name.name { containers.append(name) }
+            if let pod = path.pod, owner(of: pod, in: path) == 0, let name = podName(pod, in: path, name, pid) {
+                pods.append(name)
+            }
+        }
+        return (containers, pods)
+    }()
+
+    private func isOfRoot(_ path: CGroupPath) -> Bool { path.container.map { owner(of: $0, in: path) == 0 } ?? false }
 
     /// The user who could name a part: the one in whose manager it lies, or the owner of the first folder above it that
     /// is not root's (`Delegate=`, systemd.resource-control(5)).

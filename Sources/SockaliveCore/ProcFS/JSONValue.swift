@@ -1,7 +1,7 @@
 /// A JSON text (RFC 8259), as far as it has to be read: strings, arrays and objects. Pure.
 ///
-/// Container engines keep the names of their containers in such files, and some belong to users. So nothing in a text
-/// can make it slow, or deep.
+/// Container engines keep the names of their containers in such files, and some belong to users. So the depth and the
+/// number of values are bounded; whoever reads a user's file bounds its size (``NameBudget``).
 enum JSONValue: Equatable {
     case string([UInt8])
     case array([JSONValue])
@@ -10,8 +10,10 @@ enum JSONValue: Equatable {
     case other
 
     private static let maxDepth = 32
+    /// A value takes some hundred bytes of memory.
+    static let maxValues = 100_000
 
-    /// nil if it is no JSON text.
+    /// nil if it is no JSON text, or has too many values.
     init?(_ text: some Sequence<UInt8>) {
         var reader = Reader(Array(text))
         guard let value = reader.value(depth: 0), reader.isAtEnd else { return nil }
@@ -33,6 +35,7 @@ enum JSONValue: Equatable {
     private struct Reader {
         private let text: [UInt8]
         private var position = 0
+        private var values = 0
 
         init(_ text: [UInt8]) {
             self.text = text
@@ -47,7 +50,8 @@ enum JSONValue: Equatable {
 
         mutating func value(depth: Int) -> JSONValue? {
             skipBlanks()
-            guard depth < maxDepth, let first = peek else { return nil }
+            values += 1
+            guard depth < maxDepth, values <= maxValues, let first = peek else { return nil }
             switch first {
             case UInt8(ascii: "\""): return string().map(JSONValue.string)
             case UInt8(ascii: "["): return array(depth)
@@ -59,7 +63,7 @@ enum JSONValue: Equatable {
         private var peek: UInt8? { position < text.count ? text[position] : nil }
 
         private mutating func skipBlanks() {
-            while let byte = peek, [0x20, 0x09, 0x0a, 0x0d].contains(byte) { position += 1 }
+            while let byte = peek, byte == 0x20 || byte == 0x09 || byte == 0x0a || byte == 0x0d { position += 1 }
         }
 
         private mutating func take(_ byte: Unicode.Scalar) -> Bool {

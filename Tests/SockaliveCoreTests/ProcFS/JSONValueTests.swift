@@ -41,6 +41,12 @@ struct JSONValueTests {
         #expect(value(String(repeating: "[", count: 1_000_000)) == nil)
     }
 
+    @Test func hasSoManyValuesAndNoMore() {
+        func list(_ count: Int) -> String { "[" + String(repeating: "1,", count: count - 2) + "1]" }
+        #expect(value(list(JSONValue.maxValues)) != nil)
+        #expect(value(list(JSONValue.maxValues + 1)) == nil)
+    }
+
     @Test func takesTheLastOfTwoMembers() {
         #expect(value(#"{"a":"x","a":"y"}"#)?["a"]?.bytes == Array("y".utf8))
     }
