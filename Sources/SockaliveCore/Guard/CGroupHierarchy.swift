@@ -103,25 +103,74 @@ package final class CGroupHierarchy: Sendable {
         return result
     }
 
-    /// The cgroups that match and have no ancestor that does. Parts that vanish meanwhile are left out.
+    /// What a walk does with a cgroup.
+    enum Step {
+        case take
+        /// Looks at those below.
+        case descend
+        case skip
+    }
+
+    /// What a walk has found.
+    struct Walk {
+        var found: [CGroup] = []
+        /// Parts that belong to users and have too many cgroups, so that not all was looked at.
+        var cut: [CutPart] = []
+
+        /// Whether a cgroup of that path may have been passed by.
+        func mayHaveMissed(_ path: String) -> Bool { cut.contains { path.hasPrefix($0.path + "/") } }
+    }
+
+    /// The cgroups that are taken and have no ancestor that is. Parts that vanish meanwhile are left out.
     ///
-    /// - Parameter matches: gets a path from the root.
-    package func topmost(_ matches: (String) -> Bool) throws(Errno) -> [CGroup] {
-        var (found, waiting): ([CGroup], [String]) = ([], ["/"])
-        while let path = waiting.popLast() {
-            guard let cgroup = try? self.cgroup(path) else { continue }
-            if matches(path) {
-                found.append(cgroup)
+    /// What root's folders hold is looked at in any case. In a folder of a user's there may be as many as the kernel
+    /// allows, so each such part has a limit, and so have all together.
+    ///
+    /// - Throws: `tooManyReferences` if root has too many cgroups.
+    func topmost(_ step: (CGroupPath) -> Step) throws(Errno) -> Walk {
+        var walk = Walk()
+        var waiting: [(path: String, part: CutPart?)] = [("/", nil)]
+        // How many folders are known, of root and in each user's part.
+        var (ofRoot, ofParts, ofUsers) = (0, [String: Int](), 0)
+        while let next = waiting.popLast() {
+            let step = step(CGroupPath(next.path.utf8))
+            guard step != .skip, let cgroup = try? self.cgroup(next.path) else { continue }
+            if step == .take {
+                walk.found.append(cgroup)
                 continue
             }
-            waiting += cgroup.childNames.map { path == "/" ? "/\($0)" : "\(path)/\($0)" }
-            // A user may nest as many as the kernel allows.
-            guard waiting.count <= Self.maxCgroups else { throw .tooManyOpenFiles }
+            let part = next.part ?? (cgroup.owner == 0 ? nil : CutPart(path: next.path, owner: cgroup.owner))
+            let limit =
+                part.map { min(Self.maxInPart - ofParts[$0.path, default: 0], Self.maxOfUsers - ofUsers) }
+                ?? Self.maxCgroups - ofRoot
+            let (names, isComplete) = cgroup.childNames(limit: limit)
+            if let part {
+                ofParts[part.path, default: 0] += names.count
+                ofUsers += names.count
+                if !isComplete && !walk.cut.contains(part) { walk.cut.append(part) }
+            } else {
+                guard isComplete else { throw .tooManyReferences }
+                ofRoot += names.count
+            }
+            waiting += names.map { (next.path == "/" ? "/\($0)" : "\(next.path)/\($0)", part) }
         }
-        return found.sorted { $0.path < $1.path }
+        walk.found.sort { $0.path < $1.path }
+        return walk
     }
 
     private static let maxCgroups = 100_000
+    private static let maxInPart = 1000
+    private static let maxOfUsers = 10_000
+}
+
+/// A user's part of the hierarchy that has too many cgroups.
+struct CutPart: Equatable {
+    let path: String
+    let owner: UInt32
+
+    var line: String {
+        "user \(owner) has too many cgroups in \(UntrustedText(path).escaped): not all of them were looked at"
+    }
 }
 
 /// One cgroup, held by a descriptor of its folder.
@@ -131,6 +180,8 @@ package final class CGroup: Sendable {
     package let path: String
     /// The kernel never gives it to another cgroup (kernfs_node_id; the inode on 64-bit machines).
     let id: UInt64
+    /// Whom its folder belongs to.
+    let owner: UInt32
 
     fileprivate init(descriptor: Int32, path: String) throws(Errno) {
         var status = stat()
@@ -142,6 +193,7 @@ package final class CGroup: Sendable {
         self.descriptor = descriptor
         self.path = path
         id = UInt64(status.st_ino)
+        owner = status.st_uid
     }
 
     deinit {
@@ -162,26 +214,29 @@ package final class CGroup: Sendable {
         return bytes[..<count].split(separator: UInt8(ascii: "\n")).compactMap { $0.decimal(Int32.self) }
     }
 
-    /// The cgroups below, as far as they are still there.
-    var children: [CGroup] {
-        childNames.compactMap { name in
+    /// The first cgroups below, as far as they are still there.
+    func children(limit: Int) -> [CGroup] {
+        childNames(limit: limit).names.compactMap { name in
             let file = sockalive_open_beneath(descriptor, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             return file >= 0 ? try? CGroup(descriptor: file, path: path == "/" ? "/\(name)" : "\(path)/\(name)") : nil
         }
     }
 
-    /// The names of its folders. Names that are not UTF-8 are left out: no option can mean them.
-    fileprivate var childNames: [String] {
+    /// The names of its first folders. Names that are not UTF-8 are left out: no option can mean them.
+    func childNames(limit: Int) -> (names: [String], isComplete: Bool) {
         let copy = sockalive_open_beneath(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard copy >= 0, let folder = fdopendir(copy) else { return [] }
+        guard copy >= 0, let folder = fdopendir(copy) else { return ([], true) }
         defer { closedir(folder) }
         let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
         var names: [String] = []
         while let entry = readdir(folder) {
             guard entry.pointee.d_type == UInt8(DT_DIR) else { continue }
             let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
-            if let name = String(validatingCString: name), name != ".", name != ".." { names.append(name) }
+            if let name = String(validatingCString: name), name != ".", name != ".." {
+                guard names.count < limit else { return (names.sorted(), false) }
+                names.append(name)
+            }
         }
-        return names.sorted()
+        return (names.sorted(), true)
     }
 }

@@ -107,15 +107,21 @@ final class GuardFolder: Sendable {
         return names.sorted()
     }
 
-    func remove(_ name: String) {
-        unlinkat(descriptor, name, 0)
+    func remove(_ name: String, isFolder: Bool = false) throws(Errno) {
+        guard unlinkat(descriptor, name, isFolder ? AT_REMOVEDIR : 0) < 0, errno != ENOENT else { return }
+        throw Errno(rawValue: errno)
     }
 
     /// Removes a folder and what is in it; first the link, which ends the guard.
-    func removeFolder(_ name: String, first: String) {
-        guard let folder = try? folder(name) else { return }
-        folder.remove(first)
-        for entry in folder.names { folder.remove(entry) }
-        unlinkat(descriptor, name, AT_REMOVEDIR)
+    func removeFolder(_ name: String, first: String) throws(Errno) {
+        let folder: GuardFolder
+        do throws(Errno) {
+            folder = try self.folder(name)
+        } catch .noSuchFileOrDirectory {
+            return
+        }
+        try folder.remove(first)
+        for entry in folder.names { try folder.remove(entry) }
+        try remove(name, isFolder: true)
     }
 }

@@ -40,6 +40,9 @@ package struct GuardPlace: Hashable, Sendable {
         return kinds.count == 1 ? kinds[0] : nil
     }
 
+    /// How many bytes of its words a guard keeps.
+    package static let maxWords = GuardLayout.placeSize - 1
+
     package var isHost: Bool { selection.isEmpty }
 
     /// Names of containers and pods stand in files and command lines of others, which may keep a reader waiting.
@@ -54,25 +57,60 @@ package struct GuardPlace: Hashable, Sendable {
         return selection.cgroups.contains { $0.depth == depth } && selection.mayMean(path)
     }
 
+    private func step(_ path: CGroupPath) -> CGroupHierarchy.Step {
+        if mayBePlace(path) { return .take }
+        guard let last = path.components.last else { return .descend }
+        // A unit is the first component that is no slice.
+        if !selection.units.isEmpty { return UnitName(component: last)?.isSlice ?? false ? .descend : .skip }
+        if !selection.cgroups.isEmpty {
+            return selection.cgroups.contains { $0.mayMatchBelow(path) } ? .descend : .skip
+        }
+        // The outermost container counts, and a pod lies above it.
+        return path.container == nil ? .descend : .skip
+    }
+
+    /// What a place means now.
+    struct Meant {
+        var cgroups: [CGroup] = []
+        /// Those of which nobody knows now: their names could not be asked for.
+        var unknown: Set<UInt64> = []
+        /// What was not looked at.
+        var walk = CGroupHierarchy.Walk()
+
+        var notes: [String] { walk.cut.map(\.line) }
+    }
+
     /// The cgroups that are meant now.
     ///
     /// - Throws: also if there is none: there is nothing to attach to.
-    package func cgroups(_ hierarchy: CGroupHierarchy, _ procfs: ProcFS) throws(GuardFailure) -> [CGroup] {
-        if isHost { return [try host(hierarchy)] }
-        var found: [CGroup]
+    func cgroups(_ hierarchy: CGroupHierarchy, _ procfs: ProcFS) throws(GuardFailure) -> Meant {
+        let meant = try meant(hierarchy, procfs)
+        guard meant.cgroups.isEmpty else { return meant }
+        if let note = meant.notes.first { throw GuardFailure(.other, note, remedy: "give the path with --cgroup") }
+        throw absence
+    }
+
+    /// Also none: a unit that does not run has none.
+    func meant(_ hierarchy: CGroupHierarchy, _ procfs: ProcFS) throws(GuardFailure) -> Meant {
+        if isHost { return Meant(cgroups: [try host(hierarchy)]) }
+        var meant = Meant()
         do throws(Errno) {
-            found = try hierarchy.topmost { mayBePlace(CGroupPath($0.utf8)) }
+            meant.walk = try hierarchy.topmost(step)
+        } catch .tooManyReferences {
+            throw GuardFailure(
+                .other, "there are too many cgroups to look at all of them", remedy: "give the path with --cgroup")
         } catch {
             throw GuardFailure(
                 error.isPermission ? .permission : .other, "the cgroups cannot be read (\(error))",
                 remedy: "run as root on the host")
         }
-        if asksNames && !found.isEmpty {
-            let meant = try Set(namesOfMeant(found, procfs))
-            found = found.filter { meant.contains($0.path) }
+        meant.cgroups = meant.walk.found
+        if asksNames && !meant.cgroups.isEmpty {
+            let answers = try answers(meant.cgroups, procfs)
+            meant.unknown = Set(meant.cgroups.filter { answers[$0.path] == .unknown }.map(\.id))
+            meant.cgroups = meant.cgroups.filter { answers[$0.path] == .yes }
         }
-        guard !found.isEmpty else { throw absence }
-        return found
+        return meant
     }
 
     private func host(_ hierarchy: CGroupHierarchy) throws(GuardFailure) -> CGroup {
@@ -90,22 +128,25 @@ package struct GuardPlace: Hashable, Sendable {
         return root
     }
 
-    /// The paths of those that bear the name or the ID. A worker asks, so that nobody keeps this process waiting.
-    private func namesOfMeant(_ cgroups: [CGroup], _ procfs: ProcFS) throws(GuardFailure) -> [String] {
+    private enum Answer: String {
+        case yes = "+"
+        /// No name is known, or who could be asked hangs or has just ended.
+        case unknown = "?"
+    }
+
+    /// Which of them bear the name or the ID; "no" is left out. A worker asks, so that nobody keeps this process waiting.
+    private func answers(_ cgroups: [CGroup], _ procfs: ProcFS) throws(GuardFailure) -> [String: Answer] {
         let text: String
         do throws(SearchError) {
             text = try SupervisedText(control: RunControl(limit: nil), limit: Self.maxSearch).text { hangs in
                 // Descriptors beside the worker's own are closed by now: what it needs is opened again.
                 guard let procfs = try? ProcFS(), let hierarchy = try? CGroupHierarchy(procfs: procfs) else {
-                    return ""
+                    return cgroups.map { Answer.unknown.rawValue + $0.path }.joined(separator: "\n")
                 }
                 let places = ProcessPlaces(procfs: procfs)
-                return cgroups.filter { cgroup in
-                    guard let pid = try? hierarchy.cgroup(cgroup.path).someProcess(except: hangs.processes) else {
-                        return false
-                    }
-                    return (try? places.matches(pid, selection)) ?? false
-                }.map(\.path).joined(separator: "\n")
+                return cgroups.compactMap { cgroup in
+                    answer(cgroup, hierarchy, places, hangs.processes).map { $0.rawValue + cgroup.path }
+                }.joined(separator: "\n")
             }
         } catch {
             throw GuardFailure(
@@ -113,7 +154,21 @@ package struct GuardPlace: Hashable, Sendable {
                 remedy: "give the ID, or the path with --cgroup")
         }
         // The kernel allows no line feed in a name.
-        return text.split(separator: "\n").map(String.init)
+        var answers: [String: Answer] = [:]
+        for line in text.split(separator: "\n") {
+            answers[String(line.dropFirst())] = Answer(rawValue: String(line.prefix(1)))
+        }
+        return answers
+    }
+
+    /// nil is no.
+    private func answer(
+        _ cgroup: CGroup, _ hierarchy: CGroupHierarchy, _ places: ProcessPlaces, _ hung: [Int32: SocketFailure]
+    ) -> Answer? {
+        guard let now = try? hierarchy.cgroup(cgroup.path), now.id == cgroup.id else { return nil }
+        guard let pid = now.someProcess(except: hung) else { return hung.isEmpty ? nil : .unknown }
+        guard let isMeant = try? places.matches(pid, selection) else { return .unknown }
+        return isMeant ? .yes : places.namelessProcesses.contains(pid) ? .unknown : nil
     }
 
     private static let maxSearch = Seconds(5)
@@ -142,7 +197,7 @@ extension CGroup {
         while let cgroup = waiting.popLast(), count < Self.maxFolders {
             count += 1
             if let pid = cgroup.processes.first(where: { $0 > 0 && hung[$0] == nil }) { return pid }
-            waiting += cgroup.children
+            waiting += cgroup.children(limit: Self.maxFolders - count)
         }
         return nil
     }

@@ -43,7 +43,7 @@ enum GuardLayout {
     static let portsOffset: Int16 = 32
     private static let portsSize = 65536 / 8
     private static let placeOffset = Int(portsOffset) + portsSize
-    private static let placeSize = 512
+    static let placeSize = 512
     private static let pathOffset = placeOffset + placeSize
     private static let pathSize = Int(PATH_MAX)
     static let size = pathOffset + pathSize

@@ -58,7 +58,7 @@ package struct GuardStore {
     private func make(
         _ cgroup: CGroup, _ hierarchy: CGroupHierarchy, _ name: String, _ settings: GuardSettings
     ) throws(GuardFailure) {
-        folder.removeFolder(name, first: Self.linkName)
+        try remove(name)
         let loaded = try LoadedGuard(settings, diagnosis)
         let link = try loaded.attach(to: cgroup, hierarchy, diagnosis)
         do throws(Errno) {
@@ -66,7 +66,7 @@ package struct GuardStore {
             try pinMaps(loaded, own)
             try BPF.pin(link, own.path(Self.linkName))
         } catch {
-            folder.removeFolder(name, first: Self.linkName)
+            try? folder.removeFolder(name, first: Self.linkName)
             throw diagnosis.failure("the guard cannot be pinned", error)
         }
     }
@@ -77,7 +77,7 @@ package struct GuardStore {
             (loaded.maps.control, MapName.control(id)), (loaded.maps.settings, MapName.settings(id)),
         ] {
             // A killed run may have left one of a program that had this number.
-            own.remove(name)
+            try own.remove(name)
             try BPF.pin(map, own.path(name))
         }
     }
@@ -111,7 +111,7 @@ package struct GuardStore {
         guard let own = try? folder.folder(name), let pinned = try? pinned(name) else { return }
         let id = pinned.info.programID
         for entry in own.names where ![Self.linkName, MapName.control(id), MapName.settings(id)].contains(entry) {
-            own.remove(entry)
+            try? own.remove(entry)
         }
     }
 
@@ -121,7 +121,7 @@ package struct GuardStore {
             // What cannot be read is left to the next change.
             guard let pinned = try? Optional.some(pinned(name)) else { continue }
             let isOver = pinned.map { !$0.isAttached && ($0.settings?.isAtPlace(of: settings) ?? true) } ?? true
-            if isOver { folder.removeFolder(name, first: Self.linkName) }
+            if isOver { try? folder.removeFolder(name, first: Self.linkName) }
         }
     }
 
@@ -132,14 +132,23 @@ package struct GuardStore {
         try folder.lock()
         var removed: [GuardState] = []
         for name in folder.names {
-            if let pinned = try pinned(name) {
-                let state = GuardState(pinned)
-                guard isMeant(state) else { continue }
-                removed.append(state)
-            }
-            folder.removeFolder(name, first: Self.linkName)
+            let state = try pinned(name).map(GuardState.init)
+            if let state, !isMeant(state) { continue }
+            try remove(name)
+            if let state { removed.append(state) }
         }
         return removed
+    }
+
+    private func remove(_ name: String) throws(GuardFailure) {
+        do throws(Errno) {
+            try folder.removeFolder(name, first: Self.linkName)
+        } catch {
+            throw GuardFailure(
+                error.isPermission ? .permission : .other,
+                "the guard of cgroup \(UntrustedText(name).escaped) cannot be removed (\(error))",
+                remedy: "look at /sys/fs/bpf/sockalive: it has to be writable")
+        }
     }
 
     // MARK: what is there

@@ -33,6 +33,9 @@ package final class WatchGuard {
         let path: String
         let link: BPFObject
         let maps: GuardMaps
+
+        /// The cgroup is there.
+        var isThere: Bool { (try? BPF.linkInfo(link))?.cgroupID != nil }
     }
 
     private let procfs: ProcFS
@@ -47,6 +50,8 @@ package final class WatchGuard {
         } catch {
             throw GuardFailure(.unsupported, "/proc cannot be read (\(error))", remedy: "mount it")
         }
+        // Each guard takes three descriptors for as long as it is there.
+        try? OpenFiles.raiseLimit()
         diagnosis = GuardDiagnosis(procfs: procfs)
         if let failure = diagnosis.oldKernel { throw failure }
         do throws(Errno) {
@@ -65,13 +70,33 @@ package final class WatchGuard {
     }
 
     /// Guards the cgroups that are meant now and are not guarded yet, and no longer those that are not meant any more.
+    /// Where it cannot be told now what is meant, what is guarded stays so.
     package func update(_ wishes: [GuardWish]) -> Round {
         var round = Round()
         var meant: [Key: Attached] = [:]
         // Of several guards of one cgroup the first that treats a connection counts.
         for wish in wishes.sorted(by: { $0.request.firewallTimeout < $1.request.firewallTimeout }) {
+            let now: GuardPlace.Meant
+            do throws(GuardFailure) {
+                now = try wish.place.meant(hierarchy, procfs)
+            } catch {
+                round.failures.append(
+                    GuardFailure(
+                        error.kind, "\(UntrustedText(wish.place.words).escaped): \(error.message)",
+                        remedy: error.remedy))
+                keep(&meant) { key, _ in key.wish == wish }
+                continue
+            }
+            let isAnyKept = keep(&meant) { key, attached in
+                key.wish == wish && !now.cgroups.contains { $0.id == key.cgroup }
+                    && (now.unknown.contains(key.cgroup) || now.walk.mayHaveMissed(attached.path))
+            }
+            if isAnyKept {
+                let reason = "it cannot be told now what is meant" + now.notes.map { "; \($0)" }.joined()
+                round.failures.append(GuardFailure(.other, "\(UntrustedText(wish.place.words).escaped): \(reason)"))
+            }
             // A unit that does not run has none: that is no failure of a watch.
-            for cgroup in (try? wish.place.cgroups(hierarchy, procfs)) ?? [] {
+            for cgroup in now.cgroups {
                 let key = Key(cgroup: cgroup.id, wish: wish)
                 guard meant[key] == nil else { continue }
                 if let present = attached[key] {
@@ -88,6 +113,14 @@ package final class WatchGuard {
         }
         attached = meant
         return round
+    }
+
+    /// - Returns: whether there was any.
+    @discardableResult
+    private func keep(_ meant: inout [Key: Attached], where isKept: (Key, Attached) -> Bool) -> Bool {
+        let kept = attached.filter { isKept($0.key, $0.value) && $0.value.isThere }
+        meant.merge(kept) { first, _ in first }
+        return !kept.isEmpty
     }
 
     private func attach(_ wish: GuardWish, to cgroup: CGroup) throws(GuardFailure) -> Attached {

@@ -22,6 +22,12 @@ package struct CGroupGlob: Hashable, Sendable, CustomStringConvertible {
             && zip(components, path.components).allSatisfy { Self.matches($0[...], $1[...]) }
     }
 
+    /// Whether a path below may match, where this one does not.
+    package func mayMatchBelow(_ path: CGroupPath) -> Bool {
+        path.components.count < components.count
+            && zip(components, path.components).allSatisfy { Self.matches($0[...], $1[...]) }
+    }
+
     /// Goes back to the last `*` only, so that no name makes it slow.
     private static func matches(_ pattern: ArraySlice<UInt8>, _ name: ArraySlice<UInt8>) -> Bool {
         var (pattern, name) = (pattern, name)

@@ -8,7 +8,7 @@ package struct GuardStatusReport: Encodable, Sendable {
         case schema, command, guards
     }
 
-    package init(_ guards: [(GuardState, [Neighbour])]) {
+    package init(_ guards: [(GuardState, [Neighbour]?)]) {
         self.guards = guards.map(GuardReport.init)
     }
 }
@@ -32,9 +32,10 @@ package struct GuardReport: Encodable, Sendable {
     @Nullable var failed: UInt64?
     let programId: UInt32
     let linkId: UInt32
-    let others: [NeighbourReport]
+    /// null: not known.
+    @Nullable var others: [NeighbourReport]?
 
-    init(_ state: GuardState, _ neighbours: [Neighbour]) {
+    init(_ state: GuardState, _ neighbours: [Neighbour]?) {
         let settings = state.settings
         _place = Nullable(wrappedValue: settings?.place)
         _cgroup = Nullable(wrappedValue: settings?.path)
@@ -50,7 +51,7 @@ package struct GuardReport: Encodable, Sendable {
         _failed = Nullable(wrappedValue: state.counts?.failed)
         programId = state.programID
         linkId = state.linkID
-        others = neighbours.map(NeighbourReport.init)
+        _others = Nullable(wrappedValue: neighbours?.map(NeighbourReport.init))
     }
 }
 

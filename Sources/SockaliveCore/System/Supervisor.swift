@@ -238,10 +238,14 @@ package struct WorkerOutput {
 /// A limit for what no worker does: the configuration file, the metrics, the lock's file system.
 package enum HardLimit {
     /// Ends the process one second after the limit, whatever it waits for, if the kernel can end it.
-    package static func arm(_ limit: Seconds) {
+    ///
+    /// - Parameter cause: what it may be waiting for, and the remedy.
+    package static func arm(
+        _ limit: Seconds,
+        cause: String = "a file does not answer: look at the files that the options name, and where they lie"
+    ) {
         let text =
-            "sockalive: the run's time limit of \(limit) is over, and a file does not answer: "
-            + "look at the files that the options name, and where they lie\n"
+            "sockalive: the run's time limit of \(limit) is over, and \(cause)\n"
         // It stays for as long as the process lives: the handler of the signal writes it.
         sockalive_exit_after(UInt32(clamping: limit.count + 1), strdup(text), text.utf8.count)
     }

@@ -47,7 +47,7 @@ struct GuardOnCommand: ParsableCommand {
     }
 
     func run() throws {
-        HardLimit.arm(timeout)
+        HardLimit.arm(timeout, cause: cause)
         for warning in keepalive.request.warnings { output.message(warning) }
         let ports: Set<UInt16>? = anyPort ? nil : port.isEmpty ? [5633] : Set(port)
         try reportGuardFailure {
@@ -55,9 +55,9 @@ struct GuardOnCommand: ParsableCommand {
             var failures: [GuardFailure] = []
             for place in place.places {
                 do throws(GuardFailure) {
-                    for result in try run.turnOn(place, ports: ports, keepalive.request, overrides: override) {
-                        output.message(line(result))
-                    }
+                    let (results, notes) = try run.turnOn(
+                        place, ports: ports, keepalive.request, overrides: override)
+                    for text in results.map(line) + notes { output.message(text) }
                 } catch {
                     StandardStreams.error("\(UntrustedText(place.words).escaped): \(error.line)")
                     failures.append(error)
@@ -118,7 +118,7 @@ struct GuardOffCommand: ParsableCommand {
     }
 
     func run() throws {
-        HardLimit.arm(RunOptions.defaultTimeout)
+        HardLimit.arm(RunOptions.defaultTimeout, cause: cause)
         try reportGuardFailure {
             let run = try GuardRun(makes: false)
             var removed: [GuardState] = []
@@ -137,7 +137,7 @@ struct GuardStatusCommand: ParsableCommand {
     var json = false
 
     func run() throws {
-        HardLimit.arm(RunOptions.defaultTimeout)
+        HardLimit.arm(RunOptions.defaultTimeout, cause: cause)
         try reportGuardFailure {
             let guards = try GuardRun(makes: false).states()
             let text = json ? try JSONOutput.text(GuardStatusReport(guards)) : GuardTable(guards).text
@@ -149,6 +149,10 @@ struct GuardStatusCommand: ParsableCommand {
         }
     }
 }
+
+/// What a command may be waiting for.
+private let cause =
+    "another run of guard keeps the lock on /sys/fs/bpf/sockalive, or the kernel does not answer: look whether one hangs"
 
 /// Runs `body`; a failure becomes one line on standard error and the exit code that belongs to it.
 private func reportGuardFailure(_ body: () throws -> Void) throws {

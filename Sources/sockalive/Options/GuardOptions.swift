@@ -22,6 +22,10 @@ struct GuardPlaceOptions: ParsableArguments {
 
     func validate() throws {
         guard kinds <= 1 else { throw ValidationError("one kind of place at a time: a guard is for each by itself") }
+        guard places.allSatisfy({ $0.words.utf8.count <= GuardPlace.maxWords }) else {
+            throw ValidationError(
+                "a place has at most \(GuardPlace.maxWords) bytes: use a pattern, as in --cgroup '/a*'")
+        }
     }
 
     private var kinds: Int { [!unit.isEmpty, !container.isEmpty, !pod.isEmpty, !cgroup.isEmpty, host].count { $0 } }

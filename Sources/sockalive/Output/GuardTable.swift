@@ -4,7 +4,7 @@ import SockaliveCore
 struct GuardTable {
     let text: String
 
-    init(_ guards: [(GuardState, [Neighbour])]) {
+    init(_ guards: [(GuardState, [Neighbour]?)]) {
         guard !guards.isEmpty else {
             text = ""
             return
@@ -19,14 +19,14 @@ struct GuardTable {
         }.joined()
     }
 
-    private static func cells(_ state: GuardState, _ neighbours: [Neighbour]) -> [String] {
+    private static func cells(_ state: GuardState, _ neighbours: [Neighbour]?) -> [String] {
         let wanted = state.settings?.request.wanted
         let overrides = state.settings?.overrides == true ? ", in any case" : ""
         return [
             state.title, state.settings?.portText ?? "?",
             wanted.map { "\($0.idle)/\($0.interval)/\($0.count)\(overrides)" } ?? "?",
             state.counts.map { "\($0.treated)" } ?? "?", state.counts.map { "\($0.kept)" } ?? "?",
-            stateText(state, neighbours),
+            stateText(state, neighbours ?? []),
         ]
     }
 
