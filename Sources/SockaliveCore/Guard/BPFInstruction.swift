@@ -35,6 +35,7 @@ enum BPFInstruction: Equatable, Sendable {
     enum Condition: UInt8, Sendable {
         case equal = 0x10
         case notEqual = 0x50
+        case greater = 0x20
         /// A bit that both have.
         case sharesBit = 0x40
     }

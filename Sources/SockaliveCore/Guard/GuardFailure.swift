@@ -45,7 +45,17 @@ struct GuardDiagnosis {
 
     /// - Throws: if this kernel does not tell what a program has chosen. Only kernels that may be too old are tried.
     func checkOwnChoice() throws(GuardFailure) {
-        guard release.isBefore(6, 1), case .onlyOverriding = GuardTrial(procfs: procfs) else { return }
+        guard release.isBefore(6, 1) else { return }
+        switch GuardTrial(procfs: procfs) {
+        case .worked: return
+        case .onlyOverriding: break
+        case .failed(let failure):
+            throw GuardFailure(
+                failure.kind,
+                "whether this kernel (\(release.escaped)) tells a guard what a program has chosen could not "
+                    + "be tried: \(failure.message)",
+                remedy: (failure.remedy.map { "\($0); or " } ?? "") + "use --override, which needs no trial")
+        }
         throw GuardFailure(
             .unsupported,
             "this kernel (\(release.escaped)) does not tell a guard whether a program has turned keepalive on itself: "

@@ -118,13 +118,22 @@ enum GuardProgram {
             .compute(.shiftRight, .r2, .register(.r1)))
     }
 
-    /// Ends where the program has set SO_KEEPALIVE before the connection was established.
+    /// Ends where the program has set SO_KEEPALIVE before the connection was established. Where its idle time is short
+    /// enough, set by itself or by the machine, only SO_KEEPALIVE is missing: the other values belong to that idle time.
     private static func keepOwnChoice(_ program: inout Assembler) {
         program.jump(to: .set, if: .sharesBit, .r8, .constant(Int32(GuardLayout.Flags.overrides.rawValue)))
         program.add(.store(.word, to: .r10, at: scratch, 0))
         option(.getsockopt, SOL_SOCKET, SO_KEEPALIVE, onStack, &program)
         program.add(.load(.word, .r1, from: .r10, at: scratch))
         program.jump(to: .isKept, if: .notEqual, .r1, .constant(0))
+        option(.getsockopt, Int32(IPPROTO_TCP), TCP_KEEPIDLE, onStack, &program)
+        program.add(
+            .load(.word, .r1, from: .r10, at: scratch),
+            .load(.word, .r2, from: .r7, at: GuardLayout.idleOffset))
+        program.jump(to: .set, if: .greater, .r1, .register(.r2))
+        program.add(.store(.word, to: .r10, at: scratch, 1))
+        option(.setsockopt, SOL_SOCKET, SO_KEEPALIVE, onStack, &program)
+        program.jump(to: .isTreated)
     }
 
     private static let onStack: (BPFInstruction.Register, Int16) = (.r10, scratch)

@@ -28,7 +28,8 @@ package enum GuardTrial: Sendable {
         } catch {
             throw GuardDiagnosis.noCGroups(error)
         }
-        let name = "sockalive-trial-\(getpid())"
+        removeLeftovers(hierarchy)
+        let name = "\(prefix)\(getpid())"
         let cgroup: CGroup
         do throws(Errno) {
             cgroup = try hierarchy.make(name)
@@ -45,6 +46,16 @@ package enum GuardTrial: Sendable {
         throw GuardFailure(
             .other, "a connection in a guarded cgroup got no keepalive",
             remedy: "look whether the loopback interface is up; or use sockalive watch")
+    }
+
+    private static let prefix = "sockalive-trial-"
+
+    /// What killed trials left.
+    private static func removeLeftovers(_ hierarchy: CGroupHierarchy) {
+        for name in (try? hierarchy.root)?.childNames(limit: 10_000).names ?? [] where name.hasPrefix(prefix) {
+            guard let pid = Int32(name.dropFirst(prefix.count)), pid > 0 else { continue }
+            if pid == getpid() || (kill(pid, 0) < 0 && errno == ESRCH) { hierarchy.remove(name) }
+        }
     }
 
     private static func counts(
@@ -75,6 +86,9 @@ package enum GuardTrial: Sendable {
         guard members >= 0, write(members, "0", 1) == 1 else { _exit(1) }
         let type = Int32(SOCK_STREAM.rawValue)
         let (listener, client) = (socket(AF_INET, type, 0), socket(AF_INET, type, 0))
+        // A packet filter may drop what goes to the loopback interface: connect(2) then ends with EINPROGRESS (socket(7)).
+        var limit = timeval(tv_sec: 0, tv_usec: 300_000)
+        setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = in_addr_t(INADDR_LOOPBACK).bigEndian

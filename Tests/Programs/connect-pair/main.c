@@ -4,7 +4,8 @@
  *   connect-pair CGROUP FAMILY CLIENT_PORT SERVER_PORT OWN
  *
  * It enters CGROUP first, a folder of a cgroup2 hierarchy; - is none. FAMILY is ipv4, ipv6 or mapped. Port 0 is any. OWN
- * is the end that turns keepalive on by itself before the connection is there: client, listener or none.
+ * is the end that turns keepalive on by itself before the connection is there: client, listener or none. client-times
+ * and listener-times set its times to 30, 5 and 3 and do not turn it on.
  *
  * Two lines: "client ENABLED IDLE INTERVAL COUNT USER_TIMEOUT" and "server …".
  */
@@ -43,7 +44,7 @@ static void enter(const char *cgroup)
     close(members);
 }
 
-static int bound(const char *family, int port, int keepalive)
+static int bound(const char *family, int port, int keepalive, int times)
 {
     int one = 1, zero = 0, is_ipv4 = strcmp(family, "ipv4") == 0;
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
@@ -59,6 +60,12 @@ static int bound(const char *family, int port, int keepalive)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
     if (keepalive && setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) < 0)
         fail("SO_KEEPALIVE");
+    if (times) {
+        int idle = 30, interval = 5, count = 3;
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    }
     if (bind(fd, is_ipv4 ? (struct sockaddr *)&v4 : (struct sockaddr *)&v6, is_ipv4 ? sizeof v4 : sizeof v6) < 0)
         fail("bind");
     return fd;
@@ -72,8 +79,10 @@ int main(int argc, char **argv)
     if (argc != 6)
         usage("connect-pair CGROUP FAMILY CLIENT_PORT SERVER_PORT OWN");
     enter(argv[1]);
-    int listener = bound(argv[2], atoi(argv[4]), strcmp(argv[5], "listener") == 0);
-    int client = bound(argv[2], atoi(argv[3]), strcmp(argv[5], "client") == 0);
+    int listener = bound(argv[2], atoi(argv[4]), strcmp(argv[5], "listener") == 0,
+                         strcmp(argv[5], "listener-times") == 0);
+    int client = bound(argv[2], atoi(argv[3]), strcmp(argv[5], "client") == 0,
+                       strcmp(argv[5], "client-times") == 0);
     if (listen(listener, 1) < 0 || getsockname(listener, (struct sockaddr *)&address, &length) < 0)
         fail("listen");
     if (connect(client, (struct sockaddr *)&address, length) < 0)

@@ -61,9 +61,12 @@ import Testing
         // Jumps are longer over what the verifier puts in; a lookup in an array is put in itself.
         case .jump: return "goto pc"
         case .jumpIf(let condition, let register, let value, _):
-            let signs: [BPFInstruction.Condition: String] = [.equal: "==", .notEqual: "!=", .sharesBit: "&"]
-            let constant = if case .constant(let number) = value { "0x" + String(number, radix: 16) } else { "" }
-            return "if r\(register.rawValue) \(signs[condition]!) \(constant) goto pc"
+            let signs: [BPFInstruction.Condition: String] = [
+                .equal: "==", .notEqual: "!=", .greater: ">", .sharesBit: "&",
+            ]
+            let other =
+                if case .constant(let number) = value { "0x" + String(number, radix: 16) } else { operand(value) }
+            return "if r\(register.rawValue) \(signs[condition]!) \(other) goto pc"
         case .call(.mapLookup): return nil
         case .call(.setsockopt): return "call bpf_sock_ops_setsockopt"
         case .call(.getsockopt): return "call bpf_sock_ops_getsockopt"
