@@ -196,6 +196,10 @@ uninstall_all() {
     if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ] && [ -n "${recorded[$unit_folder/sockalive.timer]:-}" ]; then
         systemctl disable --now sockalive.timer sockalive-watch.service sockalive-guard.service || true
     fi
+    # Guards outlive the program that made them, and no other ends them.
+    if [ -z "$DESTDIR" ] && [ -d /sys/fs/bpf/sockalive ] && [ -x "$PREFIX/sbin/sockalive" ]; then
+        "$PREFIX/sbin/sockalive" guard off --all || true
+    fi
     for path in "${!recorded[@]}"; do
         rm -f "$DESTDIR$path" "$DESTDIR$path.new" "$DESTDIR$path.tmp"
         say "removed $path"
