@@ -73,6 +73,42 @@ extension ProcessTests {
             }
         }
 
+        @Test func `an idle time of the program's own stays if it is short enough`() throws {
+            let own = "1 30 5 3 0"
+            try turnOn("--port", "7101")
+            #expect(
+                try host.connect(to: 7101, own: "client-times") == Pair(client: own, server: Self.guarded))
+            #expect(
+                try host.connect(to: 7101, own: "listener-times") == Pair(client: Self.guarded, server: own))
+            #expect(try host.status().first?.treated == 4)
+            try turnOn("--port", "7101", "--firewall-timeout", "1m")
+            #expect(try host.connect(to: 7101, own: "client-times").client == "1 10 1 50 0")
+            try turnOn("--port", "7101", "--override")
+            #expect(try host.connect(to: 7101, own: "client-times").client == Self.guarded)
+        }
+
+        @Test func `a user with too many cgroups is named, and hides nobody else`() throws {
+            let part = try host.make("of-a-user")
+            for number in 1...1100 { try host.make("of-a-user/\(number)") }
+            let id = String(repeating: "0123456789abcdef", count: 4)
+            try host.make(id)
+            let sleeper = try host.sleeper(in: id)
+            defer { sleeper.kill() }
+            try #require(chown(part, 1234, 1234) == 0)
+            let found = try host.guarding("on", "--container", id)
+            #expect(found.status == 0, "\(found.errors)")
+            #expect(found.errors.contains("\(id): new connections"))
+            #expect(found.errors.contains("user 1234 has too many cgroups in \(host.path)/of-a-user"))
+            let missing = try host.guarding("on", "--container", "f" + id.dropFirst())
+            #expect(missing.status == 1 && missing.errors.contains("user 1234 has too many cgroups"))
+            #expect(try host.guarding("on", "--unit", "sockalive-none.service").errors.contains("nothing runs in"))
+        }
+
+        @Test func `a place too long to be kept is refused`() throws {
+            let long = try host.guarding("on", "--cgroup", host.path + "/" + String(repeating: "x", count: 600))
+            #expect(long.status == 64)
+        }
+
         @Test func `the values are those that were asked for`() throws {
             let cases: [([String], String)] = [
                 (["--firewall-timeout", "5m"], "1 50 5 50 0"),

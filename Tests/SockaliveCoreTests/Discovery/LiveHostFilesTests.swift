@@ -136,6 +136,29 @@ final class LiveContainerNamesTests {
         #expect(try name(owner: 1234) == nil)
     }
 
+    @Test func whatAUsersNamesCostIsBounded() throws {
+        try write("/etc/passwd", "bob:x:1234:1234::/home/bob:/bin/sh\n")
+        let blanks = String(repeating: " ", count: 1_000_000)
+        let ids = (0..<40).map { String(format: "%064x", $0) }
+        for id in ids {
+            let path = "/home/bob/.local/share/docker/containers/\(id)/config.v2.json"
+            try write(path, #"{"Name":"/web"\#(blanks)}"#, owner: 1234)
+        }
+        let bobs = try names()
+        let known = ids.count {
+            bobs.name(of: ContainerID(engine: .docker, text: $0), owner: 1234, pid: getpid()).name != nil
+        }
+        #expect(known == NameBudget.ofUser / 1_000_000)
+        // A text that is too long says nothing, though it is the only one.
+        let path = "/.local/share/containers/storage/overlay-containers/containers.json"
+        try write("/home/bob" + path, Self.stored + blanks, owner: 1234)
+        #expect(try name(owner: 1234) == "web")
+        try write("/home/bob" + path, Self.stored + blanks + blanks, owner: 1234)
+        #expect(try name(owner: 1234) == nil)
+        try write("/var/lib/containers/storage/overlay-containers/containers.json", Self.stored + blanks + blanks)
+        #expect(try name() == "web")
+    }
+
     @Test func rootsStoppedContainersAreKnown() throws {
         try write("/var/lib/containers/storage/overlay-containers/containers.json", Self.stored)
         let names = try names()
