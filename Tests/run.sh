@@ -12,6 +12,7 @@ packages=(bsdutils iproute2 nftables procps python3 util-linux)
 [ "$(uname -m)" != x86_64 ] || packages+=(gcc-multilib)
 install_missing_to_build "${packages[@]}"
 swift build --build-tests
+Tests/Programs/build.sh "$(swift build --show-bin-path)/programs"
 # The shipped program. It behaves differently from the debug build in some cases.
 SOCKALIVE_STATIC=$(static_program)
 export SOCKALIVE_STATIC
