@@ -10,7 +10,7 @@
  *
  * The runtime finds the command line before the environment, at the place where the kernel put both. setenv(3) would
  * copy the environment, so it is not used. Instead the last entry is replaced, and main() restores it. If the
- * environment is empty, nothing is done.
+ * environment is empty, nothing is done. A program that has an interpreter (AT_BASE, getauxval(3)) is not static.
  */
 #include "CSockalive.h"
 
@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -90,6 +91,9 @@ static char **place, *kept;
 /* This priority comes before the runtime's own constructors, which have none. */
 __attribute__((constructor(101))) static void answer_for_runtime(int argc, char **argv)
 {
+    /* Another program, which has this as a library, would not get its last entry back. */
+    if (getauxval(AT_BASE) != 0)
+        return;
     /* glibc gives constructors the arguments of main(); others may not. */
     if (argc > 0 && argv)
         await_random_numbers(argc, argv);
