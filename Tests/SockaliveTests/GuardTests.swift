@@ -327,7 +327,8 @@ extension ProcessTests {
                 #expect(try host.connect(in: place) == Pair(client: "1 7200 75 9 0", server: Self.guarded))
             }
             #expect(try host.connect() == Pair(client: "1 7200 75 9 0", server: Self.untouched))
-            let others = try #require(try host.status().first).others
+            let guarded = try #require(try host.status().first)
+            let others = try #require(guarded.others)
             #expect(others.map(\.cgroup) == ["\(host.path)/middle", host.path])
             #expect(others.allSatisfy { $0.name == "test_neighbour" && $0.attach == "multi" })
         }

@@ -170,7 +170,7 @@ final class ProcessPlaces {
     private static func option(_ selector: PodSelector) -> String { "--pod \(selector)" }
 
     /// The names of a selection that no container or pod is known to have, while some has a name that cannot be known
-    /// here. One of root's may be the one that is meant, even where a user's has the name.
+    /// here.
     func unknownNames(_ selection: PlaceSelection) -> [(pid: Int32, UnansweredProcess.Reason)] {
         let containers = selection.containers.filter { !names.rootHas($0) }
             .map { (option: Self.option($0), kind: "container", idOption: "--container") }
@@ -179,8 +179,8 @@ final class ProcessPlaces {
         return (containers + pods).compactMap { option, kind, idOption in
             let root = Question(option: option, isOfRoot: true)
             let users = Question(option: option, isOfRoot: false)
-            let ofUsers = known.contains(users) ? nil : nameless[users]
-            guard !known.contains(root), let (pid, id) = nameless[root] ?? ofUsers else { return nil }
+            guard !known.contains(root), !known.contains(users), let (pid, id) = nameless[root] ?? nameless[users]
+            else { return nil }
             return (pid, .unknownName(option: option, kind: kind, id: "\(idOption) \(id.prefix(12))"))
         }
     }

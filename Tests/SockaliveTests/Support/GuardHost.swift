@@ -164,5 +164,5 @@ struct GuardDocument: Decodable {
     let wanted: Wanted?
     let treated, kept, failed: Int?
     let programId, linkId: Int
-    let others: [Other]
+    let others: [Other]?
 }
