@@ -158,17 +158,23 @@ struct BorrowedRows {
     let tables: SocketTables
     let namespace: NetworkNamespace
 
-    /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
+    /// A thousand times what it takes as a rule.
+    private static let maxTime = Duration.milliseconds(500)
+
+    /// The rows by inode, or nil where borrowing is not possible, or takes too long: then a table has to answer.
     ///
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
     func rows(of entries: [FDScan.Entry]) -> [UInt64: [FoundRow]]? {
         guard !entries.contains(where: \.needsThreads) else { return nil }
         var rows: [UInt64: [FoundRow]] = [:]
         var diag = TimerSource(tables: tables, namespace: namespace, members: entries.map(\.process.pid))
+        let start = ContinuousClock.now
         for entry in entries {
             guard let owner = entry.process.descriptor else { return nil }
             var table = RepeatedTable()
             for descriptor in entry.descriptors {
+                // Somebody holds up each call, by the socket's lock perhaps: a table is one call, which may hang.
+                if .now - start > Self.maxTime { return nil }
                 do {
                     WorkerProgress.enter(.borrow, entry.process.pid, inode: descriptor.inode)
                     let socket = try borrow(descriptor, of: entry.process.pid, owner, &table)
