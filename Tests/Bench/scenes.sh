@@ -41,7 +41,8 @@ place() {
     root=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
     folder=$root/system.slice/sockalive-bench.service/libpod-payload-$bench_id
     mkdir -p "$folder" 2>"$RESULTS/log" || return 1
-    trap 'unplace "$root" "$folder"' EXIT
+    # shellcheck disable=SC2064 # the variables are of this function
+    trap "unplace '$root' '$folder'" EXIT
     for pid in $(pgrep -x beremote); do echo "$pid" >"$folder/cgroup.procs" || return 1; done
 }
 
