@@ -60,17 +60,14 @@ final class HostFiles {
     func names(in path: String, owner: UInt32) -> [[UInt8]] {
         guard let file = openBelow(Array(path.utf8), O_RDONLY | O_DIRECTORY) else { return [] }
         var status = stat()
-        guard fstat(file, &status) == 0, status.st_uid == owner, let directory = fdopendir(file) else {
+        guard fstat(file, &status) == 0, status.st_uid == owner else {
             close(file)
             return []
         }
-        defer { closedir(directory) }
-        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
+        guard var entries = try? FolderEntries(file) else { return [] }
         var names: [[UInt8]] = []
-        while names.count < Self.maxEntries, let entry = readdir(directory) {
-            let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
-            let bytes = Array(UnsafeRawBufferPointer(start: name, count: strlen(name)))
-            if bytes.first != UInt8(ascii: ".") { names.append(bytes) }
+        while names.count < Self.maxEntries, let (name, _) = entries.nextName() {
+            if name.first != UInt8(ascii: ".") { names.append(name) }
         }
         return names
     }

@@ -132,20 +132,10 @@ package struct CGroupTree {
         var status = stat()
         if fstat(folder, &status) == 0, status.st_nlink == 2 { return [] }
         let file = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard file >= 0, let directory = fdopendir(file) else {
-            if file >= 0 { close(file) }
-            return nil
-        }
-        defer { closedir(directory) }
-        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
+        guard file >= 0, var entries = try? FolderEntries(file) else { return nil }
         var names: [[UInt8]] = []
-        while let entry = readdir(directory) {
-            guard entry.pointee.d_type == DT_DIR else { continue }
-            let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
-            let bytes = Array(UnsafeRawBufferPointer(start: name, count: strlen(name)))
-            if bytes != [UInt8(ascii: ".")] && !bytes.elementsEqual("..".utf8) { names.append(bytes) }
-        }
-        return names
+        while let (name, isFolder) = entries.nextName() { if isFolder { names.append(name) } }
+        return entries.error == nil ? names : nil
     }
 
     /// Those of other PID namespaces are listed as 0.
@@ -158,10 +148,14 @@ package struct CGroupTree {
         while true {
             let count = read(file, &chunk, chunk.count)
             if count == 0 { break }
-            if count > 0 { text += chunk[..<count] } else if errno != EINTR { break }
+            if count > 0 {
+                text += chunk[..<count]
+            } else if errno != EINTR {
+                // A threaded cgroup: the processes are in the one above (cgroups(7)). Or it is gone.
+                if errno == EOPNOTSUPP || errno == ENODEV { break }
+                return false
+            }
         }
-        // In a threaded cgroup that cannot be read; the processes are in the one above (cgroups(7)).
-        if text.isEmpty { return true }
         found.formUnion(text.split(separator: UInt8(ascii: "\n")).compactMap { $0.decimal(Int32.self) })
         return true
     }

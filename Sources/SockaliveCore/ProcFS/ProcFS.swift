@@ -166,17 +166,14 @@ package final class ProcFS {
     ) throws {
         let file = openat(root.rawValue, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard file >= 0 else { throw Errno(rawValue: errno) }
-        guard let directory = fdopendir(file) else {
-            close(file)
-            throw Errno(rawValue: errno)
-        }
-        defer { closedir(directory) }
-        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
-        while let entry = readdir(directory) {
-            let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
+        var entries = try FolderEntries(file)
+        let visit: (UnsafePointer<CChar>, Bool) -> Void = { name, _ in
             let text = UnsafeRawBufferPointer(start: name, count: strlen(name))
             if let number = text.decimal(Int32.self) { body(file, number, name) }
         }
+        while entries.next(visit) != nil {}
+        // A process that ends meanwhile has no more entries.
+        if let error = entries.error, ![.noSuchFileOrDirectory, .noSuchProcess].contains(error) { throw error }
     }
 
     /// The device and inode of the file that a path leads to (stat(2)).
