@@ -159,6 +159,17 @@ extension ProcessTests {
             #expect(try host.guarding("off", "--cgroup", host.path).errors.contains("there is no such guard"))
         }
 
+        @Test func `what cannot be listed is not "none"`() throws {
+            try turnOn("--any-port")
+            let failing = host.launcher + Conditions.denying("getdents64=EIO")
+            for arguments in [["status"], ["off", "--all"], ["off", "--unit", "sockalive-nobody"]] {
+                let program = try Program.sockalive(["guard"] + arguments, launcher: failing)
+                #expect(program.status == 1 && program.output.isEmpty, "\(arguments): \(program.errors)")
+                #expect(program.errors.contains("cannot be"), "\(program.errors)")
+            }
+            #expect(try host.connect().client == Self.guarded)
+        }
+
         @Test func `outside of the place nothing is changed, and the inner place counts first`() throws {
             try host.make("inner")
             try turnOn("--any-port")

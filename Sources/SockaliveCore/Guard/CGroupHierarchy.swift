@@ -121,12 +121,13 @@ package final class CGroupHierarchy: Sendable {
         func mayHaveMissed(_ path: String) -> Bool { cut.contains { path.hasPrefix($0.path + "/") } }
     }
 
-    /// The cgroups that are taken and have no ancestor that is. Parts that vanish meanwhile are left out.
+    /// The cgroups that are taken and have no ancestor that is. Parts that vanish meanwhile are left out; what could not
+    /// be looked at for another reason is never left out in silence.
     ///
     /// What root's folders hold is looked at in any case. In a folder of a user's there may be as many as the kernel
     /// allows, so each such part has a limit, and so have all together.
     ///
-    /// - Throws: `tooManyReferences` if root has too many cgroups.
+    /// - Throws: `tooManyReferences` if root has too many cgroups; another `Errno` if one could not be looked at.
     func topmost(_ step: (CGroupPath) -> Step) throws(Errno) -> Walk {
         var walk = Walk()
         var waiting: [(path: String, part: CutPart?)] = [("/", nil)]
@@ -134,7 +135,9 @@ package final class CGroupHierarchy: Sendable {
         var (ofRoot, ofParts, ofUsers) = (0, [String: Int](), 0)
         while let next = waiting.popLast() {
             let step = step(CGroupPath(next.path.utf8))
-            guard step != .skip, let cgroup = try? self.cgroup(next.path) else { continue }
+            guard step != .skip, let cgroup = try present({ () throws(Errno) in try self.cgroup(next.path) }) else {
+                continue
+            }
             if step == .take {
                 walk.found.append(cgroup)
                 continue
@@ -143,7 +146,9 @@ package final class CGroupHierarchy: Sendable {
             let limit =
                 part.map { min(Self.maxInPart - ofParts[$0.path, default: 0], Self.maxOfUsers - ofUsers) }
                 ?? Self.maxCgroups - ofRoot
-            let (names, isComplete) = cgroup.childNames(limit: limit)
+            guard
+                let (names, isComplete) = try present({ () throws(Errno) in try cgroup.childNames(limit: limit) })
+            else { continue }
             if let part {
                 ofParts[part.path, default: 0] += names.count
                 ofUsers += names.count
@@ -156,6 +161,15 @@ package final class CGroupHierarchy: Sendable {
         }
         walk.found.sort { $0.path < $1.path }
         return walk
+    }
+
+    /// nil if the cgroup is gone.
+    private func present<Result>(_ look: () throws(Errno) -> Result) throws(Errno) -> Result? {
+        do throws(Errno) {
+            return try look()
+        } catch let error where error.isOfGoneCgroup {
+            return nil
+        }
     }
 
     private static let maxCgroups = 100_000
@@ -203,40 +217,49 @@ package final class CGroup: Sendable {
     /// The root of the machine's hierarchy has the number 1; that of a cgroup namespace another.
     var isMachineRoot: Bool { id == 1 }
 
-    /// The numbers of its own processes. Those of other PID namespaces are 0.
-    var processes: [Int32] {
+    /// The numbers of its own processes. Those of other PID namespaces are 0. In a threaded cgroup they cannot be read,
+    /// and are those of the one above (cgroups(7)).
+    func processes() throws(Errno) -> [Int32] {
         let file = openat(descriptor, "cgroup.procs", O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return [] }
+        guard file >= 0 else { throw Errno(rawValue: errno) }
         defer { close(file) }
         // The first page is enough to find one.
         var bytes = [UInt8](repeating: 0, count: 4096)
-        let count = max(0, read(file, &bytes, bytes.count))
+        let count = read(file, &bytes, bytes.count)
+        if count < 0 && errno == EOPNOTSUPP { return [] }
+        guard count >= 0 else { throw Errno(rawValue: errno) }
         return bytes[..<count].split(separator: UInt8(ascii: "\n")).compactMap { $0.decimal(Int32.self) }
     }
 
     /// The first cgroups below, as far as they are still there.
-    func children(limit: Int) -> [CGroup] {
-        childNames(limit: limit).names.compactMap { name in
+    func children(limit: Int) throws(Errno) -> [CGroup] {
+        var children: [CGroup] = []
+        for name in try childNames(limit: limit).names {
             let file = sockalive_open_beneath(descriptor, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            return file >= 0 ? try? CGroup(descriptor: file, path: path == "/" ? "/\(name)" : "\(path)/\(name)") : nil
+            if file < 0 && Errno(rawValue: -file).isOfGoneCgroup { continue }
+            guard file >= 0 else { throw Errno(rawValue: -file) }
+            children.append(try CGroup(descriptor: file, path: path == "/" ? "/\(name)" : "\(path)/\(name)"))
         }
+        return children
     }
 
     /// The names of its first folders. Names that are not UTF-8 are left out: no option can mean them.
-    func childNames(limit: Int) -> (names: [String], isComplete: Bool) {
+    func childNames(limit: Int) throws(Errno) -> (names: [String], isComplete: Bool) {
         let copy = sockalive_open_beneath(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard copy >= 0, let folder = fdopendir(copy) else { return ([], true) }
-        defer { closedir(folder) }
-        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
+        guard copy >= 0 else { throw Errno(rawValue: -copy) }
+        var entries = try FolderEntries(copy)
         var names: [String] = []
-        while let entry = readdir(folder) {
-            guard entry.pointee.d_type == UInt8(DT_DIR) else { continue }
-            let name = UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self)
-            if let name = String(validatingCString: name), name != ".", name != ".." {
-                guard names.count < limit else { return (names.sorted(), false) }
-                names.append(name)
-            }
+        while let (bytes, isFolder) = entries.nextName() {
+            guard isFolder, let name = String(validating: bytes, as: UTF8.self) else { continue }
+            guard names.count < limit else { return (names.sorted(), false) }
+            names.append(name)
         }
+        if let error = entries.error { throw error }
         return (names.sorted(), true)
     }
+}
+
+extension Errno {
+    /// A folder of cgroups that was removed; also one that is held open (kernfs).
+    var isOfGoneCgroup: Bool { self == .noSuchFileOrDirectory || self == .operationNotSupportedByDevice }
 }

@@ -93,17 +93,13 @@ final class GuardFolder: Sendable {
         return GuardFolder(descriptor: file)
     }
 
-    var names: [String] {
+    func names() throws(Errno) -> [String] {
         let copy = openat(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard copy >= 0, let folder = fdopendir(copy) else { return [] }
-        defer { closedir(folder) }
-        let nameOffset = MemoryLayout<dirent>.offset(of: \.d_name)!
+        guard copy >= 0 else { throw Errno(rawValue: errno) }
+        var entries = try FolderEntries(copy)
         var names: [String] = []
-        while let entry = readdir(folder) {
-            let name = String(
-                cString: UnsafeRawPointer(entry).advanced(by: nameOffset).assumingMemoryBound(to: CChar.self))
-            if name != "." && name != ".." { names.append(name) }
-        }
+        while let (name, _) = entries.nextName() { names.append(String(decoding: name, as: UTF8.self)) }
+        if let error = entries.error { throw error }
         return names.sorted()
     }
 
@@ -121,7 +117,7 @@ final class GuardFolder: Sendable {
             return
         }
         try folder.remove(first)
-        for entry in folder.names { try folder.remove(entry) }
+        for entry in try folder.names() { try folder.remove(entry) }
         try remove(name, isFolder: true)
     }
 }

@@ -165,8 +165,15 @@ package struct GuardPlace: Hashable, Sendable {
     private func answer(
         _ cgroup: CGroup, _ hierarchy: CGroupHierarchy, _ places: ProcessPlaces, _ hung: [Int32: SocketFailure]
     ) -> Answer? {
-        guard let now = try? hierarchy.cgroup(cgroup.path), now.id == cgroup.id else { return nil }
-        guard let pid = now.someProcess(except: hung) else { return hung.isEmpty ? nil : .unknown }
+        let process: Int32?
+        do throws(Errno) {
+            let now = try hierarchy.cgroup(cgroup.path)
+            guard now.id == cgroup.id else { return nil }
+            process = try now.someProcess(except: hung)
+        } catch {
+            return error.isOfGoneCgroup ? nil : .unknown
+        }
+        guard let pid = process else { return hung.isEmpty ? nil : .unknown }
         guard let isMeant = try? places.matches(pid, selection) else { return .unknown }
         return isMeant ? .yes : places.namelessProcesses.contains(pid) ? .unknown : nil
     }
@@ -191,13 +198,17 @@ package struct GuardPlace: Hashable, Sendable {
 
 extension CGroup {
     /// A process in it, or in one below; nil if there is none, or it is in another PID namespace.
-    fileprivate func someProcess(except hung: [Int32: SocketFailure]) -> Int32? {
+    fileprivate func someProcess(except hung: [Int32: SocketFailure]) throws(Errno) -> Int32? {
         var waiting = [self]
         var count = 0
         while let cgroup = waiting.popLast(), count < Self.maxFolders {
             count += 1
-            if let pid = cgroup.processes.first(where: { $0 > 0 && hung[$0] == nil }) { return pid }
-            waiting += cgroup.children(limit: Self.maxFolders - count)
+            do throws(Errno) {
+                if let pid = try cgroup.processes().first(where: { $0 > 0 && hung[$0] == nil }) { return pid }
+                waiting += try cgroup.children(limit: Self.maxFolders - count)
+            } catch let error where error.isOfGoneCgroup {
+                continue
+            }
         }
         return nil
     }

@@ -2,28 +2,13 @@ import SystemPackage
 
 /// One run of `guard on`, `off` or `status`: the hierarchy of cgroups, and the guards that are pinned.
 package struct GuardRun {
-    private let procfs: ProcFS
-    private let diagnosis: GuardDiagnosis
-    private let hierarchy: CGroupHierarchy
+    private let machine: GuardMachine
     private let store: GuardStore?
 
     /// - Parameter makes: guards are to be made.
     package init(makes: Bool) throws(GuardFailure) {
-        do {
-            procfs = try ProcFS()
-        } catch {
-            throw GuardFailure(.unsupported, "/proc cannot be read (\(error))", remedy: "mount it")
-        }
-        // Each guard takes some descriptors, and the usual limit of 1,024 is for programs that use select(2).
-        try? OpenFiles.raiseLimit()
-        diagnosis = GuardDiagnosis(procfs: procfs)
-        if let failure = diagnosis.oldKernel { throw failure }
-        do throws(Errno) {
-            hierarchy = try CGroupHierarchy(procfs: procfs)
-        } catch {
-            throw GuardDiagnosis.noCGroups(error)
-        }
-        store = try GuardStore.open(procfs, makes: makes)
+        machine = try GuardMachine()
+        store = try GuardStore.open(machine.procfs, makes: makes)
     }
 
     /// What became of one cgroup of a place.
@@ -37,13 +22,14 @@ package struct GuardRun {
         _ place: GuardPlace, ports: Set<UInt16>?, _ request: KeepaliveRequest, overrides: Bool
     ) throws(GuardFailure) -> (results: [Result], notes: [String]) {
         guard let store else { return ([], []) }
-        if !overrides { try diagnosis.checkOwnChoice() }
+        if !overrides { try machine.diagnosis.checkOwnChoice() }
         var results: [Result] = []
-        let meant = try place.cgroups(hierarchy, procfs)
+        let meant = try place.cgroups(machine.hierarchy, machine.procfs)
         for cgroup in meant.cgroups {
             let settings = GuardSettings(
                 ports: ports, request: request, overrides: overrides, place: place.words, path: cgroup.path)
-            results.append(Result(path: cgroup.path, change: try store.guardCGroup(cgroup, hierarchy, settings)))
+            results.append(
+                Result(path: cgroup.path, change: try store.guardCGroup(cgroup, machine.hierarchy, settings)))
         }
         return (results, meant.notes)
     }
@@ -55,9 +41,17 @@ package struct GuardRun {
     package func turnOff(_ place: GuardPlace?) throws(GuardFailure) -> [GuardState] {
         guard let store else { return [] }
         guard let place else { return try store.remove { _ in true } }
+        var ids: Set<UInt64> = []
+        var failure: GuardFailure?
+        do throws(GuardFailure) {
+            ids = Set(try place.meant(machine.hierarchy, machine.procfs).cgroups.map(\.id))
+        } catch {
+            failure = error
+        }
         // A unit that has ended is meant by its words alone.
-        let ids = Set(((try? place.meant(hierarchy, procfs))?.cgroups ?? []).map(\.id))
-        return try store.remove { $0.place == place.words || ids.contains($0.cgroupID) }
+        let removed = try store.remove { $0.place == place.words || ids.contains($0.cgroupID) }
+        if removed.isEmpty, let failure { throw failure }
+        return removed
     }
 
     /// Each guard, and the other programs at its cgroup and above.
@@ -75,7 +69,7 @@ package struct GuardRun {
     /// nil: another cgroup has that path.
     private func neighbours(of state: GuardState) throws(Errno) -> [Neighbour]? {
         guard state.isAttached else { return [] }
-        let cgroup = try hierarchy.cgroup(state.path)
-        return cgroup.id == state.cgroupID ? try Neighbour.all(at: cgroup, hierarchy) : nil
+        let cgroup = try machine.hierarchy.cgroup(state.path)
+        return cgroup.id == state.cgroupID ? try Neighbour.all(at: cgroup, machine.hierarchy) : nil
     }
 }

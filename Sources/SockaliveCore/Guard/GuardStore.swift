@@ -110,14 +110,15 @@ package struct GuardStore {
     private func removeOldMaps(_ name: String) {
         guard let own = try? folder.folder(name), let pinned = try? pinned(name) else { return }
         let id = pinned.info.programID
-        for entry in own.names where ![Self.linkName, MapName.control(id), MapName.settings(id)].contains(entry) {
+        for entry in (try? own.names()) ?? []
+        where ![Self.linkName, MapName.control(id), MapName.settings(id)].contains(entry) {
             try? own.remove(entry)
         }
     }
 
     /// Removes what killed runs left, and guards of the same place whose cgroup is gone.
     private func removeLeftovers(of settings: GuardSettings) {
-        for name in folder.names {
+        for name in (try? folder.names()) ?? [] {
             // What cannot be read is left to the next change.
             guard let pinned = try? Optional.some(pinned(name)) else { continue }
             let isOver = pinned.map { !$0.isAttached && ($0.settings?.isAtPlace(of: settings) ?? true) } ?? true
@@ -131,7 +132,7 @@ package struct GuardStore {
     package func remove(_ isMeant: (GuardState) -> Bool) throws(GuardFailure) -> [GuardState] {
         try folder.lock()
         var removed: [GuardState] = []
-        for name in folder.names {
+        for name in try names() {
             let state = try pinned(name).map(GuardState.init)
             if let state, !isMeant(state) { continue }
             try remove(name)
@@ -157,10 +158,18 @@ package struct GuardStore {
     package func states() throws(GuardFailure) -> [GuardState] {
         // Without the lock: nobody who holds it keeps a reader waiting, and each change is one step.
         var states: [GuardState] = []
-        for name in folder.names {
+        for name in try names() {
             if let pinned = try pinned(name) { states.append(GuardState(pinned)) }
         }
         return states.sorted { $0.path < $1.path }
+    }
+
+    private func names() throws(GuardFailure) -> [String] {
+        do throws(Errno) {
+            return try folder.names()
+        } catch {
+            throw diagnosis.failure("the guards cannot be listed", error)
+        }
     }
 
     /// nil: no link is pinned there, so it is no guard.

@@ -20,14 +20,8 @@ package enum GuardTrial: Sendable {
     }
 
     private static func trial(_ procfs: ProcFS) throws(GuardFailure) -> GuardTrial {
-        let diagnosis = GuardDiagnosis(procfs: procfs)
-        if let failure = diagnosis.oldKernel { throw failure }
-        let hierarchy: CGroupHierarchy
-        do throws(Errno) {
-            hierarchy = try CGroupHierarchy(procfs: procfs)
-        } catch {
-            throw GuardDiagnosis.noCGroups(error)
-        }
+        let machine = try GuardMachine(procfs: procfs)
+        let (hierarchy, diagnosis) = (machine.hierarchy, machine.diagnosis)
         removeLeftovers(hierarchy)
         let name = "\(prefix)\(getpid())"
         let cgroup: CGroup
@@ -52,7 +46,7 @@ package enum GuardTrial: Sendable {
 
     /// What killed trials left.
     private static func removeLeftovers(_ hierarchy: CGroupHierarchy) {
-        for name in (try? hierarchy.root)?.childNames(limit: 10_000).names ?? [] where name.hasPrefix(prefix) {
+        for name in (try? hierarchy.root.childNames(limit: 10_000))?.names ?? [] where name.hasPrefix(prefix) {
             guard let pid = Int32(name.dropFirst(prefix.count)), pid > 0 else { continue }
             if pid == getpid() || (kill(pid, 0) < 0 && errno == ESRCH) { hierarchy.remove(name) }
         }

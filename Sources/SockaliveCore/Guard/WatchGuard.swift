@@ -38,28 +38,13 @@ package final class WatchGuard {
         var isThere: Bool { (try? BPF.linkInfo(link))?.cgroupID != nil }
     }
 
-    private let procfs: ProcFS
-    private let diagnosis: GuardDiagnosis
-    private let hierarchy: CGroupHierarchy
+    private let machine: GuardMachine
     private var attached: [Key: Attached] = [:]
 
     /// - Throws: `GuardFailure` if this machine has no guards.
     package init() throws(GuardFailure) {
-        do {
-            procfs = try ProcFS()
-        } catch {
-            throw GuardFailure(.unsupported, "/proc cannot be read (\(error))", remedy: "mount it")
-        }
-        // Each guard takes three descriptors for as long as it is there.
-        try? OpenFiles.raiseLimit()
-        diagnosis = GuardDiagnosis(procfs: procfs)
-        if let failure = diagnosis.oldKernel { throw failure }
-        do throws(Errno) {
-            hierarchy = try CGroupHierarchy(procfs: procfs)
-        } catch {
-            throw GuardDiagnosis.noCGroups(error)
-        }
-        try diagnosis.checkOwnChoice()
+        machine = try GuardMachine()
+        try machine.diagnosis.checkOwnChoice()
     }
 
     /// What one round changed.
@@ -78,7 +63,7 @@ package final class WatchGuard {
         for wish in wishes.sorted(by: { $0.request.firewallTimeout < $1.request.firewallTimeout }) {
             let now: GuardPlace.Meant
             do throws(GuardFailure) {
-                now = try wish.place.meant(hierarchy, procfs)
+                now = try wish.place.meant(machine.hierarchy, machine.procfs)
             } catch {
                 round.failures.append(
                     GuardFailure(
@@ -126,8 +111,8 @@ package final class WatchGuard {
     private func attach(_ wish: GuardWish, to cgroup: CGroup) throws(GuardFailure) -> Attached {
         let settings = GuardSettings(
             ports: wish.ports, request: wish.request, overrides: false, place: wish.place.words, path: cgroup.path)
-        let loaded = try LoadedGuard(settings, diagnosis)
-        let link = try loaded.attach(to: cgroup, hierarchy, diagnosis)
+        let loaded = try LoadedGuard(settings, machine.diagnosis)
+        let link = try loaded.attach(to: cgroup, machine.hierarchy, machine.diagnosis)
         return Attached(path: cgroup.path, link: link, maps: loaded.maps)
     }
 

@@ -4,8 +4,8 @@
  *
  *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
  *
- * NAME is a system call: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid, waitid, rseq, getrandom. Or it
- * is a part of one:
+ * NAME is a system call: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid, waitid, rseq, getrandom,
+ * getdents64. Or it is a part of one:
  *
  *   pidfd_thread        pidfd_open with the flag PIDFD_THREAD, as before Linux 6.9
  *   read_memory         pread64 at the address of 64-bit code
@@ -68,6 +68,7 @@ static const struct {
     {"waitid", SYS_waitid, {0}, 0, 0},
     {"rseq", SYS_rseq, {0}, 0, 0},
     {"getrandom", SYS_getrandom, {0}, 0, 0},
+    {"getdents64", SYS_getdents64, {0}, 0, 0},
     /* The flag PIDFD_THREAD is O_EXCL (linux/pidfd.h). */
     {"pidfd_thread", SYS_pidfd_open, {0}, 1, O_EXCL},
     /* The upper half of the offset: no file is that long. */
