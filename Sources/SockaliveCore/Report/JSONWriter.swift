@@ -54,6 +54,16 @@ package struct JSONWriter {
         nest(UInt8(ascii: "["), UInt8(ascii: "]"), body)
     }
 
+    /// Null where there is no value.
+    package mutating func array<Value>(_ key: StaticString, _ value: Value?, _ body: (inout JSONWriter, Value) -> Void)
+    {
+        guard let value else {
+            name(key)
+            return null()
+        }
+        array(key) { body(&$0, value) }
+    }
+
     /// One object in an array.
     package mutating func element(_ body: (inout JSONWriter) -> Void) {
         begin()
@@ -114,12 +124,20 @@ package struct JSONWriter {
     }
 
     package mutating func member(_ key: StaticString, _ values: [String]?) {
-        name(key)
-        guard let values else { return null() }
-        nest(UInt8(ascii: "["), UInt8(ascii: "]")) { json in
+        list(key, values) { $0.string($1) }
+    }
+
+    package mutating func member(_ key: StaticString, _ values: [some FixedWidthInteger]?) {
+        list(key, values) { $0.number($1) }
+    }
+
+    private mutating func list<Value>(
+        _ key: StaticString, _ values: [Value]?, _ write: (inout JSONWriter, Value) -> Void
+    ) {
+        array(key, values) { json, values in
             for value in values {
                 json.begin()
-                json.string(value)
+                write(&json, value)
             }
         }
     }

@@ -168,7 +168,7 @@ extension KeepaliveSettings {
 }
 
 extension KeepaliveRequest.Wanted {
-    fileprivate func write(to json: inout JSONWriter) {
+    func write(to json: inout JSONWriter) {
         json.member("count", count)
         json.member("enabled", enabled)
         json.member("idle", idle)

@@ -41,37 +41,36 @@ struct GuardOnCommand: ParsableCommand {
         guard place.isGiven else {
             throw ValidationError("name a place: --unit, --container, --pod, --cgroup or --host")
         }
-        if anyPort && !port.isEmpty {
-            throw ValidationError("--any-port already matches every port: leave out --port")
-        }
+        try ports.validate()
     }
+
+    private var ports: PortChoice { PortChoice(ports: port, isAny: anyPort) }
 
     func run() throws {
         HardLimit.arm(timeout, cause: cause)
         for warning in keepalive.request.warnings { output.message(warning) }
-        let ports: Set<UInt16>? = anyPort ? nil : port.isEmpty ? [5633] : Set(port)
         try reportGuardFailure {
             let run = try GuardRun(makes: true)
             var failures: [GuardFailure] = []
             for place in place.places {
                 do throws(GuardFailure) {
                     let (results, notes) = try run.turnOn(
-                        place, ports: ports, keepalive.request, overrides: override)
+                        place, ports: ports.numbers, keepalive.request, overrides: override)
                     for text in results.map(line) + notes { output.message(text) }
                 } catch {
                     StandardStreams.error("\(UntrustedText(place.words).escaped): \(error.line)")
                     failures.append(error)
                 }
             }
-            if failures.count < place.places.count { tellOfExisting(ports) }
+            if failures.count < place.places.count { tellOfExisting() }
             try throwIfFailed(failures, of: place.places.count)
         }
     }
 
     /// A guard leaves connections alone that are there already, and so does this: it only looks.
-    private func tellOfExisting(_ ports: Set<UInt16>?) {
+    private func tellOfExisting() {
         guard !output.quiet else { return }
-        let selection = Selection(processes: place.processes, sockets: SocketSelection(ports: ports))
+        let selection = Selection(processes: place.processes, sockets: SocketSelection(ports: ports.numbers))
         let job = RunJob(
             mode: .keepalive(.list), rules: RuleSet([Rule(selection: selection, request: keepalive.request)]),
             choice: .auto, source: .auto, explainsAbsence: false)
@@ -95,11 +94,9 @@ struct GuardOnCommand: ParsableCommand {
     private func line(_ result: GuardRun.Result) -> String {
         let wanted = keepalive.request.wanted
         let values = "\(wanted.idle)/\(wanted.interval)/\(wanted.count)"
-        let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
         let state = result.change == .unchanged ? "as before, " : ""
-        let ports = anyPort ? "any port" : "port \(numbers)"
         let cgroup = UntrustedText(result.path).escaped
-        return "\(cgroup): \(state)new connections on \(ports) get keepalive \(values)"
+        return "\(cgroup): \(state)new connections on \(ports.words) get keepalive \(values)"
             + (override ? ", in any case" : "")
     }
 }
@@ -140,9 +137,14 @@ struct GuardStatusCommand: ParsableCommand {
         HardLimit.arm(RunOptions.defaultTimeout, cause: cause)
         try reportGuardFailure {
             let guards = try GuardRun(makes: false).states()
-            let text = json ? try JSONOutput.text(GuardStatusReport(guards)) : GuardTable(guards).text
-            if text.isEmpty { StandardStreams.error("there is no guard") }
-            guard StandardStreams.output(text) else {
+            let isWritten: Bool
+            if json {
+                isWritten = GuardStatusReport(guards).write { StandardStreams.output($0) }
+            } else {
+                if guards.isEmpty { StandardStreams.error("there is no guard") }
+                isWritten = StandardStreams.output(GuardTable(guards).text)
+            }
+            guard isWritten else {
                 StandardStreams.error("standard output is closed or full: the report is lost")
                 throw RunStatus.someFailed
             }

@@ -77,10 +77,10 @@ struct SelectionOptions: ParsableArguments {
         if anyProcess && !(process.isEmpty && pid.isEmpty) {
             throw ValidationError("--any-process already matches every process: leave out --process and --pid")
         }
-        if anyPort && !port.isEmpty {
-            throw ValidationError("--any-port already matches every port: leave out --port")
-        }
+        try ports.validate()
     }
+
+    private var ports: PortChoice { PortChoice(ports: port, isAny: anyPort) }
 
     var isGiven: Bool {
         !(process.isEmpty && pid.isEmpty && port.isEmpty) || anyProcess || anyPort || listeners || halfClosed
@@ -101,7 +101,7 @@ struct SelectionOptions: ParsableArguments {
                 names: namesDefault ? ["beremote"] : process, pids: Set(pid), anyProcess: anyProcess,
                 executable: exe, uid: user, places: places, commands: command),
             sockets: SocketSelection(
-                ports: anyPort ? nil : port.isEmpty ? [5633] : Set(port), remote: remote, listeners: listeners,
+                ports: ports.numbers, remote: remote, listeners: listeners,
                 halfClosed: halfClosed))
     }
 
@@ -119,11 +119,31 @@ struct SelectionOptions: ParsableArguments {
         ] where !names.isEmpty {
             processes += " \(kind) " + names.map { UntrustedText($0).escaped }.joined(separator: " or ")
         }
-        let numbers = port.isEmpty ? "5633" : port.map(String.init).joined(separator: " or ")
-        let ports = anyPort ? "any port" : "port \(numbers)"
         let peer = remote.map { " to \($0)" } ?? ""
         let states = ["established"] + (halfClosed ? ["half-closed"] : []) + (listeners ? ["listening"] : [])
-        return "\(processes), \(states.joined(separator: " or "))\(peer), \(ports)"
+        return "\(processes), \(states.joined(separator: " or "))\(peer), \(ports.words)"
+    }
+}
+
+/// What `--port` and `--any-port` say, also together with other options than those of a selection.
+struct PortChoice {
+    let ports: [UInt16]
+    let isAny: Bool
+
+    private static let byDefault: UInt16 = 5633
+
+    func validate() throws {
+        guard isAny && !ports.isEmpty else { return }
+        throw ValidationError("--any-port already matches every port: leave out --port")
+    }
+
+    /// nil is any.
+    var numbers: Set<UInt16>? { isAny ? nil : Set(ports.isEmpty ? [Self.byDefault] : ports) }
+
+    var words: String {
+        isAny
+            ? "any port"
+            : "port " + (ports.isEmpty ? [Self.byDefault] : ports).map(String.init).joined(separator: " or ")
     }
 }
 
