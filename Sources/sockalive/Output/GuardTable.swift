@@ -10,13 +10,8 @@ struct GuardTable {
             return
         }
         let head = ["PLACE", "PORT", "KEEPALIVE", "TREATED", "KEPT", "STATE"]
-        let rows = [head] + guards.map(Self.cells)
-        let widths = head.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        text = rows.map { row in
-            zip(row, widths).enumerated().map { index, cell in
-                index == head.count - 1 ? cell.0 : cell.0 + String(repeating: " ", count: cell.1 - cell.0.count + 2)
-            }.joined() + "\n"
-        }.joined()
+        let rows = ([head] + guards.map(Self.cells)).map { $0.map { TextTable.Cell($0) } }
+        text = TextTable.text(rows, TextTable.widths(rows))
     }
 
     private static func cells(_ state: GuardState, _ neighbours: [Neighbour]?) -> [String] {

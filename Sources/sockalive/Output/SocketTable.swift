@@ -11,24 +11,14 @@ struct SocketTable {
         let names = ["PID", "PROCESS", "FD", "LOCAL", "REMOTE", "IDLE", "KEEPALIVE"]
         let header = (names + (isProbed ? ["ANSWER", "VERDICT"] : ["VERDICT"])).map { Cell($0) }
         var rows = [header] + results.map { cells($0) + verdict($0, isProbed) }
-        var widths = header.indices.map { column in rows.reduce(0) { max($0, $1[column].width) } }
+        var widths = TextTable.widths(rows)
         if let places = places(results), let width = places.map(\.width).max(),
             widths.reduce(width + 2, { $0 + $1 + 2 }) - 2 <= maxWidth
         {
             for index in rows.indices { rows[index].insert(places[index], at: Self.placeColumn) }
             widths.insert(width, at: Self.placeColumn)
         }
-        // Bytes, not pieces of text: some programs have twenty thousand sockets.
-        var text: [UInt8] = []
-        for row in rows {
-            for (cell, width) in zip(row.dropLast(), widths) {
-                text += cell.shown.utf8
-                text += repeatElement(UInt8(ascii: " "), count: width - cell.width + 2)
-            }
-            text += row[row.count - 1].shown.utf8
-            text.append(UInt8(ascii: "\n"))
-        }
-        return String(decoding: text, as: UTF8.self)
+        return TextTable.text(rows, widths)
     }
 
     private static let placeColumn = 2
@@ -48,21 +38,7 @@ struct SocketTable {
             }
     }
 
-    private struct Cell {
-        let shown: String
-        let width: Int
-
-        init(_ plain: String, shown: String? = nil) {
-            self.shown = shown ?? plain
-            width = plain.utf8.allSatisfy { $0 < 0x80 } ? plain.utf8.count : plain.count
-        }
-
-        /// Plain text behind a gauge of so many columns.
-        init(gauge: String, width: Int, _ text: String) {
-            shown = gauge + text
-            self.width = width + text.utf8.count
-        }
-    }
+    private typealias Cell = TextTable.Cell
 
     private func cells(_ result: SocketResult) -> [Cell] {
         let socket = result.socket
