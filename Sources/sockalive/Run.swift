@@ -81,7 +81,10 @@ struct Run {
                 case .step(let text): reporter.step(text)
                 }
             }
-            if mode.needsLock { remember(updatedMemory(memory, outcome, start), instead: memory) }
+            if mode.needsLock {
+                remember(
+                    memory.updated(outcome.results, start: start, defaults: SocketMemory.Defaults()), instead: memory)
+            }
             return outcome
         } catch {
             throw RunError(error)
@@ -121,10 +124,6 @@ struct Run {
         guard mode.needsLock, let file = RunOptions.file(beside: RunOptions.defaultLock, ".state"), file != memoryFile
         else { return }
         SocketMemory.forget(file)
-    }
-
-    private func updatedMemory(_ memory: SocketMemory, _ outcome: RunOutcome, _ start: Int) -> SocketMemory {
-        memory.updated(outcome.results, start: start, defaults: SocketMemory.Defaults())
     }
 
     private func remember(_ memory: SocketMemory, instead old: SocketMemory) {

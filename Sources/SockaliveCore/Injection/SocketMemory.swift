@@ -72,10 +72,11 @@ package struct SocketMemory: Equatable, Sendable {
     ///   - now: milliseconds since boot.
     ///   - defaults: what sockets of this process's network namespace have that never were told otherwise; nil if unknown.
     package func updated(
-        _ results: [SocketResult], start: Int, now: Int = bootMilliseconds, defaults: Defaults?
+        _ results: [SocketResult], start: Int, now: Int = bootMilliseconds, defaults: @autoclosure () -> Defaults?
     ) -> SocketMemory {
         // By pidfd there is nothing to remember.
         if isEmpty && !results.contains(where: { $0.method == .ptrace }) { return self }
+        let defaults = defaults()
         var updated = self
         updated.entries = entries.filter { (0...Self.maxAge).contains(now - $0.value.readAt) }
         updated.makeRoom(for: results)
