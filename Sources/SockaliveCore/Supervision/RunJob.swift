@@ -217,8 +217,14 @@ extension RunJob {
         private func isStranger(_ pid: Int32) -> Bool {
             let looksAtAll = job.rules.union.alternatives.contains(where: \.looksAtAll)
             guard looksAtAll || recovery.unknownExecutables.contains(pid) else { return false }
-            let comm = procfs.text("\(pid)/comm")?.dropTrailingNewlines ?? []
-            return !job.rules.rules.contains { $0.selection.processes.mayMean(pid, comm: comm) }
+            let comm: [UInt8]
+            do {
+                comm = try procfs.read("\(pid)/comm") { Array($0.dropLast()) }
+            } catch {
+                // Gone; or nobody knows whether it is meant.
+                return [.noSuchFileOrDirectory, .noSuchProcess].contains(error as? Errno)
+            }
+            return !job.rules.rules.contains { $0.selection.processes.mayMean(pid, comm: comm[...]) }
         }
 
         private func failure(_ pid: Int32, _ failure: SocketFailure) -> ProcessFailure {
