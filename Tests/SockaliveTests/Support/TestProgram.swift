@@ -24,6 +24,9 @@ enum TestProgram {
         return folder
     }()
 
+    /// build.sh writes the stamp last.
+    static var areBuilt: Bool { FileManager.default.fileExists(atPath: path("stamp")) }
+
     static func path(_ name: String) -> String {
         "\(folder)/\(name)"
     }
