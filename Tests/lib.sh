@@ -17,6 +17,11 @@ skip() {
     exit 0
 }
 
+# program_version: prints the version that the sources have.
+program_version() {
+    sed -n 's/^public let sockaliveVersion = "\(.*\)"$/\1/p' "$sockalive_repository/Sources/SockaliveCore/Version.swift"
+}
+
 # built_program FLAG…: builds the program with these flags of swift build, and prints its path.
 built_program() {
     swift build --package-path "$sockalive_repository" "$@" --product sockalive >&2

@@ -41,7 +41,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 command -v buildah >/dev/null || die "buildah is missing: install it"
-version=$(sed -n 's/^public let sockaliveVersion = "\(.*\)"$/\1/p' "$here/../Sources/SockaliveCore/Version.swift")
+version=$(program_version)
 [ -n "$version" ] || die "Version.swift has no version"
 name=${name:-localhost/sockalive:$version}
 # The time in the image is that of the last commit.

@@ -45,7 +45,7 @@ done
 [ ${#kinds[@]} -gt 0 ] || kinds=(deb rpm)
 [[ $release =~ ^[0-9]+$ ]] || die "a release is a number"
 
-version=$(sed -n 's/^public let sockaliveVersion = "\(.*\)"$/\1/p' "$here/../Sources/SockaliveCore/Version.swift")
+version=$(program_version)
 [ -n "$version" ] || die "Version.swift has no version"
 # The same sources make the same package, byte for byte, because the time is that of the last commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$here" log -1 --format=%ct 2>/dev/null || date +%s)}

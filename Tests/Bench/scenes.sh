@@ -13,6 +13,8 @@
 #
 # Each round runs every command in turn, so a slow minute of the machine affects all of them.
 set -eu
+# shellcheck source=Tests/lib.sh
+. Tests/lib.sh
 sockalive=$BENCH/sockalive
 
 # Starts the host's processes, and waits until their connections are established.
@@ -38,7 +40,7 @@ memory() {
 bench_id=$(printf '0123456789abcdef%.0s' 1 2 3 4)
 place() {
     local root folder pid
-    root=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+    root=$(cgroup_mount)
     folder=$root/system.slice/sockalive-bench.service/libpod-payload-$bench_id
     mkdir -p "$folder" 2>"$RESULTS/log" || return 1
     # shellcheck disable=SC2064 # the variables are of this function
@@ -109,7 +111,7 @@ remember() {
 # guard RATE SECONDS: in $RESULTS/guard a line "with|without MEDIAN PROCESSOR" for each turn
 guard() {
     local round mount cgroup
-    mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+    mount=$(cgroup_mount)
     cgroup=$mount/sockalive-bench-$BASHPID
     # What is pinned in it ends with this scene.
     mount -t bpf bpf /sys/fs/bpf || return 0

@@ -18,7 +18,7 @@ for version in 1.30 1.37; do
     "$work/python/bin/kubernetes-validate" --strict --quiet --kubernetes-version "$version" cron/kubernetes/*.yaml ||
         fail "the schema of Kubernetes $version"
 done
-version=$(sed -n 's/^public let sockaliveVersion = "\(.*\)"$/\1/p' Sources/SockaliveCore/Version.swift)
+version=$(program_version)
 for file in cron/kubernetes/daemonset.yaml cron/kubernetes/sidecar.yaml cron/quadlet/sockalive.container; do
     grep -q "localhost/sockalive:$version" "$file" || fail "$file: the image is not that of version $version"
 done
