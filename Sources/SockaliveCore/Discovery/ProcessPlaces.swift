@@ -125,39 +125,49 @@ final class ProcessPlaces {
         return true
     }
 
-    /// What a user names like root's container is not taken for it.
     private func matches(
         _ selector: ContainerSelector, _ part: CGroupPath.Part<ContainerID>, _ path: CGroupPath, _ pid: Int32
     ) -> Bool {
         let owner = owner(of: part, in: path)
-        if !selector.isID(of: part.value) {
-            guard let name = names.name(of: part.value, owner: owner, pid: pid).name else {
-                add(nameless: Question(option: Self.option(selector), isOfRoot: owner == 0), pid, part.value.text)
-                return false
-            }
-            guard name.bytes.elementsEqual(selector.description.utf8) else { return false }
+        return isMeant(
+            Question(option: Self.option(selector), isOfRoot: owner == 0), pid, part.value.text,
+            isByID: selector.isID(of: part.value), rootHas: rootHas(selector)
+        ) {
+            names.name(of: part.value, owner: owner, pid: pid).name
+                .map { $0.bytes.elementsEqual(selector.description.utf8) }
         }
-        guard owner == 0 || !rootHas(selector) else { return false }
-        known.insert(Question(option: Self.option(selector), isOfRoot: owner == 0))
-        return true
     }
 
     private func matches(
         _ selector: PodSelector, _ part: CGroupPath.Part<PodID>, _ path: CGroupPath, _ pid: Int32
     ) -> Bool {
-        let owner = owner(of: part, in: path)
-        if !selector.isID(of: part.value) {
+        isMeant(
+            Question(option: Self.option(selector), isOfRoot: owner(of: part, in: path) == 0), pid, part.value.text,
+            isByID: selector.isID(of: part.value), rootHas: rootHas(selector)
+        ) {
             let container = path.container.map {
-                names.name(of: $0.value, owner: self.owner(of: $0, in: path), pid: pid)
+                names.name(of: $0.value, owner: owner(of: $0, in: path), pid: pid)
             }
-            guard let name = podName(part, in: path, container, pid) else {
-                add(nameless: Question(option: Self.option(selector), isOfRoot: owner == 0), pid, part.value.text)
+            return podName(part, in: path, container, pid).map(selector.isName)
+        }
+    }
+
+    /// What a user names like root's container or pod is not taken for it.
+    ///
+    /// - Parameter hasName: whether the container or pod has the name that is sought; nil if none is known.
+    private func isMeant(
+        _ question: Question, _ pid: Int32, _ id: String, isByID: Bool, rootHas: @autoclosure () -> Bool,
+        hasName: () -> Bool?
+    ) -> Bool {
+        if !isByID {
+            guard let hasName = hasName() else {
+                add(nameless: question, pid, id)
                 return false
             }
-            guard selector.isName(name) else { return false }
+            guard hasName else { return false }
         }
-        guard owner == 0 || !rootHas(selector) else { return false }
-        known.insert(Question(option: Self.option(selector), isOfRoot: owner == 0))
+        guard question.isOfRoot || !rootHas() else { return false }
+        known.insert(question)
         return true
     }
 

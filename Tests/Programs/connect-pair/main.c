@@ -9,27 +9,9 @@
  *
  * Two lines: "client ENABLED IDLE INTERVAL COUNT USER_TIMEOUT" and "server …".
  */
-#include "sessions.h"
+#include "keepalive.h"
 
 #include <fcntl.h>
-#include <netinet/tcp.h>
-
-static int option(int fd, int level, int name)
-{
-    int value = 0;
-    socklen_t length = sizeof value;
-
-    if (getsockopt(fd, level, name, &value, &length) < 0)
-        fail("getsockopt");
-    return value;
-}
-
-static void print(const char *end, int fd)
-{
-    say("%s %d %d %d %d %d", end, option(fd, SOL_SOCKET, SO_KEEPALIVE), option(fd, IPPROTO_TCP, TCP_KEEPIDLE),
-        option(fd, IPPROTO_TCP, TCP_KEEPINTVL), option(fd, IPPROTO_TCP, TCP_KEEPCNT),
-        option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT));
-}
 
 static void enter(const char *cgroup)
 {
@@ -90,7 +72,7 @@ int main(int argc, char **argv)
     int server = accept(listener, NULL, NULL);
     if (server < 0)
         fail("accept");
-    print("client", client);
-    print("server", server);
+    say_keepalive("client ", client);
+    say_keepalive("server ", server);
     return 0;
 }

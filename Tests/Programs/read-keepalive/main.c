@@ -5,9 +5,8 @@
  *
  * A line each: "ENABLED IDLE INTERVAL COUNT USER_TIMEOUT". Needs Linux 5.6 and the right to trace PID.
  */
-#include "sessions.h"
+#include "keepalive.h"
 
-#include <netinet/tcp.h>
 #include <sys/syscall.h>
 
 #ifndef SYS_pidfd_open
@@ -16,16 +15,6 @@
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
-
-static int option(int fd, int level, int name)
-{
-    int value = 0;
-    socklen_t length = sizeof value;
-
-    if (getsockopt(fd, level, name, &value, &length) < 0)
-        fail("getsockopt");
-    return value;
-}
 
 int main(int argc, char **argv)
 {
@@ -38,9 +27,7 @@ int main(int argc, char **argv)
         int fd = (int)syscall(SYS_pidfd_getfd, process, atoi(argv[i]), 0);
         if (fd < 0)
             fail("pidfd_getfd");
-        say("%d %d %d %d %d", option(fd, SOL_SOCKET, SO_KEEPALIVE), option(fd, IPPROTO_TCP, TCP_KEEPIDLE),
-            option(fd, IPPROTO_TCP, TCP_KEEPINTVL), option(fd, IPPROTO_TCP, TCP_KEEPCNT),
-            option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT));
+        say_keepalive("", fd);
         close(fd);
     }
     return 0;
