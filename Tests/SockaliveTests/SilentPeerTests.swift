@@ -258,10 +258,12 @@ extension ProcessTests {
             for round in 0..<25 {
                 if round == 12 { try room.fallSilent() }
                 let before = try victim.keepalive()
+                // A process group of its own: the worker ends soon after its parent, and not in the same moment.
                 let probe = try Child(
-                    [Program.path("sockalive"), "probe", "--no-lock", "--method", method] + victim.selection)
+                    ["setsid", Program.path("sockalive"), "probe", "--no-lock", "--method", method] + victim.selection)
                 usleep(.random(in: 0...microseconds))
                 probe.kill()
+                try wait { Glibc.kill(-probe.pid, 0) != 0 }
                 let left = try victim.keepalive()
                 leftovers += zip(left, before).count { $0 != $1 }
                 #expect(zip(left, before).allSatisfy { $0 == $1 || $0.count == 113 })

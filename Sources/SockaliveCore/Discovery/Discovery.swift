@@ -23,10 +23,15 @@ package struct Discovery {
         self.init(procfs: procfs, source: source, method: method, limits: ProcessLimits())
     }
 
-    /// - Parameter readsArguments: whether the arguments of the processes are wanted.
-    init(procfs: ProcFS, source: SocketSource, method: Method, limits: ProcessLimits, readsArguments: Bool = false) {
+    /// - Parameters:
+    ///   - table: the source where borrowing is not enough, if it is to be another one.
+    ///   - readsArguments: whether the arguments of the processes are wanted.
+    init(
+        procfs: ProcFS, source: SocketSource, table: SocketSource? = nil, method: Method, limits: ProcessLimits,
+        readsArguments: Bool = false
+    ) {
         self.procfs = procfs
-        self.source = source
+        self.source = table ?? source
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
         self.limits = limits
         self.readsArguments = readsArguments
@@ -35,7 +40,7 @@ package struct Discovery {
 
     /// - Parameter stopReason: asked before each process, because a process can hold a million descriptors.
     /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot;
-    ///   the ``StopReason`` where there is one.
+    ///   ``HeldUp`` where a process holds up the borrowing of its sockets; the ``StopReason`` where there is one.
     package func snapshot(
         of selection: Selection, stopReason: @escaping () -> StopReason? = { nil }
     ) throws -> Snapshot {
@@ -86,15 +91,15 @@ package struct Discovery {
     }
 
     /// nil where the sockets cannot be borrowed, or are too many.
-    private func borrowedRows(_ groups: [Group], _ tables: SocketTables) -> [UInt64: [FoundRow]]? {
+    private func borrowedRows(_ groups: [Group], _ tables: SocketTables) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         guard mayBorrow, !groups.contains(where: \.needsWholeTable),
             groups.reduce(0, { $0 + $1.descriptorCount }) <= Self.maxBorrowedSockets
         else { return nil }
         var found: [UInt64: [FoundRow]] = [:]
         for group in groups {
-            guard let rows = BorrowedRows(tables: tables, namespace: group.namespace).rows(of: group.entries) else {
-                return nil
-            }
+            let borrowed = BorrowedRows(
+                tables: tables, namespace: group.namespace, untouchable: limits.untouchable)
+            guard let rows = try borrowed.rows(of: group.entries) else { return nil }
             // A socket that processes of two namespaces hold is found with each of them.
             found.merge(rows) { known, new in
                 known + new.filter { row in !known.contains { $0.isSameConnection(as: row) } }
@@ -116,7 +121,7 @@ package struct Discovery {
             found.merge(rows.tagged(group.namespace), uniquingKeysWith: +)
         }
         let elsewhere = SocketsElsewhere(
-            procfs: procfs, tables: tables, mayBorrow: mayBorrow, excluded: limits.excluded, stopReason: stopReason)
+            procfs: procfs, tables: tables, mayBorrow: mayBorrow, limits: limits, stopReason: stopReason)
         for group in groups {
             let missing = group.entries.compactMap { $0.without { found[$0] != nil } }
             let rows = try elsewhere.rows(
@@ -171,7 +176,7 @@ package struct Discovery {
     ) -> [FoundRow] {
         guard rows.count > 1 else { return rows }
         WorkerProgress.enter(.borrow, process.pid, inode: descriptor.inode)
-        if mayBorrow, let owner = process.handle.descriptor,
+        if mayBorrow, !limits.untouchable.contains(descriptor.inode), let owner = process.handle.descriptor,
             let socket = try? BorrowedSocket(
                 pidfd: owner, fd: descriptor.fd, identity: SocketIdentity(inode: descriptor.inode))
         {

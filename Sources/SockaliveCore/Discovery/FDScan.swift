@@ -152,29 +152,43 @@ struct FoundRow {
     }
 }
 
+/// A process holds up each call about its sockets, by their locks perhaps. It is to come last.
+struct HeldUp: Error {
+    let process: Int32
+}
+
 /// Asks each socket itself, through a duplicate that is closed at once. No table is read; the timer, which no
 /// getsockopt tells, comes from sock_diag, asked for this one connection.
 struct BorrowedRows {
     let tables: SocketTables
     let namespace: NetworkNamespace
+    /// Sockets that are not asked, by inode.
+    let untouchable: Set<UInt64>
 
-    /// A thousand times what it takes as a rule.
-    private static let maxTime = Duration.milliseconds(500)
+    /// Sixty times what the sockets that are borrowed take as a rule, all together.
+    private static let maxTime = Duration.milliseconds(250)
 
-    /// The rows by inode, or nil where borrowing is not possible, or takes too long: then a table has to answer.
+    /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
     ///
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
-    func rows(of entries: [FDScan.Entry]) -> [UInt64: [FoundRow]]? {
+    ///
+    /// - Throws: ``HeldUp`` where it takes too long, or would.
+    func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         guard !entries.contains(where: \.needsThreads) else { return nil }
         var rows: [UInt64: [FoundRow]] = [:]
         var diag = TimerSource(tables: tables, namespace: namespace, members: entries.map(\.process.pid))
-        let start = ContinuousClock.now
         for entry in entries {
+            let start = ContinuousClock.now
+            func check() throws(HeldUp) {
+                if .now - start > Self.maxTime { throw HeldUp(process: entry.process.pid) }
+            }
+            if entry.descriptors.contains(where: { untouchable.contains($0.inode) }) {
+                throw HeldUp(process: entry.process.pid)
+            }
             guard let owner = entry.process.descriptor else { return nil }
             var table = RepeatedTable()
             for descriptor in entry.descriptors {
-                // Somebody holds up each call, by the socket's lock perhaps: a table is one call, which may hang.
-                if .now - start > Self.maxTime { return nil }
+                try check()
                 do {
                     WorkerProgress.enter(.borrow, entry.process.pid, inode: descriptor.inode)
                     let socket = try borrow(descriptor, of: entry.process.pid, owner, &table)
@@ -182,7 +196,10 @@ struct BorrowedRows {
                     if let cookie = socket.cookie, known.contains(where: { $0.row.cookie == cookie }) { continue }
                     guard let row = socket.row(), tables.selection.accepts(wholly: row) else { continue }
                     if known.contains(where: { $0.row.isSameConnection(as: row) }) { continue }
+                    try check()
                     rows[row.inode, default: []].append(diag.completed(row, socket))
+                } catch let error as HeldUp {
+                    throw error
                 } catch Errno.staleNFSFileHandle, Errno.badFileDescriptor, Errno.noSuchProcess {
                     // Closed since, or a number that leads to no open socket (O_PATH).
                 } catch {

@@ -8,8 +8,7 @@ struct SocketsElsewhere {
     let procfs: ProcFS
     let tables: SocketTables
     let mayBorrow: Bool
-    /// Processes whose links hung.
-    let excluded: Set<Int32>
+    let limits: ProcessLimits
     let stopReason: () -> StopReason?
 
     private static let maxBorrowed = 400
@@ -26,9 +25,9 @@ struct SocketsElsewhere {
         guard procfs.isOwn else { return [:] }
         var rest = try entries.compactMap(onlyTCP)
         if rest.isEmpty { return [:] }
-        let borrowed = BorrowedRows(tables: tables, namespace: namespace)
+        let borrowed = BorrowedRows(tables: tables, namespace: namespace, untouchable: limits.untouchable)
         if mayBorrow, rest.reduce(0, { $0 + $1.descriptors.count }) <= Self.maxBorrowed {
-            if let rows = borrowed.rows(of: rest) { return rows }
+            if let rows = try borrowed.rows(of: rest) { return rows }
         }
         // What the namespace has at all: other ports, other peers.
         let all = SocketSelection(ports: nil, listeners: true)
@@ -36,7 +35,7 @@ struct SocketsElsewhere {
         let here = try everything.rows(of: namespace, seenBy: rest.map(\.process), inodes: nil)
         rest = rest.compactMap { $0.without { here[$0] != nil } }
         if rest.isEmpty { return [:] }
-        if mayBorrow, let rows = borrowed.rows(of: rest) { return rows }
+        if mayBorrow, let rows = try borrowed.rows(of: rest) { return rows }
         return try search(Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]))
     }
 
@@ -61,7 +60,7 @@ struct SocketsElsewhere {
         let namespaces = NetworkNamespaces(procfs: procfs)
         var seen = known
         var found: [UInt64: [FoundRow]] = [:]
-        for pid in try procfs.numbers(in: ".") where !excluded.contains(pid) {
+        for pid in try procfs.numbers(in: ".") where !limits.excluded.contains(pid) {
             if let reason = stopReason() { throw reason }
             guard found.count < inodes.count, seen.count < Self.maxNamespaces else { break }
             guard let namespace = namespaces.namespace(of: pid), seen.insert(namespace).inserted,

@@ -13,12 +13,19 @@ package struct KeepaliveRun {
     private let mode: Mode
     private let access: SocketAccess
     private let untouched: UntouchedSockets?
+    /// What the sockets of one process may take before those of others.
+    private let share: Duration
 
-    /// - Parameter untouched: what is known of sockets without access to their processes.
-    init(mode: Mode, access: SocketAccess, untouched: UntouchedSockets? = nil) {
+    private static let maxShare = Duration.seconds(2)
+
+    /// - Parameters:
+    ///   - untouched: what is known of sockets without access to their processes.
+    ///   - timeLimit: that of the whole run; nil is none.
+    init(mode: Mode, access: SocketAccess, untouched: UntouchedSockets? = nil, timeLimit: Duration? = nil) {
         self.mode = mode
         self.access = access
         self.untouched = untouched
+        share = min(Self.maxShare, timeLimit.map { $0 / 4 } ?? Self.maxShare)
     }
 
     /// Treats the candidates in their order. A socket whose first holder keeps the run waiting in vain is tried once
@@ -35,7 +42,7 @@ package struct KeepaliveRun {
     ) {
         var waiting = Array(candidates.indices)
         for isLast in [false, true] {
-            var shares = TimeShares()
+            var shares = TimeShares(share: share)
             waiting.removeAll { index in
                 WorkerProgress.enter(.waiting)
                 let (socket, request) = (candidates[index].socket, candidates[index].request)
@@ -56,10 +63,12 @@ package struct KeepaliveRun {
 
     /// How long the sockets of one process, and those of one user, have taken.
     private struct TimeShares {
+        let share: Duration
         private var byProcess: [Int32: Duration] = [:]
         private var byUser: [UInt32: Duration] = [:]
 
-        private static let share = Duration.seconds(2)
+        init(share: Duration) { self.share = share }
+
         /// What most sockets take, and more.
         private static let usual = Duration.milliseconds(1)
 
@@ -72,8 +81,8 @@ package struct KeepaliveRun {
         /// Root's processes are not to wait for one of them.
         func areUsedUp(by process: ProcessIdentity) -> Bool {
             guard !byProcess.isEmpty else { return false }
-            return byProcess[process.pid, default: .zero] > Self.share
-                || process.uid != 0 && byUser[process.uid, default: .zero] > Self.share
+            return byProcess[process.pid, default: .zero] > share
+                || process.uid != 0 && byUser[process.uid, default: .zero] > share
         }
     }
 

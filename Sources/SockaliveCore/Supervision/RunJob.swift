@@ -111,15 +111,14 @@ extension RunJob {
             self.send = send
         }
 
-        /// Processes that hung before, or whose user has one that does, come last.
+        /// Processes that hung before, or hold up the search, or whose user has one that does, come last.
         func run() throws {
-            let late = recovery.late(procfs)
-            if recovery.asksCommFirst { try run(isByComm: true) { !late.contains($0) } }
-            try run(isLast: late.isEmpty) { !late.contains($0) }
+            var late = recovery.late(procfs)
+            if recovery.asksCommFirst { try runEarly(isByComm: true, &late) }
+            try runEarly(&late)
             if !late.isEmpty {
                 do {
-                    if recovery.isFull { throw TooManyLeftBehind() }
-                    try run(isLast: true) { late.contains($0) }
+                    try runLate(late)
                 } catch let reason as StopReason {
                     for pid in late.pids { send(.process(failure(pid, .lateUnreached(pid, reason)))) }
                 } catch is TooManyLeftBehind {
@@ -137,18 +136,47 @@ extension RunJob {
 
         private struct TooManyLeftBehind: Error {}
 
+        /// Searches again without a process that holds up the search, until none does.
+        private func runEarly(isByComm: Bool = false, _ late: inout RunRecovery.Late) throws {
+            while true {
+                do {
+                    let others = late
+                    // If a socket's lock hung, its process comes last, and the others may be asked as ever.
+                    return try run(
+                        isByComm: isByComm, isLast: late.isEmpty && !isByComm,
+                        borrows: recovery.source == nil || !late.isEmpty
+                    ) { !others.contains($0) }
+                } catch let error as HeldUp {
+                    late.add(error)
+                }
+            }
+        }
+
+        private func runLate(_ late: RunRecovery.Late) throws {
+            if recovery.isFull { throw TooManyLeftBehind() }
+            if recovery.source == nil && !late.holdsUp {
+                do {
+                    return try run(isLast: true, borrows: true) { late.contains($0) }
+                } catch is HeldUp {}
+            }
+            try run(isLast: true, borrows: false) { late.contains($0) }
+        }
+
         /// - Parameters:
         ///   - isByComm: only processes whose comm says that they are meant.
         ///   - isLast: what is not found now is not there.
-        private func run(isByComm: Bool = false, isLast: Bool = false, _ isIncluded: @escaping (Int32) -> Bool) throws {
+        ///   - borrows: whether sockets may be asked themselves, which waits for their locks.
+        private func run(
+            isByComm: Bool = false, isLast: Bool = false, borrows: Bool,
+            _ isIncluded: @escaping (Int32) -> Bool
+        ) throws {
             let limits = ProcessLimits(
                 includes: { [self] pid in !searched.contains(pid) && isIncluded(pid) && mayBeLookedAt(pid) },
                 excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables,
-                hungDetails: recovery.hungDetails, isByComm: isByComm)
+                hungDetails: recovery.hungDetails, untouchable: Set(recovery.untouchable.keys), isByComm: isByComm)
             let discovery = Discovery(
-                procfs: procfs, source: recovery.source ?? job.source,
-                method: recovery.source == nil ? job.choice.resolved() : .ptrace, limits: limits,
-                readsArguments: job.readsArguments)
+                procfs: procfs, source: job.source, table: borrows ? recovery.source : .procfs,
+                method: borrows ? job.choice.resolved() : .ptrace, limits: limits, readsArguments: job.readsArguments)
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             send(.found(processes: snapshot.processes.count, isLast: isLast))
@@ -259,7 +287,9 @@ extension RunJob {
                 return false
             }
             let isAll = open.count == candidates.count
-            KeepaliveRun(mode: mode, access: access, untouched: job.untouched(mode, access.method)).treat(
+            KeepaliveRun(
+                mode: mode, access: access, untouched: job.untouched(mode, access.method), timeLimit: control.timeLimit
+            ).treat(
                 isAll ? candidates : open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
                 report: { [send] position, result in
                     let index = open[position]
@@ -368,7 +398,7 @@ extension SocketFailure {
     fileprivate static func lateUnreached(_ pid: Int32, _ reason: StopReason) -> SocketFailure {
         SocketFailure(
             .other, .timedOut,
-            "PID \(pid) was not reached: it, or another process of its user, hung before and comes last",
+            "PID \(pid) was not reached: it, or another process of its user, hung or was slow, and comes last",
             remedy: "give it more with --timeout, or leave out what hangs, with --pid, --user or --exe")
     }
 }

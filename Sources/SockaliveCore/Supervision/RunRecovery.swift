@@ -119,11 +119,34 @@ struct RunRecovery {
 
     // MARK: the order
 
-    /// Processes that come last: those that hung, and all of a user who has one that hangs.
+    /// Processes that come last: those that hung or hold up others, and all of a user who has one of them.
     struct Late {
-        let pids: [Int32]
-        fileprivate let users: Set<UInt32>
-        fileprivate let procfs: ProcFS
+        private(set) var pids: [Int32]
+        /// One of them holds up calls about its sockets.
+        private(set) var holdsUp = false
+        private var users: Set<UInt32>
+        private let procfs: ProcFS
+
+        fileprivate init(_ hanging: [Int32], hungBefore: [Int32], _ procfs: ProcFS) {
+            pids = Set(hanging + hungBefore).sorted()
+            users = []
+            self.procfs = procfs
+            for pid in hanging { addUsers(of: pid) }
+        }
+
+        mutating func add(_ held: HeldUp) {
+            let pid = held.process
+            holdsUp = true
+            if !pids.contains(pid) { pids.append(pid) }
+            addUsers(of: pid)
+        }
+
+        /// Root's other processes are not to wait for one of them. A set-user-ID program is also the process of the user
+        /// who started it.
+        private mutating func addUsers(of pid: Int32) {
+            WorkerProgress.enter(.user, pid)
+            users.formUnion(((try? procfs.status("\(pid)"))?.users.all ?? []).filter { $0 != 0 })
+        }
 
         var isEmpty: Bool { pids.isEmpty }
 
@@ -136,15 +159,8 @@ struct RunRecovery {
     }
 
     func late(_ procfs: ProcFS) -> Late {
-        let now = Set(excluded.keys).union(unreachable.keys).union(hangsByProcess.keys)
-        // Root's other processes are not to wait for one of them. A set-user-ID program is also the process of the user
-        // who started it.
-        let users = now.flatMap { pid -> [UInt32] in
-            WorkerProgress.enter(.user, pid)
-            return (try? procfs.status("\(pid)"))?.users.all ?? []
-        }.filter { $0 != 0 }
-        let earlier = before.filter { !$0.isStranger && $0.pid != 0 }.map(\.pid)
-        return Late(pids: now.union(earlier).sorted(), users: Set(users), procfs: procfs)
+        let hanging = Set(excluded.keys).union(unreachable.keys).union(hangsByProcess.keys)
+        return Late(Array(hanging), hungBefore: before.filter { !$0.isStranger && $0.pid != 0 }.map(\.pid), procfs)
     }
 }
 

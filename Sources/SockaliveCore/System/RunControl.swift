@@ -10,6 +10,9 @@ package struct RunControl: Sendable {
         self.limit = limit.map { ($0, .now + .seconds($0.count)) }
     }
 
+    /// The time of the whole run.
+    var timeLimit: Duration? { limit.map { .seconds($0.time.count) } }
+
     package var stopReason: StopReason? { stopReason(ahead: .zero) }
 
     /// - Parameter ahead: the time that the next step takes.

@@ -34,7 +34,7 @@ package struct Supervisor {
     /// How often the parent looks, unless the worker ends before.
     private static let pollInterval: Int32 = 20
     /// A worker stops between two sockets. It has so much time for that.
-    private static let stopTime = Duration.milliseconds(600)
+    private static let stopTime = Duration.milliseconds(400)
     /// A thread that does not recover by itself is detached within that time, because each of its waits has an end.
     static let unsafeHoldTime = Duration.seconds(5)
     private static let killTime = Duration.milliseconds(250)
