@@ -1,15 +1,18 @@
+import Foundation
 import Testing
 
 @testable import SockaliveCore
 
-/// A million broken inputs for the parsers of foreign bytes: no parser traps, hangs or reads beyond the end. The same
+/// Broken inputs for the parsers of foreign bytes: no parser traps, hangs or reads beyond the end. The same
 /// seed gives the same inputs. If a signal ends the run, the log has the parser's name.
 @Suite struct FuzzTests {
     enum Parser: String, CaseIterable {
         case socketTable, stat, status, links, netlink, map, thread, code, directory, cgroup, json
     }
 
-    private static let inputs = 120_000
+    /// For each parser. `SOCKALIVE_TESTS_INPUTS=100000` makes more than a million in all.
+    private static let inputs =
+        ProcessInfo.processInfo.environment["SOCKALIVE_TESTS_INPUTS"].flatMap { Int($0) } ?? 30_000
 
     @Test(arguments: Parser.allCases) func `broken input does no harm`(parser: Parser) {
         let memory = GuardedBytes(capacity: 4096)

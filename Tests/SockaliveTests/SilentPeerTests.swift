@@ -255,8 +255,8 @@ extension ProcessTests {
             let length = start.duration(to: .now).components
             let microseconds = UInt32(length.seconds) * 1_000_000 + UInt32(length.attoseconds / 1_000_000_000_000)
             var leftovers = 0
-            for round in 0..<25 {
-                if round == 12 { try room.fallSilent() }
+            for round in 0..<14 {
+                if round == 7 { try room.fallSilent() }
                 let before = try victim.keepalive()
                 // A process group of its own: the worker ends soon after its parent, and not in the same moment.
                 let probe = try Child(

@@ -2,8 +2,9 @@
 # Attacks the injector with targets of a hostile ordinary user: N tries (200) of each attack, and then every action of
 # another thread of a target at every request of the injector. Counts what was gained (rights, a call that a filter
 # forbids, words in a set-user-ID program), harmed, crashed and hung. Needs root, gcc, FUSE, and a folder in which
-# set-user-ID programs work. Below 1000 tries, only one in four requests is used. Usage: Tests/Torture/attacks.sh [N
-# [KIND…]]; KIND is root, memory, filter, crash, user, stop, long, table, worker or steps, or one line's name.
+# set-user-ID programs work. Below 1000 tries, only one in four requests is used; below 200, one in eight.
+# Usage: Tests/Torture/attacks.sh [N [KIND…]]; KIND is root, memory, filter, crash, user, stop, long, table, worker or
+# steps, or one line's name.
 # SOCKALIVE=PATH uses a built program (not a static one), VICTIMS=FOLDER the output of build.sh.
 # shellcheck disable=SC2086 # the lists are split into words
 set -eu
@@ -36,8 +37,9 @@ actions='nothing exec-privileged exec-ordinary exit-thread exit-group clone unsh
     seteuid hide trace kill stop signal filter strict-filter close replace protect-stack protect-stack-read unmap-stack
     map-stack protect-code unmap-code junk returns frames code filtered-returns filtered-frames filtered-code'
 actions=$(echo $actions | tr -s '\n ' ' ')
-every=
-[ "$number" -lt 1000 ] || every=every
+stride=1
+[ "$number" -ge 1000 ] || stride=4
+[ "$number" -ge 200 ] || stride=8
 
 failed=0
 attack() { "$work/attack" "$1" "$2" "$SOCKALIVE" "$work" ${3:-} || failed=1; }
@@ -62,10 +64,10 @@ for kind in $kinds; do
     table) attack table $(((number + 4) / 5)) ;;
     worker) attack worker-kill $(((number + 4) / 5)) ;;
     steps)
-        echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $every || failed=1
+        echo $actions | tr ' ' '\n' | xargs -P 2 -I @ "$work/attack" steps @ "$SOCKALIVE" "$work" $stride || failed=1
         ;;
     *) case " $actions " in
-        *" $kind "*) attack steps "$kind" $every ;;
+        *" $kind "*) attack steps "$kind" $stride ;;
         *) attack "$kind" "$number" ;;
         esac ;;
     esac

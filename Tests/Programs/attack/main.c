@@ -2,8 +2,8 @@
  * Runs the injector on attackers again and again, and checks whether they gained or harmed anything.
  *
  *   attack KIND N SOCKALIVE FOLDER            N tries of one of the attacks (kinds[], `user`, `stop`, `worker-kill`)
- *   attack steps ACTION SOCKALIVE FOLDER [every]
- *                                             ACTION before every request of the injector; `every`: also after it
+ *   attack steps ACTION SOCKALIVE FOLDER STRIDE
+ *                                             ACTION before every STRIDEth request of the injector; 1: also after each
  *
  * FOLDER has the programs of build.sh. Set-user-ID programs must work there, and all users must have access.
  * Prints "KIND tried N gained G harmed H crashed C hung U".
@@ -562,15 +562,14 @@ static const char *harm(const char *action, int descriptors, ino_t inode)
     return strcmp(action, "replace") == 0 && has_set_another(inode) ? "another socket was set" : NULL;
 }
 
-/* Every step, before and after it; or every fourth step, from a random start. */
-static void run_steps(const char *action, bool every)
+/* Every step, before and after it; or with longer strides, from a random start. */
+static void run_steps(const char *action, int stride)
 {
-    const int stride = every ? 1 : 4;
     for (int variant = 0; variant < 2; variant++) {
         const char *method = variant == 0 ? "ptrace" : "auto";
         for (int step = 1 + (int)random() % stride;; step += stride) {
             bool is_last = false;
-            for (int after = 0; after < (every ? 2 : 1); after++) {
+            for (int after = 0; after < (stride == 1 ? 2 : 1); after++) {
                 start_attacker(action, -1, true);
                 if (!echoes())
                     fail("the target does not echo");
@@ -629,7 +628,7 @@ int main(int argc, char **argv)
         fail(proof_path);
     const char *name = strcmp(argv[1], "steps") == 0 ? argv[2] : argv[1];
     if (strcmp(argv[1], "steps") == 0)
-        run_steps(argv[2], argc > 5);
+        run_steps(argv[2], argc > 5 ? atoi(argv[5]) : 1);
     else if (strcmp(argv[1], "user") == 0)
         run_user(atoi(argv[2]));
     else if (strcmp(argv[1], "stop") == 0)
