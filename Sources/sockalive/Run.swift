@@ -209,9 +209,11 @@ struct RunError: Error {
                     + "(ulimit -u, TasksMax=), or make memory free",
                 status: .someFailed)
         case .workerFailed(let step):
-            self.init(
-                line: "the work came to no end at \(step.words(0)): run again, with --source procfs perhaps",
-                status: .someFailed)
+            let remedy =
+                step == .socketTable
+                ? "run again with --source procfs"
+                : "run again, and look which process waits, and for what (ps -eo pid,stat,wchan:32,args)"
+            self.init(line: "the work came to no end at \(step.words(0)): \(remedy)", status: .someFailed)
         case .proc(let error) where error.isOfOpenFiles:
             self.init(
                 line: "this program may not open enough files for the processes that match: raise the limit "

@@ -62,6 +62,13 @@ package struct Doctor {
             targets: targets)
     }
 
+    /// No search reads a link of a process that hung, whichever process it is for.
+    private var limits: ProcessLimits {
+        ProcessLimits(
+            includes: { hung[$0] == nil }, excluded: Set(hung.keys), hungExecutables: Set(hung.keys), isByComm: isByComm
+        )
+    }
+
     /// None for a fixture.
     private var guardChecks: [Check] {
         procfs.isOwn ? [GuardTrial(procfs: procfs).check] : []
@@ -70,7 +77,8 @@ package struct Doctor {
     private func results(of target: Result<any TrialTarget, TrialAbsence>, _ facts: MachineFacts) -> TrialResults {
         var results = TrialResults()
         do {
-            let trial = Trial(procfs: procfs, target: try target.get(), ownSeccomp: facts.seccomp, source: source)
+            let trial = Trial(
+                procfs: procfs, target: try target.get(), ownSeccomp: facts.seccomp, source: source, limits: limits)
             let connection = try trial.connection()
             results.pidfd = trial.inject(into: connection, by: .pidfd)
             if facts.architecture == .amd64 { results.ptrace = trial.inject(into: connection, by: .ptrace) }
@@ -88,7 +96,6 @@ package struct Doctor {
     private func targets(
         _ selection: Selection, _ facts: MachineFacts, _ trials: TrialResults, _ auto: Method
     ) throws -> ([ExaminedTarget], [UnansweredProcess]) {
-        let limits = ProcessLimits(includes: { hung[$0] == nil }, hungExecutables: Set(hung.keys), isByComm: isByComm)
         let snapshot = try Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
             .snapshot(of: selection)
         let suspending = MachineChecks(facts: facts, firewallTimeout: firewallTimeout).suspending

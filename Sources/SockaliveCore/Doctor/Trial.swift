@@ -36,12 +36,14 @@ struct Trial {
     let target: any TrialTarget
     let ownSeccomp: Int
     var source = SocketSource.auto
+    var limits = ProcessLimits()
 
     /// The child's connection, found in the same way as in every run.
     func connection() throws -> DiscoveredSocket {
         let selection = Selection(
             processes: ProcessSelection(pids: [target.pid]), sockets: SocketSelection(ports: nil))
-        let sockets = try Discovery(procfs: procfs, source: source).snapshot(of: selection).sockets
+        let sockets = try Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
+            .snapshot(of: selection).sockets
         guard let socket = sockets.first(where: { $0.holders.contains { $0.fd == target.fd } }) else {
             throw TrialAbsence(
                 "the connection of the child is not to be found in /proc/\(target.pid)",

@@ -4,7 +4,7 @@
  *
  *   deny-syscalls NAME=ERROR… -- COMMAND [ARGUMENT]…
  *
- * NAME is a system call: pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid, waitid, rseq, getrandom,
+ * NAME is a system call: bpf, pidfd_open, pidfd_getfd, ptrace, socket, getsockopt, setresuid, waitid, rseq, getrandom,
  * getdents64. Or it is a part of one:
  *
  *   pidfd_thread        pidfd_open with the flag PIDFD_THREAD, as before Linux 6.9
@@ -59,6 +59,7 @@ static const struct {
     /* If not 0: this argument has one of these bits in its lower half, or, without bits, any in its upper half. */
     unsigned argument, bits;
 } calls[] = {
+    {"bpf", SYS_bpf, {0}, 0, 0},
     {"pidfd_open", SYS_pidfd_open, {0}, 0, 0},
     {"pidfd_getfd", SYS_pidfd_getfd, {0}, 0, 0},
     {"ptrace", SYS_ptrace, {0}, 0, 0},

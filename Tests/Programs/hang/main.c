@@ -48,7 +48,7 @@ static int healthy_count;
 
 static struct {
     /* is_prepared: the agent has opened what it needs while the server lives. may_hang: the server is dead. */
-    atomic_int is_prepared, may_hang;
+    atomic_int is_prepared, may_hang, has_unconnected;
     /* The process at which calls hang, where it is not the agent; a thread that is to be traced. */
     atomic_int hanging, traced;
     /* How many agents have their name, and no descriptor but their own. */
@@ -129,6 +129,15 @@ static void count_as_healthy(pid_t pid, int fd)
 static void do_nothing(int fd)
 {
     (void)fd;
+}
+
+/* It has one more socket, which is in no table. Who looks for that looks into the namespaces of all processes. */
+static void open_unconnected(int fd)
+{
+    (void)fd;
+    if (socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0)
+        fail("socket");
+    shared->has_unconnected = 1;
 }
 
 static void start_healthy(void)
@@ -365,6 +374,10 @@ static pid_t scene_stranger(void)
 
     start_agent("stranger", &fd, 1, start_helper);
     close(fd);
+    int peer;
+    pid_t agent = start(open_unconnected, &fd, &peer);
+    count_as_healthy(agent, fd);
+    wait_for(&shared->has_unconnected);
     die_after_preparation();
     wait_for_hang();
     return shared->hanging;
