@@ -387,18 +387,4 @@ extension RunJob.Execution {
 
 extension SocketFailure {
     fileprivate var mayBeOfClosed: Bool { ["ESRCH", "ENOENT"].contains(code) }
-
-    fileprivate static func tooManyLeftBehind(_ pid: Int32) -> SocketFailure {
-        SocketFailure(
-            .other, .timedOut,
-            "PID \(pid) is not looked at: too many processes of this program hang at it and others, and cannot be killed",
-            remedy: "mend what they wait for (ps -eo pid,stat,wchan:32,args | grep sockalive)")
-    }
-
-    fileprivate static func lateUnreached(_ pid: Int32, _ reason: StopReason) -> SocketFailure {
-        SocketFailure(
-            .other, .timedOut,
-            "PID \(pid) was not reached: it, or another process of its user, hung or was slow, and comes last",
-            remedy: "give it more with --timeout, or leave out what hangs, with --pid, --user or --exe")
-    }
 }

@@ -182,4 +182,18 @@ extension SocketFailure {
                 + position.step.words(position.pid),
             remedy: "somebody has killed it, or memory was short (see dmesg); run again")
     }
+
+    static func tooManyLeftBehind(_ pid: Int32) -> SocketFailure {
+        SocketFailure(
+            .other, .timedOut,
+            "PID \(pid) is not looked at: too many processes of this program hang at it and others, and cannot be killed",
+            remedy: "mend what they wait for (ps -eo pid,stat,wchan:32,args | grep sockalive)")
+    }
+
+    static func lateUnreached(_ pid: Int32, _ reason: StopReason) -> SocketFailure {
+        SocketFailure(
+            .other, .timedOut,
+            "PID \(pid) was not reached: it, or another process of its user, hung or was slow, and comes last",
+            remedy: "give it more with --timeout, or leave out what hangs, with --pid, --user or --exe")
+    }
 }
