@@ -26,6 +26,12 @@ enum sockalive_audit_arch {
 /* rseq(2), Linux 4.18. Only the ptrace method asks for it. */
 #if defined(__x86_64__)
 #define SOCKALIVE_SYS_RSEQ 334
+#else
+/* That method is compiled on other architectures, too, and does nothing there. These names are x86-64's alone. */
+#define PTRACE_GETREGS 12
+#define PTRACE_SETREGS 13
+#define FP_XSTATE_MAGIC1 0x46505853U
+#define FP_XSTATE_MAGIC2 0x46505845U
 #endif
 /* Linux 5.3. */
 #ifndef PTRACE_GET_SYSCALL_INFO
