@@ -24,7 +24,8 @@ program_version() {
 
 # built_program FLAG…: builds the program with these flags of swift build, and prints its path.
 built_program() {
-    swift build --package-path "$sockalive_repository" "$@" --product sockalive >&2
+    # A command substitution goes on where a command fails. There may be an older program.
+    swift build --package-path "$sockalive_repository" "$@" --product sockalive >&2 || return
     echo "$(swift build --package-path "$sockalive_repository" "$@" --show-bin-path)/sockalive"
 }
 
