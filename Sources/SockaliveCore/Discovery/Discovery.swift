@@ -40,7 +40,8 @@ package struct Discovery {
 
     /// - Parameter stopReason: asked before each process, because a process can hold a million descriptors.
     /// - Throws: `Errno` where `/proc` itself cannot be read; ``SourceFailure`` where the forced source cannot;
-    ///   ``HeldUp`` where a process holds up the borrowing of its sockets; the ``StopReason`` where there is one.
+    ///   ``HeldUp`` where a process holds up the borrowing of its sockets, and is to be left out then; the
+    ///   ``StopReason`` where there is one.
     package func snapshot(
         of selection: Selection, stopReason: @escaping () -> StopReason? = { nil }
     ) throws -> Snapshot {
@@ -99,7 +100,7 @@ package struct Discovery {
         for group in groups {
             let borrowed = BorrowedRows(
                 tables: tables, namespace: group.namespace, untouchable: limits.untouchable)
-            guard let rows = try borrowed.rows(of: group.entries) else { return nil }
+            guard let rows = try borrowed.rows(of: group.entries, limits) else { return nil }
             // A socket that processes of two namespaces hold is found with each of them.
             found.merge(rows) { known, new in
                 known + new.filter { row in !known.contains { $0.isSameConnection(as: row) } }

@@ -168,12 +168,24 @@ struct BorrowedRows {
     /// Sixty times what the sockets that are borrowed take as a rule, all together.
     private static let maxTime = Duration.milliseconds(250)
 
-    /// The rows by inode, or nil where borrowing is not possible: then a table has to answer.
+    /// The rows by inode, or nil where borrowing is not possible, or takes too long: then a table has to answer.
+    ///
+    /// - Throws: ``HeldUp`` in place of nil, where who holds it up is to be left out.
+    func rows(of entries: [FDScan.Entry], _ limits: ProcessLimits) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+        do {
+            return try rows(of: entries)
+        } catch {
+            if limits.leavesOutWhoHoldsUp { throw error }
+            return nil
+        }
+    }
+
+    /// The rows by inode, or nil where borrowing is not possible.
     ///
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
     ///
     /// - Throws: ``HeldUp`` where it takes too long, or would.
-    func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+    private func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         guard !entries.contains(where: \.needsThreads) else { return nil }
         var rows: [UInt64: [FoundRow]] = [:]
         var diag = TimerSource(tables: tables, namespace: namespace, members: entries.map(\.process.pid))

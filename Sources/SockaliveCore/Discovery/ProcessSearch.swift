@@ -11,6 +11,8 @@ struct ProcessLimits {
     var hungExecutables: Set<Int32> = []
     /// Processes of which nothing is read that is only shown.
     var hungDetails: Set<Int32> = []
+    /// A process that holds up the search is left out of it (``HeldUp``). Otherwise a table answers for all.
+    var leavesOutWhoHoldsUp = false
     /// Sockets whose locks hung, by inode.
     var untouchable: Set<UInt64> = []
     /// No process is asked for its executable unless its comm, which never waits, is that name already.

@@ -173,7 +173,8 @@ extension RunJob {
             let limits = ProcessLimits(
                 includes: { [self] pid in !searched.contains(pid) && isIncluded(pid) && mayBeLookedAt(pid) },
                 excluded: Set(recovery.excluded.keys), hungExecutables: recovery.hungExecutables,
-                hungDetails: recovery.hungDetails, untouchable: Set(recovery.untouchable.keys), isByComm: isByComm)
+                hungDetails: recovery.hungDetails, leavesOutWhoHoldsUp: true,
+                untouchable: Set(recovery.untouchable.keys), isByComm: isByComm)
             let discovery = Discovery(
                 procfs: procfs, source: job.source, table: borrows ? recovery.source : .procfs,
                 method: borrows ? job.choice.resolved() : .ptrace, limits: limits, readsArguments: job.readsArguments)
