@@ -39,6 +39,17 @@ extension ProcessTests {
             }
         }
 
+        /// Whether a process of that group is there that is no zombie (proc_pid_stat(5)).
+        private func isAlive(group: pid_t) throws -> Bool {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc").contains { name in
+                guard Int32(name) != nil, let text = try? String(contentsOfFile: "/proc/\(name)/stat", encoding: .utf8),
+                    let end = text.lastIndex(of: ")")
+                else { return false }
+                let fields = text[end...].dropFirst(2).split(separator: " ")
+                return fields.count > 2 && fields[0] != "Z" && fields[2] == "\(group)"
+            }
+        }
+
         @Test(arguments: methods) func `silence is reported, the settings are restored`(method: String) throws {
             let victim = try victim { $0.sessions = 2 }
             try room.fallSilent()
@@ -263,7 +274,7 @@ extension ProcessTests {
                     ["setsid", Program.path("sockalive"), "probe", "--no-lock", "--method", method] + victim.selection)
                 usleep(.random(in: 0...microseconds))
                 probe.kill()
-                try wait { Glibc.kill(-probe.pid, 0) != 0 }
+                try wait { try !isAlive(group: probe.pid) }
                 let left = try victim.keepalive()
                 leftovers += zip(left, before).count { $0 != $1 }
                 #expect(zip(left, before).allSatisfy { $0 == $1 || $0.count == 113 })
