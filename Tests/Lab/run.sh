@@ -37,6 +37,7 @@ done
 # Makes a guard in a cgroup of its own, and ends it. Without rights (77) or the kernel's help (69) there is none.
 try_guard() {
     local cgroup=sockalive-lab-$$-try status=0
+    unshare --mount true 2>&1 || return 1
     mkdir "$mount/$cgroup"
     # shellcheck disable=SC2016 # the inner shell expands these
     unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf || exit 69

@@ -236,8 +236,7 @@ inside() { # CASE
     stranger) expected=0 tellings=0 can_be_killed=1 ;;
     # More than one run finds out about.
     strangers) expected=1 tellings='' can_be_killed=1 words="the search did not come to its end" ;;
-    # A call hangs, or all of them together take longer than the run has.
-    # It has two sockets that are tried.
+    # A call hangs, or all of them together take longer than the run has. Two of its sockets are tried.
     slow) tellings='' leaves=2 words="gave no answer\|not reached" ;;
     exe)
         scene_name=program options=(--exe "$folder/beremote")

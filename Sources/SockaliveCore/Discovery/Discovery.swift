@@ -98,9 +98,8 @@ package struct Discovery {
         else { return nil }
         var found: [UInt64: [FoundRow]] = [:]
         for group in groups {
-            let borrowed = BorrowedRows(
-                tables: tables, namespace: group.namespace, untouchable: limits.untouchable)
-            guard let rows = try borrowed.rows(of: group.entries, limits) else { return nil }
+            let borrowed = BorrowedRows(tables: tables, namespace: group.namespace, limits: limits)
+            guard let rows = try borrowed.rows(of: group.entries) else { return nil }
             // A socket that processes of two namespaces hold is found with each of them.
             found.merge(rows) { known, new in
                 known + new.filter { row in !known.contains { $0.isSameConnection(as: row) } }

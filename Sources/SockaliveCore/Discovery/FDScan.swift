@@ -162,8 +162,7 @@ struct HeldUp: Error {
 struct BorrowedRows {
     let tables: SocketTables
     let namespace: NetworkNamespace
-    /// Sockets that are not asked, by inode.
-    let untouchable: Set<UInt64>
+    let limits: ProcessLimits
 
     /// Sixty times what the sockets that are borrowed take as a rule, all together.
     private static let maxTime = Duration.milliseconds(250)
@@ -171,9 +170,9 @@ struct BorrowedRows {
     /// The rows by inode, or nil where borrowing is not possible, or takes too long: then a table has to answer.
     ///
     /// - Throws: ``HeldUp`` in place of nil, where who holds it up is to be left out.
-    func rows(of entries: [FDScan.Entry], _ limits: ProcessLimits) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+    func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         do {
-            return try rows(of: entries)
+            return try askedRows(of: entries)
         } catch {
             if limits.leavesOutWhoHoldsUp { throw error }
             return nil
@@ -185,7 +184,7 @@ struct BorrowedRows {
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
     ///
     /// - Throws: ``HeldUp`` where it takes too long, or would.
-    private func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+    private func askedRows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         guard !entries.contains(where: \.needsThreads) else { return nil }
         var rows: [UInt64: [FoundRow]] = [:]
         var diag = TimerSource(tables: tables, namespace: namespace, members: entries.map(\.process.pid))
@@ -194,7 +193,7 @@ struct BorrowedRows {
             func check() throws(HeldUp) {
                 if .now - start > Self.maxTime { throw HeldUp(process: entry.process.pid) }
             }
-            if entry.descriptors.contains(where: { untouchable.contains($0.inode) }) {
+            if entry.descriptors.contains(where: { limits.untouchable.contains($0.inode) }) {
                 throw HeldUp(process: entry.process.pid)
             }
             guard let owner = entry.process.descriptor else { return nil }

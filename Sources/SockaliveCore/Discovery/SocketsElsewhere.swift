@@ -25,9 +25,9 @@ struct SocketsElsewhere {
         guard procfs.isOwn else { return [:] }
         var rest = try entries.compactMap(onlyTCP)
         if rest.isEmpty { return [:] }
-        let borrowed = BorrowedRows(tables: tables, namespace: namespace, untouchable: limits.untouchable)
+        let borrowed = BorrowedRows(tables: tables, namespace: namespace, limits: limits)
         if mayBorrow, rest.reduce(0, { $0 + $1.descriptors.count }) <= Self.maxBorrowed {
-            if let rows = try borrowed.rows(of: rest, limits) { return rows }
+            if let rows = try borrowed.rows(of: rest) { return rows }
         }
         // What the namespace has at all: other ports, other peers.
         let all = SocketSelection(ports: nil, listeners: true)
@@ -35,7 +35,7 @@ struct SocketsElsewhere {
         let here = try everything.rows(of: namespace, seenBy: rest.map(\.process), inodes: nil)
         rest = rest.compactMap { $0.without { here[$0] != nil } }
         if rest.isEmpty { return [:] }
-        if mayBorrow, let rows = try borrowed.rows(of: rest, limits) { return rows }
+        if mayBorrow, let rows = try borrowed.rows(of: rest) { return rows }
         return try search(Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]))
     }
 
