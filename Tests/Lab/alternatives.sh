@@ -202,7 +202,7 @@ inject_ptrace_32_bit() { inject_with ptrace m32; }
 # A guard of this script's own cgroup, in which the client starts afterwards.
 guard_with() {
     local mount
-    mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+    mount=$(cgroup_mount)
     [ -n "$mount" ] || { echo "not tried: no cgroup2 file system is mounted" && exit 0; }
     # What is pinned in it ends with this script.
     mount -t bpf bpf /sys/fs/bpf || { echo "not tried: no BPF file system can be mounted" && exit 0; }

@@ -10,7 +10,7 @@ set -eu
 . "$(dirname "$0")/lab.sh"
 lab_enter "$@"
 scene=$1 cgroup=$2
-mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+mount=$(cgroup_mount)
 
 lab_build 5
 # What is pinned here ends with this script.

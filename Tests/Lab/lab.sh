@@ -12,8 +12,8 @@
 # Needs no root if the kernel allows user namespaces. The namespaces and all processes in them end with the script, so
 # nothing is left.
 
-# Debian has nft here, which an ordinary user's PATH does not have.
-PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=Tests/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 LAB_PROGRAMS=${LAB_PROGRAMS:-$(swift build --package-path "$(dirname "${BASH_SOURCE[0]}")/../.." --show-bin-path)}
 export LAB_PROGRAMS

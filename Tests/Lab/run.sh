@@ -47,7 +47,7 @@ try_guard() {
 }
 
 # A guard: sessions that are started before "guard on", after it, and after "guard off". The firewall forgets after 5 s.
-if [ "$(id -u)" = 0 ] && mount=$(awk '$4 == "/" && / - cgroup2 / { print $5; exit }' /proc/self/mountinfo) &&
+if [ "$(id -u)" = 0 ] && mount=$(cgroup_mount) &&
     [ -n "$mount" ] && guards=$(try_guard); then
     scenario_script=$here/guard-sessions.sh
     kinds=(dynamic static)
