@@ -8,8 +8,9 @@
  *
  * Standard output, a line each:
  *   ready PORT
- *   churned TIMES RECYCLED TOUCHED   at end of input: how often the PID was assigned, how often to the second process
- *                                    right after the first, and whether the second process's keepalive is on
+ *   churned TIMES RECYCLED TOUCHED   for each byte of input, and at its end, which ends the program: how often the PID was
+ *                                    assigned, how often to the second process right after the first, and whether the
+ *                                    second process's keepalive is on
  *   failed CALL: REASON
  */
 #include "sessions.h"
@@ -81,10 +82,13 @@ int main(int argc, char **argv)
     if ((last_pid = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC)) < 0)
         fail("open ns_last_pid");
     say("ready %d", connect_pair());
-    for (struct pollfd input = {.fd = 0, .events = POLLIN}; poll(&input, 1, 0) == 0; times++) {
-        int first = live(pid, "beremote", 0);
-        recycled += live(pid, "stranger", 1) && first;
+    for (ssize_t wanted = 1; wanted > 0;) {
+        for (struct pollfd input = {.fd = 0, .events = POLLIN}; poll(&input, 1, 0) == 0; times++) {
+            int first = live(pid, "beremote", 0);
+            recycled += live(pid, "stranger", 1) && first;
+        }
+        wanted = read(0, &(char){0}, 1);
+        say("churned %ld %ld %d", times, recycled, keepalive_is_on(pair[0]) || keepalive_is_on(pair[1]));
     }
-    say("churned %ld %ld %d", times, recycled, keepalive_is_on(pair[0]) || keepalive_is_on(pair[1]));
     return 0;
 }
