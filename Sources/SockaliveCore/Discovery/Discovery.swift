@@ -118,7 +118,7 @@ package struct Discovery {
             let inodes =
                 group.needsWholeTable ? nil : Set(groups.flatMap(\.entries).flatMap(\.descriptors).map(\.inode))
             let rows = try tables.rows(of: group.namespace, seenBy: group.handles, inodes: inodes)
-            found.merge(rows.tagged(group.namespace), uniquingKeysWith: +)
+            found.add(rows.tagged(group.namespace))
         }
         let elsewhere = SocketsElsewhere(
             procfs: procfs, tables: tables, mayBorrow: mayBorrow, limits: limits, stopReason: stopReason)
@@ -137,10 +137,15 @@ package struct Discovery {
         for entry in group.entries {
             let process = MatchedProcess(handle: entry.process, namespace: group.namespace)
             // The rows may be younger than the descriptors: a process that died meanwhile is not believed.
-            let matching = entry.descriptors.flatMap { descriptor in
-                rows(of: descriptor, in: process, among: found[descriptor.inode] ?? []).map { (descriptor.fd, $0) }
+            var matching: [(fd: Int32, found: FoundRow)] = []
+            matching.reserveCapacity(min(entry.descriptors.count, found.count))
+            for descriptor in entry.descriptors {
+                guard let known = found[descriptor.inode] else { continue }
+                for row in rows(of: descriptor, in: process, among: known) { matching.append((descriptor.fd, row)) }
             }
-            if !matching.isEmpty && process.handle.isAlive(procfs) { collector.add(process, matching) }
+            guard !matching.isEmpty && process.handle.isAlive(procfs) else { continue }
+            collector.reserveCapacity(matching.count)
+            collector.add(process, matching)
         }
         let own = group.needsWholeTable ? found.values.joined().filter { $0.namespace == group.namespace } : []
         // The links of a process that has ended give EACCES, too.

@@ -60,7 +60,8 @@ extension Snapshot {
         _ rules: RuleSet, _ procfs: ProcFS, _ limits: ProcessLimits = ProcessLimits(), _ places: ProcessPlaces? = nil
     ) -> [AssignedSocket] {
         guard rules.rules.count > 1 else {
-            return sockets.compactMap { AssignedSocket($0, rules, matching: [0]) }
+            let rule = rules.rules[0]
+            return sockets.map { AssignedSocket($0, onlyRule: rule) }
         }
         let index = RuleIndex(rules.rules)
         let matcher = ProcessMatcher(index.processes, procfs, limits, places ?? ProcessPlaces(procfs: procfs))
@@ -71,6 +72,11 @@ extension Snapshot {
 }
 
 extension AssignedSocket {
+    fileprivate init(_ socket: DiscoveredSocket, onlyRule rule: Rule) {
+        self.init(socket: socket, request: rule.request)
+        self.socket.isUndecided = rule.selection.sockets.acceptsPeer(of: socket.row) == nil
+    }
+
     /// nil if no rule matches.
     ///
     /// - Parameter matching: the numbers of the rules that match it.

@@ -4,7 +4,7 @@ import SystemPackage
 struct SocketCollector {
     /// What makes a socket the same one. The inode alone does not: it has 32 bits and is given again after some hours
     /// of making sockets, and each network namespace is looked at by itself.
-    private struct Key: Hashable {
+    private struct Key: Equatable {
         let inode: UInt64
         let cookie: UInt64?
         /// nil where the cookie tells sockets of all namespaces apart.
@@ -18,16 +18,15 @@ struct SocketCollector {
         var process: ProcessIdentity
         let row: SocketRow
         let namespace: NetworkNamespace
-        let key: Key
         var holders: [SocketHolder]
     }
 
     private let search: ProcessSearch
     private let areCookiesGlobal: Bool
     private var entries: [Entry] = []
-    private var indexByKey: [Key: Int] = [:]
-    /// How many sockets have an inode.
-    private var countByInode: [UInt64: Int] = [:]
+    /// The first entry with an inode, and further ones: a busy host has twenty thousand inodes, and hardly one twice.
+    private var indexByInode: [UInt64: Int] = [:]
+    private var furtherByInode: [UInt64: [Int]] = [:]
     private var handles: [Int32: ProcessHandle] = [:]
     private var members: [Int32: MatchedProcess] = [:]
     private var hidden: [(process: MatchedProcess, error: Errno, rows: [SocketRow])] = []
@@ -44,23 +43,26 @@ struct SocketCollector {
         self.areCookiesGlobal = areCookiesGlobal
     }
 
+    /// - Parameter count: so many sockets will come, as a rule.
+    mutating func reserveCapacity(_ count: Int) {
+        entries.reserveCapacity(entries.count + count)
+        indexByInode.reserveCapacity(indexByInode.count + count)
+    }
+
     /// Only processes with a matching socket are read any further.
     mutating func add(_ process: MatchedProcess, _ descriptors: [(fd: Int32, found: FoundRow)]) {
         var identity: ProcessIdentity?
         handles[process.pid] = process.handle
         members[process.pid] = process
         for (fd, found) in descriptors {
-            let key = key(of: found.row, in: found.namespace)
             let holder = SocketHolder(pid: process.pid, fd: fd)
-            if let index = indexByKey[key] {
+            if let index = index(of: found.row, in: found.namespace) {
                 entries[index].holders.append(holder)
             } else {
                 // Another holder of a socket that is known is asked for nothing.
                 identity = identity ?? search.identity(of: process)
                 guard let identity else { return }
-                add(
-                    Entry(
-                        process: identity, row: found.row, namespace: found.namespace, key: key, holders: [holder]))
+                add(Entry(process: identity, row: found.row, namespace: found.namespace, holders: [holder]))
             }
         }
     }
@@ -79,7 +81,7 @@ struct SocketCollector {
     /// - Parameter held: which of the sockets are in the descriptor table of any process.
     mutating func markHeld(_ held: (Set<UInt64>) throws -> Set<UInt64>) rethrows {
         let unknown = ringOwners.filter(\.files.isIncomplete).flatMap { process, _, rows in
-            rows.filter { indexByKey[key(of: $0, in: process.namespace)] == nil }.map(\.inode)
+            rows.filter { index(of: $0, in: process.namespace) == nil }.map(\.inode)
         }
         if !unknown.isEmpty { heldElsewhere = try held(Set(unknown)) }
     }
@@ -96,9 +98,22 @@ struct SocketCollector {
             interface: row.cookie == nil ? row.interface?.index : nil)
     }
 
+    /// nil if it is not known yet.
+    private func index(of row: SocketRow, in namespace: NetworkNamespace) -> Int? {
+        guard let first = indexByInode[row.inode] else { return nil }
+        let key = key(of: row, in: namespace)
+        return ([first] + furtherByInode[row.inode, default: []]).first {
+            self.key(of: entries[$0].row, in: entries[$0].namespace) == key
+        }
+    }
+
     private mutating func add(_ entry: Entry) {
-        indexByKey[entry.key] = entries.count
-        countByInode[entry.row.inode, default: 0] += 1
+        let inode = entry.row.inode
+        if indexByInode[inode] == nil {
+            indexByInode[inode] = entries.count
+        } else {
+            furtherByInode[inode, default: []].append(entries.count)
+        }
         entries.append(entry)
     }
 
@@ -107,7 +122,7 @@ struct SocketCollector {
     /// - Parameter others: processes of which nobody knows whether they match.
     mutating func snapshot(processes: [Int32], unanswered others: [UnansweredProcess] = []) -> Snapshot {
         for index in entries.indices {
-            entries[index].holders.sort()
+            if entries[index].holders.count > 1 { entries[index].holders.sort() }
             // A socket of two processes was found with one of them; it is told with the first.
             let first = entries[index].holders[0].pid
             if first != entries[index].process.pid, let member = members[first],
@@ -116,15 +131,20 @@ struct SocketCollector {
                 entries[index].process = identity
             }
         }
-        entries.sort { $0.holders[0] < $1.holders[0] }
+        if !areInOrder { entries.sort { $0.holders[0] < $1.holders[0] } }
         let rings = ringSockets
         let unanswered = addHidden(besides: rings) + rings + threads + others
         let sockets = entries.map {
             DiscoveredSocket(
                 process: $0.process, holders: $0.holders, row: $0.row,
-                sharesInode: countByInode[$0.row.inode] != 1, networkNamespace: $0.namespace.inode)
+                sharesInode: furtherByInode[$0.row.inode] != nil, networkNamespace: $0.namespace.inode)
         }
         return Snapshot(sockets: sockets, processes: processes, unanswered: unanswered, handles: handles)
+    }
+
+    /// They are, where all belong to one process.
+    private var areInOrder: Bool {
+        entries.indices.dropFirst().allSatisfy { !(entries[$0].holders[0] < entries[$0 - 1].holders[0]) }
     }
 
     /// A socket that nobody readable holds, and whose user is that of a process that may not be
@@ -143,15 +163,13 @@ struct SocketCollector {
             // In a user namespace all users from outside have one number: it tells nothing.
             for row in rows.sorted(by: { $0.inode < $1.inode })
             where row.uid == identity.uid && row.uid != foreignUser && !listed.contains(row.inode) {
-                let key = key(of: row, in: process.namespace)
-                guard indexByKey[key] == nil else { continue }
+                guard index(of: row, in: process.namespace) == nil else { continue }
                 answered.insert(process.pid)
-                add(Entry(process: identity, row: row, namespace: process.namespace, key: key, holders: []))
+                add(Entry(process: identity, row: row, namespace: process.namespace, holders: []))
             }
         }
-        let known = indexByKey
         return hidden.compactMap { process, error, rows in
-            let hasOrphan = rows.contains { known[key(of: $0, in: process.namespace)] == nil }
+            let hasOrphan = rows.contains { index(of: $0, in: process.namespace) == nil }
             guard !answered.contains(process.pid), !error.isPermission || hasOrphan else { return nil }
             return UnansweredProcess(pid: process.pid, name: name(of: process.pid), reason: .descriptors(error))
         }
@@ -160,7 +178,7 @@ struct SocketCollector {
     /// Sockets that are in an io_uring and in no descriptor table.
     private var ringSockets: [UnansweredProcess] {
         ringOwners.compactMap { process, files, rows in
-            let orphans = rows.filter { indexByKey[key(of: $0, in: process.namespace)] == nil }
+            let orphans = rows.filter { index(of: $0, in: process.namespace) == nil }
             guard !orphans.isEmpty, let identity = search.identity(of: process) else { return nil }
             let listed = orphans.first { files.sockets.contains($0.inode) }
             let likely =

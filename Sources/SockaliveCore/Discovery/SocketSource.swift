@@ -79,10 +79,15 @@ struct SocketTables {
         return try diagRows(try diagSocket(in: namespace, seenBy: members.map(\.pid)), inodes: inodes)
     }
 
+    /// A process may hold a million sockets of which none is meant.
+    private static let maxReserved = 1 << 15
+
     private func diagRows(
         _ socket: consuming SockDiagSocket, inodes: Set<UInt64>?
     ) throws(Errno) -> [UInt64: [SocketRow]] {
         var rows: [UInt64: [SocketRow]] = [:]
+        // Most of them have other ports, where few are many.
+        rows.reserveCapacity(min(inodes?.count ?? 0, Self.maxReserved))
         let interfaces = socket.interfaces
         try socket.dump(states: selection.states, ports: selection.ports) { message in
             // Inode 0: no process has accepted the connection yet, or its last owner has closed it (FIN_WAIT2).

@@ -106,3 +106,10 @@ extension [UInt64: [SocketRow]] {
         mapValues { $0.map { FoundRow(row: $0, namespace: namespace) } }
     }
 }
+
+extension [UInt64: [FoundRow]] {
+    /// The rows of another namespace. The first ones are not copied.
+    mutating func add(_ rows: Self) {
+        if isEmpty { self = rows } else { merge(rows, uniquingKeysWith: +) }
+    }
+}

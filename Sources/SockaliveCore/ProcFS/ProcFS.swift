@@ -103,7 +103,8 @@ package final class ProcFS {
             if !hasVanished { break }
         }
         table.sockets.sort { $0.fd < $1.fd }
-        if Set(table.sockets.map(\.inode)).count < table.sockets.count { dropPathDescriptors(from: &table, in: path) }
+        let inodes = Set(table.sockets.lazy.map(\.inode))
+        if inodes.count < table.sockets.count { dropPathDescriptors(from: &table, in: path) }
         return isEmpty ? nil : table
     }
 
