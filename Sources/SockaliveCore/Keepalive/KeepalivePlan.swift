@@ -142,16 +142,18 @@ extension KeepaliveSettings {
     package func applying(_ plan: KeepalivePlan) -> KeepaliveSettings {
         guard case .set(let steps) = plan else { return self }
         var result = self
-        for step in steps {
-            switch step {
-            case .enable(let on): result.enabled = on
-            case .interval(let seconds): result.interval = seconds
-            case .count(let probes): result.count = probes
-            case .idle(let seconds): result.idle = seconds
-            case .userTimeout(let milliseconds): result.userTimeout = milliseconds
-            }
-        }
+        for step in steps { result.apply(step) }
         return result
+    }
+
+    mutating func apply(_ step: KeepaliveStep) {
+        switch step {
+        case .enable(let on): enabled = on
+        case .interval(let seconds): interval = seconds
+        case .count(let probes): count = probes
+        case .idle(let seconds): idle = seconds
+        case .userTimeout(let milliseconds): userTimeout = milliseconds
+        }
     }
 }
 

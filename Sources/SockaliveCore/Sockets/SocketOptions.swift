@@ -19,6 +19,11 @@ struct OptionExchange: Equatable {
         self.newValue = newValue
     }
 
+    /// Those of ``KeepaliveSettings``.
+    fileprivate static let reading = [SocketOption.keepalive, .idle, .interval, .count, .userTimeout].map {
+        OptionExchange($0)
+    }
+
     /// Executes on a descriptor of this process.
     mutating func execute(on descriptor: Int32) {
         let option = SocketOption(level: level, name: name)
@@ -45,7 +50,7 @@ protocol SocketOptions: ~Copyable {
 
 extension SocketOptions where Self: ~Copyable {
     mutating func keepalive() throws -> KeepaliveSettings {
-        var options = [SocketOption.keepalive, .idle, .interval, .count, .userTimeout].map { OptionExchange($0) }
+        var options = OptionExchange.reading
         try exchange(&options)
         // An MPTCP socket has the other options since Linux 6.10 (net/mptcp/sockopt.c), but not TCP_USER_TIMEOUT.
         if options[4].error == .notSupported {
@@ -63,7 +68,9 @@ extension SocketOptions where Self: ~Copyable {
         var options = steps.map(\.exchange)
         try exchange(&options)
         try options.throwFirstError()
-        return before.applying(.set(zip(steps, options).map { $0.reading($1.value) }))
+        var after = before
+        for (step, option) in zip(steps, options) { after.apply(step.reading(option.value)) }
+        return after
     }
 
     /// Whether the options are an MPTCP socket's, and its subflow has others.
@@ -118,7 +125,7 @@ extension KeepaliveStep {
 
 extension [OptionExchange] {
     fileprivate func throwFirstError() throws {
-        if let error = compactMap(\.error).first { throw error }
+        for option in self { if let error = option.error { throw error } }
     }
 }
 
