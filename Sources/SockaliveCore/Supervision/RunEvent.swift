@@ -5,7 +5,9 @@ enum RunEvent {
     /// How many processes match.
     case found(processes: Int, isLast: Bool)
     /// The candidates come in an order that ``result`` and ``armed`` refer to.
-    case candidate(AssignedSocket)
+    ///
+    /// - Parameter total: how many come from now on; these are the first of them.
+    case candidates([AssignedSocket], total: Int)
     case result(index: Int, ResultRecord)
     /// Its owner has closed the socket.
     case gone(index: Int)
@@ -51,15 +53,31 @@ package enum SearchError: Error {
 struct RunEventWriter {
     let output: WorkerOutput
     private var lastProcess: (pid: Int32, startTime: UInt64)?
+    /// Used again for each event.
+    private var memory = WireWriter()
+
+    /// Some 20 KiB.
+    private static let candidatesInFrame = 64
 
     init(_ output: WorkerOutput) {
         self.output = output
     }
 
     mutating func send(_ event: RunEvent) {
+        guard case .candidates(let candidates, _) = event else { return write(event) }
+        for start in stride(from: 0, to: candidates.count, by: Self.candidatesInFrame) {
+            let end = min(start + Self.candidatesInFrame, candidates.count)
+            write(.candidates(Array(candidates[start..<end]), total: candidates.count - start))
+        }
+    }
+
+    private mutating func write(_ event: RunEvent) {
         var writer = WireWriter()
+        swap(&writer, &memory)
+        writer.removeAll()
         writer.frame { encode(event, into: &$0) }
         output.write(writer.bytes, mayWait: !event.isDuringHold)
+        swap(&writer, &memory)
     }
 
     private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {
@@ -68,11 +86,15 @@ struct RunEventWriter {
             writer.write(UInt8(0))
             writer.write(processes)
             writer.write(isLast)
-        case .candidate(let candidate):
+        case .candidates(let candidates, let total):
             writer.write(UInt8(1))
-            encode(candidate.socket, into: &writer)
-            writer.write(candidate.request)
-            writer.write(Int32(clamping: candidate.rule))
+            writer.write(Int32(clamping: total))
+            writer.write(Int32(candidates.count))
+            for candidate in candidates {
+                encode(candidate.socket, into: &writer)
+                writer.write(candidate.request)
+                writer.write(Int32(clamping: candidate.rule))
+            }
         case .result(let index, let record):
             writer.write(UInt8(2))
             writer.write(Int32(index))
@@ -145,10 +167,15 @@ struct RunEventReader {
         switch try reader.read(UInt8.self) {
         case 0: return .found(processes: try reader.read(), isLast: try reader.read())
         case 1:
-            let socket = try socket(&reader)
-            let request: KeepaliveRequest = try reader.read()
-            return .candidate(
-                AssignedSocket(socket: socket, request: request, rule: Int(try reader.read(Int32.self))))
+            let total = Int(try reader.read(Int32.self))
+            var candidates: [AssignedSocket] = []
+            for _ in 0..<max(0, try reader.read(Int32.self)) {
+                let socket = try socket(&reader)
+                let request: KeepaliveRequest = try reader.read()
+                candidates.append(
+                    AssignedSocket(socket: socket, request: request, rule: Int(try reader.read(Int32.self))))
+            }
+            return .candidates(candidates, total: total)
         case 2: return .result(index: Int(try reader.read(Int32.self)), try ResultRecord(&reader))
         case 3: return .armed(index: Int(try reader.read(Int32.self)), try reader.read())
         case 4:

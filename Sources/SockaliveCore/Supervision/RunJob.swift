@@ -72,7 +72,10 @@ package struct RunJob: Sendable {
                 throw SearchError.proc(error as? Errno ?? .ioError)
             }
             guard procfs.isOwn else { throw SearchError.foreignNamespace }
-            try Execution(job: self, procfs: procfs, control: control, recovery: recovery, send: send).run()
+            let execution = Execution(job: self, procfs: procfs, control: control, recovery: recovery, send: send)
+            // The worker ends by _exit(2): to free twenty thousand sockets one by one would only take time.
+            _ = Unmanaged.passRetained(execution)
+            try execution.run()
         } catch let error as SearchError {
             send(.error(error))
         } catch let reason as StopReason {
@@ -100,6 +103,8 @@ extension RunJob {
         /// What an earlier search of this worker has found. A socket may be held by processes of two searches.
         private var searched: Set<Int32> = []
         private var found: Set<SocketKey> = []
+        /// Not freed before this is.
+        private var kept: [(Snapshot, [AssignedSocket])] = []
 
         init(
             job: RunJob, procfs: ProcFS, control: RunControl, recovery: RunRecovery, send: @escaping (RunEvent) -> Void
@@ -194,13 +199,14 @@ extension RunJob {
             }
             candidates = lookAgain(candidates)
             let first = count
-            for candidate in candidates { send(.candidate(candidate)) }
+            if !candidates.isEmpty { send(.candidates(candidates, total: candidates.count)) }
             count += candidates.count
             if isLast && candidates.isEmpty && count == 0 && failures == 0 && job.explainsAbsence {
                 explainAbsence(searched.union(snapshot.processes).sorted(), discovery.source)
             }
             searched.formUnion(snapshot.processes)
             guard !candidates.isEmpty else { return }
+            kept.append((snapshot, candidates))
             let access = SocketAccess(
                 procfs: procfs, choice: job.choice, handles: snapshot.handles, unreachable: recovery.unreachable,
                 stopReason: { [control] in control.stopReason })

@@ -166,7 +166,9 @@ package struct SupervisedRun {
                 searches += 1
                 outcome.processes += processes
                 progress(.step("\(processes) matching processes"))
-            case .candidate(let candidate): add(candidate)
+            case .candidates(let new, let total):
+                reserve(total)
+                for candidate in new { add(candidate) }
             case .result(let number, let record):
                 guard indices.indices.contains(number) else { return }
                 let index = indices[number]
@@ -187,6 +189,17 @@ package struct SupervisedRun {
             case .error(let error): self.error = error
             }
         }
+
+        /// Arrays of twenty thousand that grow are copied, and each copy is new memory.
+        private mutating func reserve(_ total: Int) {
+            let needed = candidates.count + min(total, Self.maxReserved)
+            guard total > 0, needed > candidates.capacity else { return }
+            candidates.reserveCapacity(needed)
+            records.reserveCapacity(needed)
+            indices.reserveCapacity(needed)
+        }
+
+        private static let maxReserved = 1 << 16
 
         private mutating func add(_ candidate: AssignedSocket) {
             if workers > 1 || searches > 1 {

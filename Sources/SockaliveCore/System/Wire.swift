@@ -3,6 +3,8 @@
 struct WireWriter {
     private(set) var bytes: [UInt8] = []
 
+    mutating func removeAll() { bytes.removeAll(keepingCapacity: true) }
+
     mutating func write<Value: BitwiseCopyable>(_ value: Value) {
         withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) }
     }
