@@ -40,6 +40,11 @@ int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *
     return 0;
 }
 
+pid_t sockalive_thread_id(void)
+{
+    return (pid_t)syscall(SYS_gettid);
+}
+
 int sockalive_enter_network(int netns)
 {
     return setns(netns, CLONE_NEWNET) < 0 ? -errno : 0;

@@ -86,6 +86,9 @@ int sockalive_processors(void);
  */
 int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument);
 
+/* gettid(2), which glibc has since 2.30. */
+pid_t sockalive_thread_id(void);
+
 /* setns(2): this thread enters the network namespace of a descriptor. 0, or -errno (EPERM). */
 int sockalive_enter_network(int netns);
 

@@ -15,15 +15,18 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     let inode: UInt64
     /// The user who created the socket.
     let owner: UInt32
+    /// It makes all calls.
+    private let thread: WorkerThread
 
     /// - Parameters:
     ///   - pidfd: the process or thread (PIDFD_THREAD) that owns the descriptor table.
     ///   - identity: the socket that `fd` must be.
+    ///   - thread: the caller, which has said where it is.
     /// - Throws: `Errno`; `staleNFSFileHandle` (ESTALE) if `fd` is another file by now.
-    init(pidfd: Int32, fd: Int32, identity: SocketIdentity) throws {
+    init(pidfd: Int32, fd: Int32, identity: SocketIdentity, thread: WorkerThread = .main) throws {
         let copy = sockalive_pidfd_getfd(pidfd, fd)
         guard copy >= 0 else { throw Errno(rawValue: -copy) }
-        WorkerProgress.enter(next: .options)
+        thread.enter(next: .options)
         // The number may have been reused since discovery: only the file itself says which it is.
         var status = stat()
         guard fstat(copy, &status) == 0, status.st_ino == identity.inode, status.st_mode & S_IFMT == S_IFSOCK,
@@ -35,6 +38,7 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         descriptor = copy
         inode = identity.inode
         owner = status.st_uid
+        self.thread = thread
     }
 
     /// Whether the descriptor is the socket with that cookie; true if a cookie is unknown. For an MPTCP socket, the
@@ -69,18 +73,18 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
     /// The last descriptor of a socket waits in close(2) for its data to leave, where SO_LINGER is on and the owner has
     /// closed its own meanwhile. A task that exits does not wait.
     deinit {
-        WorkerProgress.enter(next: .close)
+        thread.enter(next: .close)
         let linger = (try? SocketOption.linger.value(of: descriptor, like: linger())) ?? linger()
         if linger.l_onoff == 0 || sockalive_close_by_exit(descriptor) != 0 { close(descriptor) }
     }
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
-        WorkerProgress.enter(next: .options)
+        thread.enter(next: .options)
         return try SocketOption(level: level, name: name).read(from: descriptor, into: value)
     }
 
     mutating func exchange(_ options: inout [OptionExchange]) throws {
-        WorkerProgress.enter(next: .options)
+        thread.enter(next: .options)
         for index in options.indices { options[index].execute(on: descriptor) }
     }
 }

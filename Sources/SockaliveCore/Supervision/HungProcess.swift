@@ -27,12 +27,13 @@ package struct HungProcess: Hashable, Sendable {
         var isAlive: Bool { Self.startTime(of: pid) == startTime }
 
         /// A process of this program; its `stat` waits for nobody, but the number may be another process's by now, whose
-        /// `stat` may wait for the end of an execve(2). `status` never waits. A zombie has ended.
+        /// `stat` may wait for the end of an execve(2). `status` never waits. A zombie has ended, unless another thread
+        /// of it has not (state D): it stays in the process's list until then.
         private static func startTime(of pid: Int32) -> UInt64? {
             guard let procfs = try? ProcFS(),
                 (try? procfs.status("\(pid)"))?.users.areAll(geteuid()) == true,
                 let stat = try? procfs.read("\(pid)/stat", { ProcessStat($0) }),
-                !"ZX".contains(stat.state)
+                !"ZX".contains(stat.state) || procfs.threadCount(of: pid) > 1
             else { return nil }
             return stat.startTime
         }

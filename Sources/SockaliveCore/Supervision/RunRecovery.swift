@@ -35,8 +35,8 @@ struct RunRecovery {
     /// Processes of which something hung that is only shown.
     private(set) var hungDetails: Set<Int32> = []
     private var hangsByProcess: [Int32: Int] = [:]
-    /// Workers that could not be killed, and still hang.
-    private var leftBehind = 0
+    /// Workers that could not be killed, and still hang, one at several processes perhaps.
+    private var leftBehind: Set<Int32> = []
     private let before: Set<HungProcess>
 
     /// A process with so many sockets that hang is left alone.
@@ -52,7 +52,7 @@ struct RunRecovery {
             if process.isStranger { hungExecutables.insert(process.pid) }
             guard let worker = process.leftBehind, worker.isAlive else { continue }
             let position = WorkerPosition(step: worker.step, pid: process.pid)
-            _ = add(position, .hung(position, leftBehind: worker.pid), isLeftBehind: true)
+            _ = add(position, .hung(position, leftBehind: worker.pid), leftBehind: worker.pid)
         }
     }
 
@@ -75,8 +75,8 @@ struct RunRecovery {
     // MARK: what hung
 
     /// - Returns: false where no process and no source can be left out, so that another worker would hang, too.
-    mutating func add(_ position: WorkerPosition, _ failure: SocketFailure, isLeftBehind: Bool = false) -> Bool {
-        if isLeftBehind { leftBehind += 1 }
+    mutating func add(_ position: WorkerPosition, _ failure: SocketFailure, leftBehind worker: Int32? = nil) -> Bool {
+        if let worker { leftBehind.insert(worker) }
         let step = position.step
         if step == .processNames {
             hungExecutables.formUnion(position.scanned)
@@ -107,7 +107,7 @@ struct RunRecovery {
     }
 
     /// Another worker may not be lost to the processes that come last.
-    var isFull: Bool { leftBehind >= Self.maxLeftBehind }
+    var isFull: Bool { leftBehind.count >= Self.maxLeftBehind }
 
     /// Somebody's links hang who need not be meant: the processes whose own word says that they are come first.
     var asksCommFirst: Bool { !hungExecutables.isEmpty || !unknownExecutables.isEmpty }

@@ -82,22 +82,25 @@ package struct SupervisedRun {
             if let error = collector.error { throw error }
             switch exit {
             case .done: return collector.finished(nil)
-            case .stopped(let reason, let position, let leftBehind):
-                if position.pid != 0 { collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind) }
+            case .stopped(let reason, let positions, let leftBehind):
+                for position in positions where position.pid != 0 {
+                    collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind)
+                }
                 if collector.isExplaining { return collector.finished(nil) }
                 guard collector.hasSearched else { throw stopped(reason, collector) }
                 return collector.finished(reason)
-            case .hung(let position, let leftBehind):
-                progress(.step("worker killed at \(position.step.words(position.pid)); another goes on without it"))
-                let mayGoOn = collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind)
+            case .hung(let positions, let leftBehind):
+                progress(.step("worker killed at \(positions.words); another goes on without it"))
+                let mayGoOn = positions.map { collector.add($0, .hung($0, leftBehind: leftBehind), leftBehind) }
                 if collector.isExplaining { return collector.finished(nil) }
-                guard mayGoOn else { return try collector.broken(at: position) }
-            case .lost(let position, let end):
-                progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
+                guard mayGoOn.contains(true) else { return try collector.broken(at: positions[0]) }
+            case .lost(let positions, let end):
+                progress(.step("worker \(end) at \(positions.words); another goes on without it"))
                 losses += 1
                 if collector.isExplaining { return collector.finished(nil) }
-                guard collector.add(position, .lost(position, end)), losses < Self.maxLosses else {
-                    return try collector.broken(at: position)
+                let mayGoOn = positions.map { collector.add($0, .lost($0, end)) }
+                guard mayGoOn.contains(true), losses < Self.maxLosses else {
+                    return try collector.broken(at: positions[0])
                 }
             }
             if let reason = control.stopReason {
@@ -234,7 +237,7 @@ package struct SupervisedRun {
             if position.pid != 0 || worker != nil {
                 hangs.updateValue(worker ?? hangs[position.pid] ?? nil, forKey: position.pid)
             }
-            return recovery.add(position, failure, isLeftBehind: leftBehind != nil)
+            return recovery.add(position, failure, leftBehind: leftBehind)
         }
 
         /// No worker comes to the end of its work. What was found and done until then is told, as far as it goes.
@@ -295,6 +298,10 @@ package struct SupervisedRun {
             return Set(targets + strangers + before.filter { $0.isRecent || $0.holdsWorker })
         }
     }
+}
+
+extension [WorkerPosition] {
+    fileprivate var words: String { map { $0.step.words($0.pid) }.joined(separator: " and ") }
 }
 
 extension [SocketResult] {

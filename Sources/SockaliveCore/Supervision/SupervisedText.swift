@@ -21,6 +21,24 @@ package struct SupervisedText {
         package var source: SocketSource?
         /// Links to executables hang: names are compared with comm alone.
         package var isByComm = false
+
+        /// - Returns: false where nothing can be left out, so that another worker would hang, too.
+        fileprivate mutating func add(_ position: WorkerPosition, _ leftBehind: Int32?) -> Bool {
+            if position.pid != 0 && processes[position.pid] == nil {
+                processes[position.pid] = .hung(position, leftBehind: leftBehind)
+            } else if position.step == .processNames && !position.scanned.isEmpty {
+                isByComm = true
+                for pid in position.scanned {
+                    processes[pid] = .hung(WorkerPosition(step: .executable, pid: pid), leftBehind: nil)
+                }
+            } else if position.step == .socketTable && source == nil {
+                // It waits for no lock of a socket.
+                source = .procfs
+            } else {
+                return false
+            }
+            return true
+        }
     }
 
     /// - Parameter work: makes the text in a worker.
@@ -47,19 +65,12 @@ package struct SupervisedText {
             if let text { return text }
             if let reason = control.stopReason { throw .stopped(reason) }
             switch exit {
-            case .hung(let position, let leftBehind) where position.pid != 0 && hangs.processes[position.pid] == nil:
-                hangs.processes[position.pid] = .hung(position, leftBehind: leftBehind)
-            case .hung(let position, _) where position.step == .processNames && !position.scanned.isEmpty:
-                hangs.isByComm = true
-                for pid in position.scanned {
-                    hangs.processes[pid] = .hung(WorkerPosition(step: .executable, pid: pid), leftBehind: nil)
+            case .hung(let positions, let leftBehind):
+                for position in positions where !hangs.add(position, leftBehind) {
+                    throw .workerFailed(position.step)
                 }
-            case .hung(let position, _) where position.step == .socketTable && hangs.source == nil:
-                // It waits for no lock of a socket.
-                hangs.source = .procfs
             case .stopped(let reason, _, _): throw .stopped(reason)
-            case .hung(let position, _), .lost(let position, _):
-                throw .workerFailed(position.step)
+            case .lost(let positions, _): throw .workerFailed(positions.first?.step ?? .none)
             case .done: throw .workerFailed(.none)
             }
         }

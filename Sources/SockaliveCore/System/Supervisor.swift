@@ -15,12 +15,13 @@ package struct Supervisor {
     package enum Exit: Equatable, Sendable {
         /// It has done its work.
         case done
-        /// It made no progress, and was killed; or it could not even be killed, and is left behind.
-        case hung(WorkerPosition, leftBehind: Int32?)
+        /// It made no progress, and was killed; or it could not even be killed, and is left behind. One position as a
+        /// rule: that of each thread that hangs.
+        case hung([WorkerPosition], leftBehind: Int32?)
         /// Something else has ended it.
-        case lost(WorkerPosition, ChildProcess.End)
+        case lost([WorkerPosition], ChildProcess.End)
         /// The run is over, and the worker did not come to its end.
-        case stopped(StopReason, WorkerPosition, leftBehind: Int32?)
+        case stopped(StopReason, [WorkerPosition], leftBehind: Int32?)
     }
 
     /// Without progress for so long, a worker that sleeps is killed.
@@ -129,17 +130,17 @@ package struct Supervisor {
                     guard time > (isUnsafe ? Self.unsafeHoldTime : Self.stopTime),
                         stop(worker, if: { !page.isHoldUnsafe || time > Self.unsafeHoldTime })
                     else { continue }
-                    let position = page.position
-                    return .stopped(stopping.reason, position, leftBehind: kill(worker))
+                    let positions = page.busyThreads.map(page.position)
+                    return .stopped(stopping.reason, positions, leftBehind: kill(worker))
                 }
-                if stall.lasts(page, isRunning: { isRunning(worker.pid) }),
-                    stop(worker, if: { page.mark == stall.mark })
+                if stall.lasts(page, isRunning: { isRunning($0, of: worker.pid, page) }),
+                    stop(worker, if: { stall.isStill(page) })
                 {
-                    let position = page.position
+                    let positions = stall.hanging.map(page.position)
                     let leftBehind = kill(worker)
                     page.read(into: &bytes)
                     try receive(&bytes)
-                    return .hung(position, leftBehind: leftBehind)
+                    return .hung(positions, leftBehind: leftBehind)
                 }
             }
         } catch {
@@ -147,8 +148,9 @@ package struct Supervisor {
             _ = kill(worker)
             throw error
         }
-        guard let end = reap(worker) else { return .hung(page.position, leftBehind: kill(worker)) }
-        return end == .exited(0) ? .done : .lost(page.position, end)
+        let positions = page.busyThreads.map(page.position)
+        guard let end = reap(worker) else { return .hung(positions, leftBehind: kill(worker)) }
+        return end == .exited(0) ? .done : .lost(positions, end)
     }
 
     /// Whether the worker has ended, or soon will have.
@@ -159,9 +161,21 @@ package struct Supervisor {
         return recv(channel, &byte, 1, Int32(MSG_DONTWAIT)) == 0
     }
 
+    /// Whether a thread of the worker has, or waits for, a processor. While the main thread waits for others, it runs as
+    /// long as any of them does.
+    private func isRunning(_ thread: Int, of worker: pid_t, _ page: WorkerPage) -> Bool {
+        guard thread == 0 else { return isRunning(page.threadID(of: thread) ?? worker, of: worker) }
+        let folder = page.position(of: 0).step.isOfThreads ? open("/proc/\(worker)/task", O_RDONLY | O_CLOEXEC) : -1
+        guard folder >= 0, var threads = try? FolderEntries(folder) else { return isRunning(worker, of: worker) }
+        while let (name, _) = threads.nextName() {
+            if let id: Int32 = name.decimal(), isRunning(id, of: worker) { return true }
+        }
+        return false
+    }
+
     /// Of a process of this program, which it may always ask for.
-    private func isRunning(_ pid: pid_t) -> Bool {
-        let file = open("/proc/\(pid)/stat", O_RDONLY | O_CLOEXEC)
+    private func isRunning(_ thread: Int32, of worker: pid_t) -> Bool {
+        let file = open("/proc/\(worker)/task/\(thread)/stat", O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { return false }
         defer { close(file) }
         let text = [UInt8](unsafeUninitializedCapacity: 512) { bytes, count in
@@ -225,13 +239,21 @@ package struct WorkerOutput {
     ///   are lost.
     package func write(_ bytes: [UInt8], mayWait: Bool = true) {
         guard mayWait || page.hasRoom(bytes.count) else { return }
+        let unread = page.unread
         bytes.withUnsafeBytes { bytes in
             page.write(bytes) {
-                // The parent is woken once; it empties the ring then.
-                _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+                wakeParent()
                 usleep(100)
             }
         }
+        // It empties the ring before the worker would have to wait.
+        if unread < Self.wakeSize && page.unread >= Self.wakeSize { wakeParent() }
+    }
+
+    private static let wakeSize = WorkerPage.ringSize / 4
+
+    private func wakeParent() {
+        _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
     }
 }
 

@@ -1,3 +1,4 @@
+import CSockalive
 import Glibc
 import Synchronization
 
@@ -14,6 +15,8 @@ package enum WorkerStep: UInt8, Sendable, CaseIterable {
     case cgroup, arguments, containerNames
     /// Only shown: nothing depends on the answer.
     case details
+    /// The main thread waits for others, each of which says where it is.
+    case sharedSockets
 
     /// What the worker waits for, in words.
     ///
@@ -23,7 +26,7 @@ package enum WorkerStep: UInt8, Sendable, CaseIterable {
             return "a file of a process in /proc"
         }
         return switch self {
-        case .none, .waiting: "its own work"
+        case .none, .waiting, .sharedSockets: "its own work"
         case .processNames: "the names in /proc"
         case .user: "/proc/\(pid)/status"
         case .identity: "/proc/\(pid)/stat"
@@ -55,6 +58,9 @@ package enum WorkerStep: UInt8, Sendable, CaseIterable {
         }
     }
 
+    /// The main thread waits for threads that work at the same time.
+    var isOfThreads: Bool { self == .processNames || self == .sharedSockets }
+
     /// Whether the call waits for the lock of the socket, so that every other holder of it waits, too.
     package var locksSocket: Bool { self == .options || self == .close }
 }
@@ -80,8 +86,7 @@ package struct WorkerPosition: Equatable, Sendable {
 /// A worker says where it is before each call that may never return. One store into shared memory is all that this costs.
 package enum WorkerProgress {
     /// nil in a process that nobody supervises.
-    nonisolated(unsafe) private static var page: WorkerPage?
-    nonisolated(unsafe) private static var last = WorkerPosition(step: .none)
+    nonisolated(unsafe) fileprivate static var page: WorkerPage?
 
     /// Whether another process kills this one when a call does not return.
     package static var isSupervised: Bool { page != nil }
@@ -94,10 +99,9 @@ package enum WorkerProgress {
 
     nonisolated(unsafe) private static var holdWord: UnsafeMutablePointer<Atomic<UInt64>>?
 
+    /// By the main thread.
     package static func enter(_ step: WorkerStep, _ pid: Int32 = 0, inode: UInt64 = 0) {
-        guard let page else { return }
-        last = WorkerPosition(step: step, pid: pid, inode: inode)
-        page.store(last)
+        WorkerThread.main.enter(step, pid, inode: inode)
     }
 
     /// One thread of a scan reads a link of a process; 0: of none.
@@ -108,11 +112,10 @@ package enum WorkerProgress {
     /// How many threads of a scan can say where they are.
     static let maxScanThreads = 4
 
-    /// The next call about the same process and socket.
+    /// The next call about the same process and socket, by the main thread.
     package static func enter(next step: WorkerStep) {
         if let beat, step == .stop { beat() }
-        guard page != nil else { return }
-        enter(step, last.pid, inode: last.inode)
+        WorkerThread.main.enter(next: step)
     }
 
     /// Called while this process waits for the stop of a thread that it holds, if it has no page: a helper tells its
@@ -126,9 +129,36 @@ package enum WorkerProgress {
         isHoldUnsafe = isUnsafe
         holdWord?.pointee.store(isUnsafe ? 1 : 0, ordering: .sequentiallyConsistent)
     }
+
+    /// Whether a thread of this worker hangs, so that no other is to begin anything new.
+    static var isSharingOver: Bool { page?.isSharingOver ?? false }
 }
 
-/// Memory that a worker and its parent share: the worker's position, and a ring of bytes from the worker to the parent.
+/// A thread of a worker that makes calls about sockets, and says where it is.
+struct WorkerThread: Sendable {
+    let number: Int
+
+    static let main = WorkerThread(number: 0)
+    /// The main thread and four others.
+    static let maxCount = 5
+
+    /// To be called by the thread itself.
+    func begin() {
+        WorkerProgress.page?.store(thread: sockalive_thread_id(), number)
+    }
+
+    func enter(_ step: WorkerStep, _ pid: Int32 = 0, inode: UInt64 = 0) {
+        WorkerProgress.page?.store(WorkerPosition(step: step, pid: pid, inode: inode), of: number)
+    }
+
+    /// The next call about the same process and socket.
+    func enter(next step: WorkerStep) {
+        WorkerProgress.page?.store(step, of: number)
+    }
+}
+
+/// Memory that a worker and its parent share: the positions of the worker's threads, and a ring of bytes from the worker
+/// to the parent.
 ///
 /// The parent can read it after the worker has died or hangs: nothing that the worker has said is lost then.
 package final class WorkerPage: @unchecked Sendable {
@@ -137,18 +167,25 @@ package final class WorkerPage: @unchecked Sendable {
     /// Bytes that the parent has not read yet. A worker that has more to say waits.
     package static let ringSize = 1 << 20
     private static let headerSize = 4096
-    private static let wordCount = 5 + WorkerProgress.maxScanThreads
+    private static let wordCount = 512
     private static let size = headerSize + ringSize
 
+    /// Words that different threads write lie in different cache lines.
+    private enum Place {
+        static let written = 0
+        static let read = 16
+        static let isDone = 32
+        static let isSharingOver = 33
+        static let scanned = 48
+        static let threads = 64
+        static let wordsPerThread = 16
+    }
+
     private let memory: UnsafeMutableRawPointer
-    /// Step, process and a count; the inode; how much was written to the ring, and read from it; a process for each
-    /// thread of a scan; 1 when all is done.
     private let words: UnsafeMutablePointer<Word>
     /// 1 while a target would be harmed by the death of the worker, or of a helper of it, which has this word, too.
     fileprivate let holdWord: UnsafeMutablePointer<Word>
     private var ring: UnsafeMutableRawPointer { memory + Self.headerSize }
-    /// Of the writer alone.
-    private var count: UInt64 = 0
 
     /// nil where there is no memory. The kernel gives pages as they are touched.
     package init?() {
@@ -177,34 +214,77 @@ package final class WorkerPage: @unchecked Sendable {
         madvise(memory, Self.size, MADV_DONTFORK)
     }
 
-    // MARK: the position
+    // MARK: positions
 
-    func store(_ position: WorkerPosition) {
-        count &+= 1
-        words[1].store(position.inode, ordering: .relaxed)
-        let pid = UInt64(UInt32(bitPattern: position.pid))
-        words[0].store(pid << 32 | UInt64(position.step.rawValue) << 24 | count & 0xff_ffff, ordering: .releasing)
+    /// Of a thread: step, process and a count; the inode; the number that the kernel gave it.
+    private func place(of thread: Int) -> UnsafeMutablePointer<Word> {
+        words + Place.threads + Place.wordsPerThread * thread
     }
 
-    package var position: WorkerPosition {
-        var word = mark
-        var inode = words[1].load(ordering: .relaxed)
+    /// Only the thread itself writes there.
+    func store(_ position: WorkerPosition, of thread: Int = 0) {
+        let place = place(of: thread)
+        place[1].store(position.inode, ordering: .relaxed)
+        let pid = UInt64(UInt32(bitPattern: position.pid))
+        let count = (place[0].load(ordering: .relaxed) &+ 1) & 0xff_ffff
+        place[0].store(pid << 32 | UInt64(position.step.rawValue) << 24 | count, ordering: .releasing)
+    }
+
+    /// The same process and socket.
+    fileprivate func store(_ step: WorkerStep, of thread: Int) {
+        let word = place(of: thread)
+        let old = word.pointee.load(ordering: .relaxed)
+        let count = (old &+ 1) & 0xff_ffff
+        word.pointee.store(old & ~0xffff_ffff | UInt64(step.rawValue) << 24 | count, ordering: .releasing)
+    }
+
+    fileprivate func store(thread id: Int32, _ thread: Int) {
+        place(of: thread)[2].store(UInt64(UInt32(bitPattern: id)), ordering: .relaxed)
+    }
+
+    /// nil for the main thread, and for one that has not begun.
+    func threadID(of thread: Int) -> Int32? {
+        let id = Int32(truncatingIfNeeded: place(of: thread)[2].load(ordering: .relaxed))
+        return id > 0 ? id : nil
+    }
+
+    func position(of thread: Int) -> WorkerPosition {
+        let place = place(of: thread)
+        var word = mark(of: thread)
+        var inode = place[1].load(ordering: .relaxed)
         // A worker that runs may write both meanwhile.
-        for _ in 0..<1000 where mark != word {
-            word = mark
-            inode = words[1].load(ordering: .relaxed)
+        for _ in 0..<1000 where mark(of: thread) != word {
+            word = mark(of: thread)
+            inode = place[1].load(ordering: .relaxed)
         }
-        let scanned = (4..<Self.wordCount - 1).map { Int32(truncatingIfNeeded: words[$0].load(ordering: .relaxed)) }
+        let scanned = (0..<WorkerProgress.maxScanThreads).map {
+            Int32(truncatingIfNeeded: words[Place.scanned + $0].load(ordering: .relaxed))
+        }
         return WorkerPosition(
-            step: WorkerStep(rawValue: UInt8(truncatingIfNeeded: word >> 24)) ?? .none,
-            pid: Int32(truncatingIfNeeded: word >> 32), inode: inode,
-            scanned: scanned.filter { $0 > 0 })
+            step: Self.step(word), pid: Int32(truncatingIfNeeded: word >> 32), inode: inode,
+            scanned: thread == 0 ? scanned.filter { $0 > 0 } : [])
+    }
+
+    private static func step(_ mark: UInt64) -> WorkerStep {
+        WorkerStep(rawValue: UInt8(truncatingIfNeeded: mark >> 24)) ?? .none
+    }
+
+    /// Threads that are at work: the main thread, unless it waits for others; and those, if they have something to do.
+    var busyThreads: [Int] {
+        let others = (1..<WorkerThread.maxCount).filter { Self.step(mark(of: $0)) != .none }
+        return others.isEmpty || Self.step(mark(of: 0)) != .sharedSockets ? [0] + others : others
     }
 
     /// Whether the worker has come to the end of its work.
     var isDone: Bool {
-        get { words[Self.wordCount - 1].load(ordering: .acquiring) != 0 }
-        set { words[Self.wordCount - 1].store(newValue ? 1 : 0, ordering: .releasing) }
+        get { words[Place.isDone].load(ordering: .acquiring) != 0 }
+        set { words[Place.isDone].store(newValue ? 1 : 0, ordering: .releasing) }
+    }
+
+    /// Set by the parent.
+    var isSharingOver: Bool {
+        get { words[Place.isSharingOver].load(ordering: .relaxed) != 0 }
+        set { words[Place.isSharingOver].store(newValue ? 1 : 0, ordering: .relaxed) }
     }
 
     func store(isHoldUnsafe: Bool) {
@@ -214,11 +294,11 @@ package final class WorkerPage: @unchecked Sendable {
     package var isHoldUnsafe: Bool { holdWord.pointee.load(ordering: .sequentiallyConsistent) != 0 }
 
     fileprivate func store(scanned pid: Int32, _ thread: Int) {
-        words[4 + thread].store(UInt64(UInt32(bitPattern: pid)), ordering: .relaxed)
+        words[Place.scanned + thread].store(UInt64(UInt32(bitPattern: pid)), ordering: .relaxed)
     }
 
-    /// It differs from an earlier one if the worker has entered another step since.
-    package var mark: UInt64 { words[0].load(ordering: .acquiring) }
+    /// It differs from an earlier one if the thread has entered another step since.
+    func mark(of thread: Int) -> UInt64 { place(of: thread).pointee.load(ordering: .acquiring) }
 
     // MARK: the ring
 
@@ -226,8 +306,8 @@ package final class WorkerPage: @unchecked Sendable {
     package func write(_ bytes: UnsafeRawBufferPointer, whenFull: () -> Void) {
         var rest = bytes
         while !rest.isEmpty {
-            let written = words[2].load(ordering: .relaxed)
-            let free = Self.ringSize - Int(written &- words[3].load(ordering: .acquiring))
+            let written = words[Place.written].load(ordering: .relaxed)
+            let free = Self.ringSize - Int(written &- words[Place.read].load(ordering: .acquiring))
             guard free > 0 else {
                 whenFull()
                 continue
@@ -235,29 +315,32 @@ package final class WorkerPage: @unchecked Sendable {
             let start = Int(written % UInt64(Self.ringSize))
             let size = min(free, rest.count, Self.ringSize - start)
             (ring + start).copyMemory(from: rest.baseAddress!, byteCount: size)
-            words[2].store(written &+ UInt64(size), ordering: .releasing)
+            words[Place.written].store(written &+ UInt64(size), ordering: .releasing)
             rest = UnsafeRawBufferPointer(rebasing: rest[size...])
         }
     }
 
     /// Whether so many bytes can be written without waiting.
-    func hasRoom(_ count: Int) -> Bool {
-        let used = Int(words[2].load(ordering: .relaxed) &- words[3].load(ordering: .acquiring))
-        return Self.ringSize - used >= count
+    func hasRoom(_ count: Int) -> Bool { Self.ringSize - unread >= count }
+
+    /// Bytes that the parent has not read yet.
+    var unread: Int {
+        Int(words[Place.written].load(ordering: .relaxed) &- words[Place.read].load(ordering: .acquiring))
     }
 
     /// Takes what was written since.
     package func read(into bytes: inout [UInt8]) {
-        var taken = words[3].load(ordering: .relaxed)
+        var taken = words[Place.read].load(ordering: .relaxed)
         // The other process may be out of its mind: never more than the ring holds.
-        var left = min(Int(truncatingIfNeeded: words[2].load(ordering: .acquiring) &- taken), Self.ringSize)
+        let written = words[Place.written].load(ordering: .acquiring)
+        var left = min(Int(truncatingIfNeeded: written &- taken), Self.ringSize)
         while left > 0 {
             let start = Int(taken % UInt64(Self.ringSize))
             let size = min(left, Self.ringSize - start)
             bytes.append(contentsOf: UnsafeRawBufferPointer(start: ring + start, count: size))
             taken &+= UInt64(size)
             left -= size
-            words[3].store(taken, ordering: .releasing)
+            words[Place.read].store(taken, ordering: .releasing)
         }
     }
 }

@@ -18,7 +18,7 @@ import Testing
         var stall = Stall(page, .milliseconds(1500), now: start)
         return (1...Int(Duration.seconds(10) / interval)).first { number in
             enter(page, number)
-            return stall.lasts(page, now: start + interval * number, isRunning: { isRunning })
+            return stall.lasts(page, now: start + interval * number, isRunning: { _ in isRunning })
         }.map { interval * $0 }
     }
 
@@ -51,5 +51,66 @@ import Testing
             if number % 2 == 0 { page.store(WorkerPosition(step: .options, pid: 7)) }
         }
         #expect(time == nil)
+    }
+
+    // MARK: threads that share sockets
+
+    /// The main thread waits for two others, of which the first hangs from the beginning.
+    private func hangBesideAnother(_ enter: (WorkerPage, Int) -> Void) throws -> (time: Duration, hanging: [Int])? {
+        let page = try #require(WorkerPage())
+        let start = ContinuousClock.now
+        page.store(WorkerPosition(step: .sharedSockets))
+        page.store(WorkerPosition(step: .options, pid: 7, inode: 1), of: 1)
+        var stall = Stall(page, .milliseconds(1500), now: start)
+        for number in 1...500 {
+            enter(page, number)
+            let time = Duration.milliseconds(20) * number
+            if stall.lasts(page, now: start + time, isRunning: { _ in false }) { return (time, stall.hanging) }
+        }
+        return nil
+    }
+
+    @Test func `a thread hangs, although another makes progress, and alone it is named`() throws {
+        let found = try hangBesideAnother { page, number in
+            let isOver = page.isSharingOver
+            page.store(WorkerPosition(step: isOver ? .none : .options, pid: 8, inode: UInt64(number)), of: 2)
+        }
+        let hang = try #require(found)
+        #expect(hang.time < .milliseconds(1600) && hang.hanging == [1])
+    }
+
+    @Test func `nothing is torn that another thread has begun, for as long as a hang takes`() throws {
+        var end = 0
+        let short = try hangBesideAnother { page, number in
+            // It ends its socket 0.6 s after it was told to.
+            if page.isSharingOver && end == 0 { end = number + 30 }
+            let step = end > 0 && number >= end ? WorkerStep.none : .options
+            page.store(WorkerPosition(step: step, pid: 8, inode: UInt64(number)), of: 2)
+        }
+        #expect((Duration.milliseconds(2050)...Duration.milliseconds(2200)).contains(try #require(short).time))
+        let endless = try hangBesideAnother { page, number in
+            page.store(WorkerPosition(step: .options, pid: 8, inode: UInt64(number)), of: 2)
+        }
+        let hang = try #require(endless)
+        #expect((Duration.milliseconds(3000)...Duration.milliseconds(3100)).contains(hang.time) && hang.hanging == [1])
+    }
+
+    @Test func `two threads that hang are both named`() throws {
+        let found = try hangBesideAnother { page, number in
+            if number == 10 { page.store(WorkerPosition(step: .close, pid: 8, inode: 2), of: 2) }
+        }
+        let hang = try #require(found)
+        #expect((Duration.milliseconds(1680)...Duration.milliseconds(1800)).contains(hang.time))
+        #expect(hang.hanging == [1, 2])
+    }
+
+    @Test func `the main thread may wait for as long as others make progress, and no longer`() throws {
+        let found = try hangBesideAnother { page, number in
+            if number < 200 { page.store(WorkerPosition(step: .options, pid: 7, inode: UInt64(number)), of: 1) }
+            if number == 200 { page.store(WorkerPosition(step: .none), of: 1) }
+        }
+        // They have ended, and it does not go on.
+        let hang = try #require(found)
+        #expect((Duration.milliseconds(5480)...Duration.milliseconds(5600)).contains(hang.time) && hang.hanging == [0])
     }
 }
