@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 import SystemPackage
 
 /// Finds, among all processes, those whose cgroup may be meant. For a machine whose cgroup file system does not show
@@ -8,7 +7,7 @@ final class CGroupScan: ProcessScan {
     let root: Int32
     private let selections: [PlaceSelection]
     /// Many processes have one text.
-    private let answers = Mutex<[[UInt8]: Bool]>([:])
+    private let answers = Locked<[[UInt8]: Bool]>([:])
 
     init(root: Int32, selections: [PlaceSelection]) {
         self.root = root

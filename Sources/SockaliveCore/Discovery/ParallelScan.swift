@@ -1,6 +1,5 @@
 import CSockalive
 import Glibc
-import Synchronization
 import SystemPackage
 
 /// A small question to every process.
@@ -94,8 +93,8 @@ private enum ScanThreads {
 private final class ScanJob: Sendable {
     private let scan: any ProcessScan
     private let folder: Int32
-    private let threads = Mutex(0)
-    private let hits = Mutex<(pids: [Int32], error: Errno?)>(([], nil))
+    private let threads = Locked(0)
+    private let hits = Locked<(pids: [Int32], error: Errno?)>(([], nil))
 
     /// Some 20 processes at a time: a thread that comes last is waited for as long as those take.
     private static let portion = 512
@@ -111,21 +110,15 @@ private final class ScanJob: Sendable {
         return pids.sorted()
     }
 
-    /// Where a thread cannot be had, the others do its part.
-    func share(among threads: Int) {
+    /// Where no thread can be had, or one is enough, the caller does it.
+    func share(among count: Int) {
         let job = Unmanaged.passUnretained(self).toOpaque()
-        let helpers = (1..<max(1, threads)).compactMap { _ -> pthread_t? in
-            var thread = pthread_t()
-            let status = sockalive_start_on_other_cpu(
-                &thread,
-                { job in
-                    Unmanaged<ScanJob>.fromOpaque(job!).takeUnretainedValue().run()
-                    return nil
-                }, job)
-            return status == 0 ? thread : nil
+        let threads = startThreads(count > 1 ? count : 0, job) { job in
+            Unmanaged<ScanJob>.fromOpaque(job!).takeUnretainedValue().run()
+            return nil
         }
-        run()
-        for helper in helpers { pthread_join(helper, nil) }
+        if threads.isEmpty { run() }
+        for thread in threads { pthread_join(thread, nil) }
     }
 
     private func run() {

@@ -28,6 +28,52 @@ private func runAsThread(_ work: UnsafeMutablePointer<() -> Void>) -> Int32 {
     return status == 0 ? pthread_join(thread, nil) : status
 }
 
+/// Starts threads that share work, each on a processor of its own if that is possible. The caller only waits for them.
+///
+/// A worker is the child of a fork(2), and its main thread must not run Swift beside another thread. The runtime's locks
+/// are PI futexes, which name their owner: that of each `static let` (include/swift/Threading/Impl/Linux/ulock.h), and
+/// `Mutex`. The runtime asks for the number of a thread once, and the main thread has another one since the fork. So a
+/// thread that waits for such a lock of the main thread's is never woken (futex(2), FUTEX_UNLOCK_PI: EPERM).
+///
+/// - Returns: as many as can be had.
+func startThreads(
+    _ count: Int, _ argument: UnsafeMutableRawPointer,
+    _ body: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer?
+) -> [pthread_t] {
+    (0..<count).compactMap { number in
+        var thread = pthread_t()
+        // The last one may have the caller's processor, for the caller sleeps from then on.
+        let status =
+            number == count - 1
+            ? pthread_create(&thread, nil, body, argument) : sockalive_start_on_other_cpu(&thread, body, argument)
+        return status == 0 ? thread : nil
+    }
+}
+
+/// A value that one thread at a time may touch. Unlike `Mutex` it may be used by any thread after a fork
+/// (``startThreads(_:_:_:)``).
+final class Locked<Value>: @unchecked Sendable {
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private var value: Value
+
+    init(_ value: Value) {
+        self.value = value
+        mutex.initialize(to: pthread_mutex_t())
+        pthread_mutex_init(mutex, nil)
+    }
+
+    deinit {
+        pthread_mutex_destroy(mutex)
+        mutex.deallocate()
+    }
+
+    func withLock<Result, Failure: Error>(_ body: (inout Value) throws(Failure) -> Result) throws(Failure) -> Result {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return try body(&value)
+    }
+}
+
 /// Runs `body` while terminal signals cannot stop this process. Otherwise a held target would stand still for as long
 /// as this process is stopped. A SIGTSTP, SIGTTIN or SIGTTOU that comes meanwhile takes effect afterwards. SIGSTOP
 /// cannot be blocked.
