@@ -6,7 +6,7 @@
 # SLACK=SECONDS is added to every limit, for a machine that is busy; JOBS=NUMBER (1) is how many cases run at once.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cases=(child stranger strangers slow exe program seize code lock table frozen holders output metrics config)
+cases=(child stranger strangers slow exe program seize code lock many table frozen holders output metrics config)
 slack=$((${SLACK:-0} * 1000))
 # Milliseconds: a run with --timeout 3s; after SIGTERM; a run whose own files do not answer.
 run_limit=$((4000 + slack)) term_limit=$((1000 + slack)) file_limit=$((5000 + slack))
@@ -170,6 +170,36 @@ check_commands() {
     run_inject 605
 }
 
+# How many connections to port 5633 have the timer of keepalive, by a table that waits for no lock.
+timers() { awk '$3 ~ /:1601$/ && $6 ~ /^02:/' /proc/net/tcp | wc -l; }
+
+# Threads share 1,500 sockets of one process. One of them hangs: first the table that the search asks for, and then the
+# thread that treats it. The others lose nothing.
+check_many() {
+    limited inject $((run_limit + 4000)) inject --timeout 10s --idle 601 --json
+    [ "$status" = 1 ] || wrong "inject ended with $status"
+    grep -q "$words" "$work/said" || wrong "inject does not say: $words"
+    [ "$(grep -c '"action" : "set"' "$work/out")" = 1500 ] || wrong "not all others are told as set"
+    [ "$(grep -c '"action" : "failed"' "$work/out")" = 1 ] || wrong "not one is told as failed"
+    [ "$(timers)" = 1500 ] || wrong "$(timers) have keepalive"
+    is_protected 601 || wrong "inject did not reach the healthy agent"
+    expect_free_lock inject
+    # The main thread of what is left behind is a zombie. No other process joins it.
+    limited inject $((run_limit + 4000)) inject --timeout 10s --idle 602 --json
+    [ "$status" = 1 ] || wrong "the second inject ended with $status"
+    is_protected 602 || wrong "the second inject did not reach the healthy agent"
+    [ "$(left_behind)" -le 2 ] || wrong "$(left_behind) processes are left behind"
+    tell release
+    for ((k = 0; k < 20; k++)); do
+        [ "$(left_behind)" != 0 ] || break
+        sleep 0.1
+    done
+    [ "$(left_behind)" = 0 ] || wrong "$(left_behind) processes live on after nothing hangs any more"
+    limited inject $((run_limit + 4000)) inject --timeout 10s --idle 603 --json
+    [ "$status" = 0 ] || wrong "the last inject ended with $status"
+    [ "$(grep -c '"action" : "set"' "$work/out")" = 1501 ] || wrong "not all are told as set"
+}
+
 # The report waits for a reader: the run does not hold the lock for that long, and hears a signal.
 check_output() {
     local injector end start
@@ -246,7 +276,7 @@ inside() { # CASE
     program) options=(--method ptrace) after=1 words="its program file gave no answer" ;;
     seize) can_be_killed=1 options=(--method ptrace) words="ptrace(2), PTRACE_SEIZE gave no answer" ;;
     code) options=(--method ptrace) words="a page of its memory gave no answer" ;;
-    lock) words="the socket's lock gave no answer" ;;
+    lock | many) words="the socket's lock gave no answer" ;;
     # The table waits for the lock, and no thread of its owner stops.
     table) scene_name=lock options=(--method ptrace) words="PID PID could not be stopped" ;;
     # That is seen before anything is tried.
@@ -262,6 +292,7 @@ inside() { # CASE
     healthy=("${healthy[@]:1}")
     words=${words//PID\/PID/PID/$hanging} words=${words//\/PID\//\/$hanging\/} words=${words//PID PID/PID $hanging}
     case $case in
+    many) check_many ;;
     output) check_output ;;
     metrics) check_metrics ;;
     config) check_config ;;

@@ -13,6 +13,7 @@ package struct KeepaliveRun {
     private let mode: Mode
     private let access: SocketAccess
     private let untouched: UntouchedSockets?
+    private let sharing: Sharing
     /// What the sockets of one process may take before those of others.
     private let share: Duration
 
@@ -21,10 +22,15 @@ package struct KeepaliveRun {
     /// - Parameters:
     ///   - untouched: what is known of sockets without access to their processes.
     ///   - timeLimit: that of the whole run; nil is none.
-    init(mode: Mode, access: SocketAccess, untouched: UntouchedSockets? = nil, timeLimit: Duration? = nil) {
+    ///   - sharing: how many threads may treat sockets at a time.
+    init(
+        mode: Mode, access: SocketAccess, untouched: UntouchedSockets? = nil, timeLimit: Duration? = nil,
+        sharing: Sharing = .standard
+    ) {
         self.mode = mode
         self.access = access
         self.untouched = untouched
+        self.sharing = sharing
         share = min(Self.maxShare, timeLimit.map { $0 / 4 } ?? Self.maxShare)
     }
 
@@ -35,14 +41,15 @@ package struct KeepaliveRun {
     ///
     /// - Parameters:
     ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
-    ///   - report: told of each result as it comes.
+    ///   - report: told of each result as it comes, by one thread at a time.
     func treat(
         _ candidates: [AssignedSocket], stopReason: () -> StopReason? = { nil },
         report: (Int, SocketResult) -> Void
     ) {
-        var waiting = Array(candidates.indices)
+        let rest = shareOut(candidates, stopReason, report)
+        var waiting = candidates.indices.filter { rest?.isTreated[$0] != true }
         for isLast in [false, true] {
-            var shares = TimeShares(share: share)
+            var shares = (isLast ? nil : rest?.shares) ?? TimeShares(share: share)
             waiting.removeAll { index in
                 WorkerProgress.enter(.waiting)
                 let (socket, request) = (candidates[index].socket, candidates[index].request)
@@ -51,7 +58,7 @@ package struct KeepaliveRun {
                 defer { shares.add(.now - start, of: socket.process) }
                 guard
                     var result = stopReason().map({ unreached(socket, $0) })
-                        ?? result(for: socket, request, isLast: isLast)
+                        ?? result(for: socket, request, isLast: isLast, met: isLast ? nil : rest?.errors[index])
                 else { return false }
                 result.request = request
                 result.rule = candidates[index].rule
@@ -61,8 +68,41 @@ package struct KeepaliveRun {
         }
     }
 
+    /// Treats what several threads can treat at a time; nil if that is too little.
+    private func shareOut(
+        _ candidates: [AssignedSocket], _ stopReason: () -> StopReason?, _ report: (Int, SocketResult) -> Void
+    ) -> SharedTreatment.Rest? {
+        guard sharing.threads(for: candidates.count) > 1 else { return nil }
+        var items: [SharedTreatment.Item] = []
+        items.reserveCapacity(candidates.count)
+        for (index, candidate) in candidates.enumerated() {
+            if let loan = access.loan(of: candidate.socket) { items.append(.init(index: index, loan: loan)) }
+        }
+        let threads = sharing.threads(for: items.count)
+        guard threads > 1 else { return nil }
+        if mode == .inject { for item in items { untouched?.willReach(candidates[item.index].socket) } }
+        return SharedTreatment.rest(
+            of: candidates, items, threads: threads, TimeShares(share: share), stopReason: stopReason,
+            treat: { item, thread in treat(candidates[item.index], item.loan, thread) }, report: report)
+    }
+
+    private func treat(
+        _ candidate: AssignedSocket, _ loan: Loan, _ thread: WorkerThread
+    ) -> SharedTreatment.Outcome {
+        let socket = candidate.socket
+        switch loan.apply(operation(for: socket, candidate.request), to: socket, thread) {
+        case .success(let result):
+            var treated = treated(socket, result)
+            treated.request = candidate.request
+            treated.rule = candidate.rule
+            return .treated(treated)
+        case .failure(let error): return .failed(error)
+        case nil: return .untouched
+        }
+    }
+
     /// How long the sockets of one process, and those of one user, have taken.
-    private struct TimeShares {
+    struct TimeShares: Sendable {
         let share: Duration
         private var byProcess: [Int32: Duration] = [:]
         private var byUser: [UInt32: Duration] = [:]
@@ -70,7 +110,7 @@ package struct KeepaliveRun {
         init(share: Duration) { self.share = share }
 
         /// What most sockets take, and more.
-        private static let usual = Duration.milliseconds(1)
+        static let usual = Duration.milliseconds(1)
 
         mutating func add(_ time: Duration, of process: ProcessIdentity) {
             guard time > Self.usual else { return }
@@ -95,25 +135,37 @@ package struct KeepaliveRun {
         return results.compactMap(\.self)
     }
 
-    /// nil if it is to be tried again.
+    /// - Parameter met: what another thread has met, through the first holder.
+    /// - Returns: nil if it is to be tried again.
     private func result(
-        for socket: DiscoveredSocket, _ request: KeepaliveRequest, isLast: Bool
+        for socket: DiscoveredSocket, _ request: KeepaliveRequest, isLast: Bool, met: (any Error)?
     ) -> SocketResult? {
         if let known = untouched?.result(for: socket, request) { return known }
         if mode == .inject { untouched?.willReach(socket) }
-        var operation = KeepaliveOperation(request: mode == .list ? nil : request, isDryRun: mode == .dryRun)
-        operation.readsIdleTime = socket.row.idleSeconds == nil && socket.row.state.hasPeer
-        operation.keepaliveByTimer = socket.row.keepaliveByTimer
         do {
-            guard let result = try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1) else { return nil }
-            var treated = SocketResult(
-                socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
-                rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
-            treated.restartedWait = result.restartedWait
-            return treated
+            let operation = operation(for: socket, request)
+            return try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1, met: met)
+                .map { treated(socket, $0) }
         } catch {
             return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
         }
+    }
+
+    private func operation(for socket: DiscoveredSocket, _ request: KeepaliveRequest) -> KeepaliveOperation {
+        KeepaliveOperation(
+            request: mode == .list ? nil : request, isDryRun: mode == .dryRun,
+            readsIdleTime: socket.row.idleSeconds == nil && socket.row.state.hasPeer,
+            keepaliveByTimer: socket.row.keepaliveByTimer)
+    }
+
+    private func treated(
+        _ socket: DiscoveredSocket, _ result: AccessResult<KeepaliveOperation.Outcome>
+    ) -> SocketResult {
+        var treated = SocketResult(
+            socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
+            rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
+        treated.restartedWait = result.restartedWait
+        return treated
     }
 
     private func unreached(_ socket: DiscoveredSocket, _ reason: StopReason) -> SocketResult {

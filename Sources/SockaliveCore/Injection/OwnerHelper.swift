@@ -207,14 +207,22 @@ final class OwnerHelpers {
         self.direct = direct
     }
 
+    /// Whether this process's own rights serve.
+    func areNeedless(for status: ProcessStatus) -> Bool { owner(status) == nil }
+
+    private func owner(_ status: ProcessStatus) -> Owner? {
+        guard let owner = Owner(status), owner.uid != 0, direct.rights.exceed(owner), !impossible.contains(owner) else {
+            return nil
+        }
+        return owner
+    }
+
     /// The helper for a process; nil where this process's own rights serve: they are no more than the owner's, the
     /// owner is root, or there can be no such helper.
     ///
     /// - Throws: ``SocketFailure`` where the owner's helpers were lost too often: what they met would be met again.
     func helper(for pid: Int32, _ status: ProcessStatus) throws(SocketFailure) -> OwnerHelper? {
-        guard let owner = Owner(status), owner.uid != 0, direct.rights.exceed(owner), !impossible.contains(owner) else {
-            return nil
-        }
+        guard let owner = owner(status) else { return nil }
         while losses[owner.uid, default: 0] < Self.maxLosses {
             if let helper = helpers[owner], helper.isAlive { return helper }
             if helpers.removeValue(forKey: owner) != nil {

@@ -33,6 +33,7 @@ final class SocketAccess {
     /// Processes that could not be held: what they met would be met again for each of their sockets.
     private var unreachable: [Int32: SocketFailure]
     private let stopReason: () -> StopReason?
+    private var lastLoan: (pid: Int32, loan: Loan?)?
 
     /// With whose rights a process is reached. It is found out once for each process, not for each of its sockets. It
     /// may change since: a helper is refused then, and a held thread is looked at again while it stands still.
@@ -71,16 +72,19 @@ final class SocketAccess {
 
     /// A socket whose descriptor was moved since (dup2(2)) is sought and tried again.
     ///
-    /// - Parameter maxWaits: after so many holders that kept it waiting in vain the others are left for later.
+    /// - Parameters:
+    ///   - maxWaits: after so many holders that kept it waiting in vain the others are left for later.
+    ///   - met: what the operation has met through the first holder; nil if it has not been tried there.
     /// - Returns: nil if holders are left for later.
     func apply<Operation: SocketOperation>(
-        _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
+        _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int, met: (any Error)? = nil
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         if socket.isUndecided { throw .interfaceUnknown }
-        var socket = socket
+        var (socket, met) = (socket, met)
         for _ in 0..<Self.maxMoves where stopReason() == nil {
             do {
-                return try applyOnce(operation, to: socket, maxWaits: maxWaits)
+                defer { met = nil }
+                return try applyOnce(operation, to: socket, maxWaits: maxWaits, met: met)
             } catch {
                 guard error.isOfDescriptor else { throw error }
                 var failure = error
@@ -90,19 +94,19 @@ final class SocketAccess {
                 socket = moved
             }
         }
-        return try applyOnce(operation, to: socket, maxWaits: maxWaits)
+        return try applyOnce(operation, to: socket, maxWaits: maxWaits, met: met)
     }
 
     /// On a busy machine a number that changes every few milliseconds is another one nearly each time.
     private static let maxMoves = 40
 
     private func applyOnce<Operation: SocketOperation>(
-        _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int
+        _ operation: Operation, to socket: DiscoveredSocket, maxWaits: Int, met: (any Error)?
     ) throws(SocketFailure) -> AccessResult<Operation.Outcome>? {
         var firstFailure: SocketFailure?
         var waits = 0
         var lastPID: Int32?
-        for holder in socket.holders {
+        for (number, holder) in socket.holders.enumerated() {
             // Another descriptor of the same process leads nowhere that the first one did not.
             if holder.pid == lastPID { continue }
             if let known = unreachable[holder.pid] {
@@ -113,6 +117,7 @@ final class SocketAccess {
             // The first holder has used up the time.
             if let firstFailure, stopReason() != nil { throw firstFailure }
             do {
+                if number == 0, let met { throw met }
                 return try apply(operation, to: socket, through: holder)
             } catch {
                 let failure = failure(for: error, holder: holder)
@@ -129,6 +134,36 @@ final class SocketAccess {
 
     func failure(for error: any Error, holder: SocketHolder) -> SocketFailure {
         error as? SocketFailure ?? Diagnosis(procfs: procfs, method: method).failure(for: error, holder: holder)
+    }
+
+    /// How a socket can be borrowed by any thread: by this process's own rights. nil where a helper or ptrace leads to
+    /// it, or nothing does.
+    func loan(of socket: DiscoveredSocket) -> Loan? {
+        guard method == .pidfd, !socket.isUndecided, let holder = socket.holders.first else { return nil }
+        let pid = holder.pid
+        if let last = lastLoan, last.pid == pid { return last.loan }
+        let loan = loan(of: pid, socket)
+        lastLoan = (pid, loan)
+        return loan
+    }
+
+    private func loan(of pid: Int32, _ socket: DiscoveredSocket) -> Loan? {
+        guard unreachable[pid] == nil, let pidfd = direct.handles[pid]?.descriptor else { return nil }
+        if let known = routes[pid] {
+            guard case .own(let rights) = known else { return nil }
+            return Loan(pidfd: pidfd, rights: rights)
+        }
+        WorkerProgress.enter(.helper, pid, inode: socket.inode)
+        // Discovery has read it of the process with which it found the socket.
+        let found = pid == socket.process.pid ? socket.process.status : nil
+        guard let status = found ?? (try? procfs.status("\(pid)")), helpers.areNeedless(for: status) else { return nil }
+        return Loan(pidfd: pidfd, rights: ownRights(to: pid, status))
+    }
+
+    private func ownRights(to pid: Int32, _ status: ProcessStatus) -> Rights {
+        let rights: Rights = direct.rights.areCovered(by: status, "\(pid)", procfs) ? .owner : .kept
+        routes[pid] = .own(rights)
+        return rights
     }
 
     private func apply<Operation: SocketOperation>(
@@ -148,12 +183,31 @@ final class SocketAccess {
             } catch is OwnerHelper.InsufficientRights {
                 // More rights are needed than the owner's.
             }
-            let isCovered = direct.rights.areCovered(by: status, "\(holder.pid)", procfs)
-            routes[holder.pid] = .own(isCovered ? .owner : .kept)
+            _ = ownRights(to: holder.pid, status)
         }
         var result = try direct.apply(operation, to: identity, through: holder)
         if case .own(let rights) = routes[holder.pid] { result.rights = rights }
         return result
+    }
+}
+
+/// A process whose sockets any thread of this one can borrow, one at a time.
+struct Loan: Sendable {
+    let pidfd: Int32
+    let rights: Rights
+
+    /// Through the first holder of the socket.
+    ///
+    /// - Returns: nil where the socket was not borrowed; why the operation failed, where it did.
+    func apply<Operation: SocketOperation>(
+        _ operation: Operation, to socket: DiscoveredSocket, _ thread: WorkerThread
+    ) -> Result<AccessResult<Operation.Outcome>, any Error>? {
+        let (holder, identity) = (socket.holders[0], socket.identity)
+        thread.enter(.borrow, holder.pid, inode: identity.inode)
+        guard var borrowed = try? BorrowedSocket(pidfd: pidfd, fd: holder.fd, identity: identity, thread: thread)
+        else { return nil }
+        return Result { try operation.run(on: &borrowed) }
+            .map { AccessResult(outcome: $0, method: .pidfd, rights: rights) }
     }
 }
 

@@ -27,10 +27,12 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { PORT = 5633, FROZEN_SOCKETS = 16, FROZEN_HOLDERS = 15, MAX_AGENTS = 32, STRANGERS = 40, SLOW_SOCKETS = 12 };
+enum { PORT = 5633, FROZEN_SOCKETS = 16, FROZEN_HOLDERS = 15, MAX_AGENTS = 32, STRANGERS = 40, SLOW_SOCKETS = 12,
+       MANY_SOCKETS = 1500 };
 
 static const char *folder, *cgroup;
 static struct sockaddr_storage address;
@@ -82,7 +84,7 @@ static void keep_only(const int *fds, int count)
 
     dup2(null, STDIN_FILENO);
     dup2(null, STDOUT_FILENO);
-    for (int fd = 3; fd < 256; fd++) {
+    for (int fd = 3; fd < SESSIONS_MAX; fd++) {
         bool is_kept = false;
         for (int i = 0; i < count; i++)
             is_kept = is_kept || fds[i] == fd;
@@ -465,6 +467,25 @@ static pid_t scene_lock(void)
     return agent;
 }
 
+/* So many that the run shares them out among threads. One of them, in their middle, is locked. */
+static pid_t scene_many(void)
+{
+    struct rlimit limit = {SESSIONS_MAX, SESSIONS_MAX};
+    int fds[MANY_SOCKETS], peer;
+
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        fail("setrlimit");
+    for (int i = 0; i < MANY_SOCKETS; i++)
+        fds[i] = connection(&peer);
+    int locked = fds[MANY_SOCKETS / 2];
+    fds[MANY_SOCKETS / 2] = fds[0];
+    fds[0] = locked;
+    pid_t agent = start_agent("beremote", fds, MANY_SOCKETS, send_missing_pages);
+    die_after_preparation();
+    wait_for_hang();
+    return agent;
+}
+
 static void write_cgroup(const char *file, const char *text)
 {
     char path[4096];
@@ -536,7 +557,7 @@ static const struct {
     pid_t (*scene)(void);
 } scenes[] = {
     {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers}, {"slow", scene_slow}, {"program", scene_program}, {"seize", scene_seize},
-    {"code", scene_code}, {"lock", scene_lock}, {"frozen", scene_frozen}, {"holders", scene_holders},
+    {"code", scene_code}, {"lock", scene_lock}, {"many", scene_many}, {"frozen", scene_frozen}, {"holders", scene_holders},
     {"files", scene_files}, {"stopped", scene_stopped},
 };
 

@@ -1,0 +1,163 @@
+import CSockalive
+import Glibc
+import Synchronization
+
+/// How the sockets of a run are shared out among threads.
+struct Sharing: Sendable {
+    let threads: Int
+    /// Fewer sockets are not worth a thread.
+    let minSockets: Int
+
+    static var standard: Sharing {
+        Sharing(threads: Int(sockalive_processors()), minSockets: 1000)
+    }
+
+    static let none = Sharing(threads: 1, minSockets: .max)
+
+    /// How many threads so many sockets are worth.
+    func threads(for sockets: Int) -> Int {
+        sockets < minSockets ? 1 : min(threads, WorkerThread.maxCount - 1)
+    }
+}
+
+/// Borrowed sockets that several threads of a worker treat at the same time. A call on one socket waits for nothing that
+/// a call on another one holds.
+///
+/// Whatever does not succeed at once is left to the main thread, which then works alone. Each thread says where it is
+/// (``WorkerThread``). If one hangs, the parent lets the others finish the socket that they are at, and kills all.
+final class SharedTreatment: @unchecked Sendable {
+    /// A socket by its number among the candidates, and how it is borrowed.
+    struct Item {
+        let index: Int
+        let loan: Loan
+    }
+
+    /// What is left afterwards.
+    struct Rest {
+        var isTreated: [Bool]
+        /// What the treatment of some sockets that are not has met.
+        var errors: [Int: any Error] = [:]
+        var shares: KeepaliveRun.TimeShares
+    }
+
+    /// What one thread does with one socket.
+    enum Outcome {
+        case treated(SocketResult)
+        /// The operation has failed: it may have set something.
+        case failed(any Error)
+        /// It was not borrowed, and nothing was done.
+        case untouched
+    }
+
+    typealias Treat = (Item, WorkerThread) -> Outcome
+
+    private let candidates: [AssignedSocket]
+    private let items: [Item]
+    private let stopReason: () -> StopReason?
+    private let treat: Treat
+    private let report: (Int, SocketResult) -> Void
+    private let rest: Locked<Rest>
+    private let nextItem = Atomic<Int>(0)
+    private let nextThread = Atomic<Int>(1)
+    /// A process, or a user, has used up the time that it has before others.
+    private let isSlow = Atomic<Bool>(false)
+
+    /// So many sockets a thread takes at once.
+    private static let portion = 16
+
+    /// - Parameters:
+    ///   - items: of the candidates, those that any thread can borrow.
+    ///   - stopReason: asked before each socket, by each thread.
+    ///   - treat: called by all threads at a time.
+    ///   - report: told of each result as it comes, by one thread at a time.
+    private init(
+        _ candidates: [AssignedSocket], _ items: [Item], _ shares: KeepaliveRun.TimeShares,
+        stopReason: @escaping () -> StopReason?, treat: @escaping Treat,
+        report: @escaping (Int, SocketResult) -> Void
+    ) {
+        self.candidates = candidates
+        self.items = items
+        self.stopReason = stopReason
+        self.treat = treat
+        self.report = report
+        rest = Locked(Rest(isTreated: Array(repeating: false, count: candidates.count), shares: shares))
+    }
+
+    /// Treats the items. Returns when all threads have ended.
+    static func rest(
+        of candidates: [AssignedSocket], _ items: [Item], threads: Int, _ shares: KeepaliveRun.TimeShares,
+        stopReason: () -> StopReason?, treat: Treat, report: (Int, SocketResult) -> Void
+    ) -> Rest {
+        withoutActuallyEscaping(stopReason) { stopReason in
+            withoutActuallyEscaping(treat) { treat in
+                withoutActuallyEscaping(report) { report in
+                    let shared = SharedTreatment(
+                        candidates, items, shares, stopReason: stopReason, treat: treat, report: report)
+                    shared.run(threads)
+                    return shared.rest.withLock { $0 }
+                }
+            }
+        }
+    }
+
+    /// The main thread only waits (``startThreads(_:_:_:)``). Where no thread can be had, everything is left to it.
+    private func run(_ count: Int) {
+        let shared = Unmanaged.passUnretained(self).toOpaque()
+        WorkerProgress.enter(.sharedSockets)
+        let threads = startThreads(count, shared) { shared in
+            let shared = Unmanaged<SharedTreatment>.fromOpaque(shared!).takeUnretainedValue()
+            let thread = WorkerThread(number: shared.nextThread.add(1, ordering: .relaxed).oldValue)
+            thread.begin()
+            shared.work(thread)
+            thread.enter(.none)
+            return nil
+        }
+        for thread in threads { pthread_join(thread, nil) }
+        WorkerProgress.enter(.waiting)
+    }
+
+    private func work(_ thread: WorkerThread) {
+        while true {
+            let start = nextItem.add(Self.portion, ordering: .relaxed).oldValue
+            guard start < items.count else { return }
+            var time = ContinuousClock.now
+            for item in items[start..<min(start + Self.portion, items.count)] {
+                thread.enter(.waiting)
+                if WorkerProgress.isSharingOver || stopReason() != nil { return }
+                if isSlow.load(ordering: .relaxed), isUsedUp(item) { continue }
+                finish(item, treat(item, thread), thread)
+                let end = ContinuousClock.now
+                add(end - time, item)
+                time = end
+            }
+        }
+    }
+
+    private func finish(_ item: Item, _ outcome: Outcome, _ thread: WorkerThread) {
+        thread.enter(.waiting)
+        switch outcome {
+        case .treated(let result):
+            rest.withLock {
+                report(item.index, result)
+                $0.isTreated[item.index] = true
+            }
+        case .failed(let error): rest.withLock { $0.errors[item.index] = error }
+        case .untouched: break
+        }
+    }
+
+    private func isUsedUp(_ item: Item) -> Bool {
+        let process = candidates[item.index].socket.process
+        return rest.withLock { $0.shares.areUsedUp(by: process) }
+    }
+
+    private func add(_ time: Duration, _ item: Item) {
+        guard time > KeepaliveRun.TimeShares.usual else { return }
+        let process = candidates[item.index].socket.process
+        let isUsedUp = rest.withLock {
+            $0.shares.add(time, of: process)
+            return $0.shares.areUsedUp(by: process)
+        }
+        if isUsedUp { isSlow.store(true, ordering: .relaxed) }
+    }
+}
