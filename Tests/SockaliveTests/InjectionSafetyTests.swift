@@ -12,6 +12,8 @@ extension ProcessTests {
             "read-socket", "read-pipe", "recv-timeout", "accept", "poll", "poll-timeout", "ppoll", "ppoll-masked",
             "pselect-masked", "select", "epoll_wait", "epoll_wait-timeout", "epoll_pwait", "futex", "semop",
             "semtimedop", "msgrcv", "sigtimedwait", "pause", "sigsuspend", "epoll_wait-handler", "waitpid",
+            "accept-timeout", "preadv2-timeout", "recvmmsg-timeout", "send-timeout", "ppoll-read-only",
+            "pselect-read-only", "select-sticky",
         ]
 
         static let timedCalls = [

@@ -19,6 +19,8 @@ struct ThreadChoice {
         case never
         /// Already traced. The seize reports it.
         case traced
+        /// It sends or receives, and would return a part of it (``SleepingCall/mayBeHalfDone``).
+        case transferring
         /// Its wait would begin anew (``TimedWait``), and it has no room for the recovery frames.
         case waiting
         case asleep, running
@@ -76,6 +78,7 @@ struct ThreadChoice {
     private func rank(_ tid: Int32, _ state: Character?, _ map: MemoryMap?) -> Rank {
         let isAsleep = state == "S" || state == "T"
         if isAsleep, let map, let call = sleepingCall(of: tid) {
+            if call.mayBeHalfDone { return .transferring }
             let hasRoom = hasRoom(call.stackPointer, map)
             if call.wait != nil && excluded.isEmpty { return hasRoom ? .waitingWithRoom : .waiting }
             if hasRoom { return .asleepWithRoom }

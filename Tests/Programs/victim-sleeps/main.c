@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,11 +23,13 @@
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
+#include <sys/personality.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,7 +38,7 @@
 
 /* Shared with the child that wakes it. */
 static volatile struct { double woken_at; int futex; } *shared;
-static int pipe_fds[2], listener, near_end, far_end, epoll, semaphores, queue;
+static int pipe_fds[2], local_ends[2], listener, near_end, far_end, epoll, semaphores, queue;
 static struct sockaddr_in address = {.sin_family = AF_INET};
 static volatile int handled;
 
@@ -112,6 +115,78 @@ static long sigtimedwait_call(void)
     sigprocmask(SIG_BLOCK, &set, NULL);
     return sigtimedwait(&set, NULL, &(struct timespec){60, 0}) == SIGUSR2 ? 1 : -1;
 }
+/* The rest of these timeouts cannot be written back. */
+static const struct timespec read_only = {60, 0};
+static long ppoll_read_only(void)
+{
+    return syscall(SYS_ppoll, &(struct pollfd){near_end, POLLIN, 0}, 1, &read_only, NULL, 8);
+}
+static long pselect_read_only(void)
+{
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(near_end, &set);
+    return syscall(SYS_pselect6, near_end + 1, &set, NULL, NULL, &read_only, NULL);
+}
+static long select_sticky(void)
+{
+    struct timeval timeout = {60, 0};
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(near_end, &set);
+    personality(PER_LINUX | STICKY_TIMEOUTS);
+#ifdef SYS__newselect
+    return syscall(SYS__newselect, near_end + 1, &set, NULL, NULL, &timeout);
+#else
+    return syscall(SYS_select, near_end + 1, &set, NULL, NULL, &timeout);
+#endif
+}
+static long preadv2_timeout(void)
+{
+    char byte;
+    return preadv2(near_end, &(struct iovec){&byte, 1}, 1, -1, 0);
+}
+static long recvmmsg_timed(void)
+{
+    char byte;
+    struct iovec part = {&byte, 1};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &part, .msg_iovlen = 1}};
+    return recvmmsg(near_end, &message, 1, 0, &(struct timespec){60, 0});
+}
+/* The buffer of a local socket has a size that does not change, unlike that of a TCP connection. */
+static long send_timeout(void)
+{
+    static char bytes[4096];
+    while (send(local_ends[0], bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        continue;
+    return send(local_ends[0], bytes, 1, 0);
+}
+/* An io_uring with one request, which is done when the socket has data. */
+static long io_uring_timed(void)
+{
+#ifdef IORING_ENTER_EXT_ARG
+    struct io_uring_params parameters = {0};
+    struct __kernel_timespec timeout = {.tv_sec = 60};
+    struct io_uring_getevents_arg argument = {.ts = (uintptr_t)&timeout};
+    int ring = (int)syscall(SYS_io_uring_setup, 1, &parameters);
+    if (ring < 0)
+        return -1;
+    char *queue = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+    struct io_uring_sqe *request = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+    if (queue == MAP_FAILED || request == MAP_FAILED)
+        return -1;
+    *request = (struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = near_end, .poll32_events = POLLIN};
+    ((uint32_t *)(queue + parameters.sq_off.array))[0] = 0;
+    *(volatile uint32_t *)(queue + parameters.sq_off.tail) = 1;
+    if (syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0) != 1)
+        return -1;
+    return syscall(
+        SYS_io_uring_enter, ring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument, sizeof argument) == 0
+        ? 1 : -1;
+#else
+    return -1;
+#endif
+}
 /* These three end with EINTR, and only by the handler. */
 static long pause_call(void) { return pause() < 0 && errno == EINTR && handled == 1 ? 1 : -1; }
 static long sigsuspend_call(void)
@@ -164,6 +239,13 @@ static long sigtimedwait_end(void)
 /* ---- the ways to wake them -------------------------------------------------- */
 
 static void wake_socket(pid_t sleeper) { (void)sleeper; (void)!write(far_end, "x", 1); }
+static void wake_sender(pid_t sleeper)
+{
+    static char bytes[4096];
+    (void)sleeper;
+    while (read(local_ends[1], bytes, sizeof bytes) > 0)
+        continue;
+}
 static void wake_pipe(pid_t sleeper) { (void)sleeper; (void)!write(pipe_fds[1], "x", 1); }
 static void wake_accept(pid_t sleeper)
 {
@@ -188,7 +270,11 @@ static const struct {
     void (*wake)(pid_t sleeper); /* NULL: ends by its timeout */
 } calls[] = {
     {"read-socket", read_socket, wake_socket}, {"read-pipe", read_pipe, wake_pipe},
-    {"recv-timeout", recv_timeout, wake_socket}, {"accept", accept_call, wake_accept}, {"poll", poll_call, wake_socket},
+    {"recv-timeout", recv_timeout, wake_socket}, {"accept-timeout", accept_call, wake_accept},
+    {"preadv2-timeout", preadv2_timeout, wake_socket}, {"recvmmsg-timeout", recvmmsg_timed, wake_socket},
+    {"send-timeout", send_timeout, wake_sender}, {"io_uring-timeout", io_uring_timed, wake_socket},
+    {"ppoll-read-only", ppoll_read_only, wake_socket}, {"pselect-read-only", pselect_read_only, wake_socket},
+    {"select-sticky", select_sticky, wake_socket}, {"accept", accept_call, wake_accept}, {"poll", poll_call, wake_socket},
     {"poll-timeout", poll_timed, wake_socket}, {"ppoll", ppoll_call, wake_socket},
     {"ppoll-masked", ppoll_masked, wake_socket}, {"pselect-masked", pselect_call, wake_socket}, {"select", select_call, wake_socket},
     {"epoll_wait", epoll_call, wake_socket}, {"epoll_wait-timeout", epoll_timed, wake_socket},
@@ -217,13 +303,18 @@ static void set_up(const char *name)
     epoll_ctl(epoll, EPOLL_CTL_ADD, near_end, &(struct epoll_event){.events = EPOLLIN});
     semaphores = semget(IPC_PRIVATE, 1, 0600);
     queue = msgget(IPC_PRIVATE, 0600);
-    if (pipe(pipe_fds) < 0 || far_end < 0 || semaphores < 0 || queue < 0)
+    if (pipe(pipe_fds) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, local_ends) < 0 || far_end < 0 || semaphores < 0 || queue < 0)
         exit(2);
     if (strncmp(name, "recv-timeout", 12) == 0) {
         struct timeval timeout = {60, 0};
         if (strstr(name, "-end"))
             timeout = (struct timeval){TIMEOUT_MS / 1000, TIMEOUT_MS % 1000 * 1000};
         setsockopt(near_end, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+    } else if (strstr(name, "-timeout")) {
+        struct timeval timeout = {60, 0};
+        setsockopt(near_end, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+        setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+        setsockopt(local_ends[0], SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     }
     sigaction(SIGUSR2, &(struct sigaction){.sa_handler = handle}, NULL);
 }

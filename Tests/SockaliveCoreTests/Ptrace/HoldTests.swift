@@ -35,12 +35,17 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     }
 
     /// epoll_wait returns EINTR because it was stopped. close has closed the descriptor, and may not be repeated.
-    @Test(arguments: [(232, true), (45, true), (3, false), (35, false)] as [(Int64, Bool)])
+    @Test(
+        arguments: [
+            (232, true), (45, true), (3, false), (35, false), (327, true), (23, true), (270, true), (271, true),
+            (7, false),
+        ] as [(Int64, Bool)])
     func `EINTR is undone only if the call has done nothing`(number: Int64, isRepeated: Bool) {
         let call = InterruptedSyscall(
             found: registers(call: number, result: Int64(-EINTR)), code: Self.syscall)
         #expect(call.kernelRestart.user.rax == UInt64(bitPattern: isRepeated ? -514 : Int64(-EINTR)))
         #expect(call.manualRestart.user.rip == (isRepeated ? 0x4ffe : 0x5000))
+        #expect(call.isRepeated == isRepeated)
     }
 
     /// 45 is recvfrom for x86-64 and brk for i386.
@@ -92,7 +97,9 @@ private func registers(call number: Int64, result: Int64, at address: UInt64 = 0
     }
 
     /// 271 is ppoll and 72 is sigsuspend of i386, and fcntl of x86-64.
-    @Test(arguments: [(271, -514, true), (281, -4, true), (271, -4, false), (7, -514, false), (72, -514, false)])
+    @Test(arguments: [
+        (271, -514, true), (281, -4, true), (271, -4, true), (45, -4, false), (7, -514, false), (72, -514, false),
+    ])
     func `a call that has replaced the signal mask is known`(number: Int64, result: Int64, replaces: Bool) {
         let call = InterruptedSyscall(found: registers(call: number, result: result), code: Self.syscall)
         #expect(call.replacesMask == replaces)

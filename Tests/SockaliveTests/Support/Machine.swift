@@ -22,6 +22,11 @@ enum Machine {
         #endif
     }()
 
+    /// Whether a wait for an io_uring can have a timeout: Linux 5.11, and a machine that allows io_uring.
+    static let hasTimedRings: Bool = {
+        (try? Sleeper("victim-sleeps", .dynamic64, "io_uring-timeout"))?.result() == "ok"
+    }()
+
     /// The options of unshare(1) for a new namespace. Without root, a user namespace comes first.
     static let privateUser = isRoot ? [] : ["--user", "--map-root-user"]
 

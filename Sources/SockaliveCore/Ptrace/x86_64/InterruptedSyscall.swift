@@ -8,6 +8,8 @@ struct InterruptedSyscall {
     /// Registers with which the thread itself repeats the call.
     private(set) var manualRestart: Registers
 
+    /// The call would have returned EINTR, and is made again from its start.
+    private(set) var isRepeated = false
     /// The thread itself cannot repeat the call, because its number is unknown.
     private(set) var isNumberUnknown = false
 
@@ -27,7 +29,8 @@ struct InterruptedSyscall {
         manualRestart.user.orig_rax = .max
         guard found.isInCall else { return }
         // ERESTARTNOHAND: restart, unless a handler runs; then EINTR. A real signal would have the same effect.
-        if (result == -EINTR && isRepeatable) || (usesRestartBlock && canRestartFromStart) {
+        isRepeated = result == -EINTR && isRepeatable
+        if isRepeated || (usesRestartBlock && canRestartFromStart) {
             kernelRestart.user.rax = UInt64(bitPattern: Int64(Restart.noHandler))
             kernelRestart.user.orig_rax = number ?? found.user.orig_rax
         }
@@ -54,6 +57,8 @@ struct InterruptedSyscall {
     }
     /// The result of a call that the kernel makes again from its start, unless a handler runs.
     static let restartFromStart = Restart.noHandler
+    /// The same, and also if a handler runs that has SA_RESTART.
+    static let restartInAnyCase = Restart.system
 
     private var result: Int32 { Int32(truncatingIfNeeded: kernelRestart.user.rax) }
 
@@ -90,6 +95,8 @@ struct InterruptedSyscall {
 
     /// Calls that return EINTR only because they were stopped. They have done nothing yet, so they can be repeated:
     /// signal(7), "Interruption of system calls ... by stop signals", and sockets with a timeout (sock_intr_errno).
+    /// select, pselect and ppoll return it if the rest of their timeout cannot be written back: it lies in read-only
+    /// memory, or the program's personality has STICKY_TIMEOUTS (fs/select.c, poll_select_finish).
     /// close is excluded, because it has closed the descriptor.
     private var isRepeatable: Bool {
         // An x32 call has the number of the 64-bit one and one more bit. Its thread is refused, and does not notice that.
@@ -104,14 +111,15 @@ struct InterruptedSyscall {
     private static let repeatable64: [Syscall64] = [
         .read, .write, .readv, .writev, .recvfrom, .recvmsg, .recvmmsg, .sendto, .sendmsg, .sendmmsg, .sendfile,
         .splice, .accept, .accept4, .connect, .semop, .semtimedop, .rtSigtimedwait, .epollWait, .epollPwait,
-        .epollPwait2, .ioGetevents, .ioPgetevents, .ioUringEnter,
+        .epollPwait2, .ioGetevents, .ioPgetevents, .ioUringEnter, .preadv2, .pwritev2, .select, .pselect6, .ppoll,
     ]
 
     private static let repeatable32: [Syscall32] = [
         .read, .write, .readv, .writev, .socketcall, .ipc, .recvfrom, .recvmsg, .recvmmsg, .recvmmsgTime64,
         .sendto, .sendmsg, .sendmmsg, .sendfile, .sendfile64, .splice, .accept4, .connect, .semtimedopTime64,
         .rtSigtimedwait, .rtSigtimedwaitTime64, .epollWait, .epollPwait, .epollPwait2, .ioGetevents,
-        .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter,
+        .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter, .preadv2, .pwritev2, .newselect, .pselect6,
+        .pselect6Time64, .ppoll, .ppollTime64,
     ]
 
     /// The call has replaced the thread's signal mask until its end, and is made again from its start.

@@ -9,6 +9,7 @@ enum Syscall64: UInt64 {
     case rtSigreturn = 15
     case readv = 19
     case writev = 20
+    case select = 23
     case sendfile = 40
     case connect = 42
     case accept = 43
@@ -35,6 +36,8 @@ enum Syscall64: UInt64 {
     case accept4 = 288
     case recvmmsg = 299
     case sendmmsg = 307
+    case preadv2 = 327
+    case pwritev2 = 328
     case ioPgetevents = 333
     case ioUringEnter = 426
     case epollPwait2 = 441
@@ -50,6 +53,7 @@ enum Syscall32: UInt64 {
     case munmap = 91
     case socketcall = 102
     case ipc = 117
+    case newselect = 142
     case readv = 145
     case writev = 146
     case poll = 168
@@ -78,6 +82,8 @@ enum Syscall32: UInt64 {
     case sendmsg = 370
     case recvfrom = 371
     case recvmsg = 372
+    case preadv2 = 378
+    case pwritev2 = 379
     case ioPgetevents = 385
     case pselect6Time64 = 413
     case ppollTime64 = 414
