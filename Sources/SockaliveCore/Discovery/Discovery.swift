@@ -14,8 +14,9 @@ package struct Discovery {
     let places: ProcessPlaces
     private let readsArguments: Bool
 
-    /// As many borrowed sockets cost what a walk over the kernel's table costs.
-    private static let maxBorrowedSockets = 400
+    /// As many borrowed sockets cost what a walk over the kernel's table costs. Each network namespace takes a walk of its
+    /// own, over the sockets of all of them: there is one table (net/ipv4/inet_diag.c, inet_diag_dump_icsk).
+    private static let maxBorrowedPerNamespace = 400
 
     /// - Parameters:
     ///   - method: how sockets will be reached; nothing is borrowed for another method than pidfd.
@@ -56,7 +57,11 @@ package struct Discovery {
         // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
         var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: mayBorrow)
         let found = try borrowedRows(groups, tables) ?? tableRows(groups, tables, stopReason)
-        for group in groups { collect(group, found, into: &collector) }
+        let rows =
+            groups.contains(where: \.needsWholeTable)
+            ? Dictionary(grouping: found.values.joined(), by: \.namespace).mapValues { NamespaceRows($0.map(\.row)) }
+            : [:]
+        for group in groups { collect(group, found, rows[group.namespace] ?? NamespaceRows([]), into: &collector) }
         for (tid, process) in threads { collector.add(thread: tid, of: process) }
         try collector.markHeld { try held($0, stopReason) }
         return collector.snapshot(processes: processes.map(\.pid), unanswered: unanswered)
@@ -94,7 +99,7 @@ package struct Discovery {
     /// nil where the sockets cannot be borrowed, or are too many.
     private func borrowedRows(_ groups: [Group], _ tables: SocketTables) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         guard mayBorrow, !groups.contains(where: \.needsWholeTable),
-            groups.reduce(0, { $0 + $1.descriptorCount }) <= Self.maxBorrowedSockets
+            groups.reduce(0, { $0 + $1.descriptorCount }) <= Self.maxBorrowedPerNamespace * groups.count
         else { return nil }
         var found: [UInt64: [FoundRow]] = [:]
         for group in groups {
@@ -113,10 +118,10 @@ package struct Discovery {
         _ groups: [Group], _ tables: SocketTables, _ stopReason: @escaping () -> StopReason?
     ) throws -> [UInt64: [FoundRow]] {
         var found: [UInt64: [FoundRow]] = [:]
+        let held = Set(groups.lazy.flatMap(\.entries).flatMap(\.descriptors).map(\.inode))
         for group in groups {
             // Nobody knows which ones are held where some may not be read.
-            let inodes =
-                group.needsWholeTable ? nil : Set(groups.flatMap(\.entries).flatMap(\.descriptors).map(\.inode))
+            let inodes = group.needsWholeTable ? nil : held
             let rows = try tables.rows(of: group.namespace, seenBy: group.handles, inodes: inodes)
             found.add(rows.tagged(group.namespace))
         }
@@ -131,8 +136,9 @@ package struct Discovery {
         return found
     }
 
+    /// - Parameter own: all rows of the group's namespace, if they are needed.
     private func collect(
-        _ group: Group, _ found: [UInt64: [FoundRow]], into collector: inout SocketCollector
+        _ group: Group, _ found: [UInt64: [FoundRow]], _ own: NamespaceRows, into collector: inout SocketCollector
     ) {
         for entry in group.entries {
             let process = MatchedProcess(handle: entry.process, namespace: group.namespace)
@@ -147,14 +153,13 @@ package struct Discovery {
             collector.reserveCapacity(matching.count)
             collector.add(process, matching)
         }
-        let own = group.needsWholeTable ? found.values.joined().filter { $0.namespace == group.namespace } : []
         // The links of a process that has ended give EACCES, too.
         for (handle, error) in group.denied where handle.isAlive(procfs) {
-            collector.deny(MatchedProcess(handle: handle, namespace: group.namespace), error, rows: own.map(\.row))
+            collector.deny(MatchedProcess(handle: handle, namespace: group.namespace), error, rows: own)
         }
         for owner in group.ringOwners {
             let process = MatchedProcess(handle: owner.process, namespace: group.namespace)
-            collector.add(ringOwner: process, owner.files, rows: own.map(\.row))
+            collector.add(ringOwner: process, owner.files, rows: own)
         }
     }
 

@@ -1,5 +1,17 @@
 import SystemPackage
 
+/// The rows of a network namespace. Thousands of processes may be compared with them.
+struct NamespaceRows {
+    /// By inode.
+    let all: [SocketRow]
+    let byUser: [UInt32: [SocketRow]]
+
+    init(_ rows: [SocketRow]) {
+        all = rows.sorted { $0.inode < $1.inode }
+        byUser = Dictionary(grouping: all, by: \.uid)
+    }
+}
+
 /// Gathers descriptors into sockets: however many descriptors and processes hold one, it is one.
 struct SocketCollector {
     /// What makes a socket the same one. The inode alone does not: it has 32 bits and is given again after some hours
@@ -29,8 +41,8 @@ struct SocketCollector {
     private var furtherByInode: [UInt64: [Int]] = [:]
     private var handles: [Int32: ProcessHandle] = [:]
     private var members: [Int32: MatchedProcess] = [:]
-    private var hidden: [(process: MatchedProcess, error: Errno, rows: [SocketRow])] = []
-    private var ringOwners: [(process: MatchedProcess, files: RingOwner.Files, rows: [SocketRow])] = []
+    private var hidden: [(process: MatchedProcess, error: Errno, rows: NamespaceRows)] = []
+    private var ringOwners: [(process: MatchedProcess, files: RingOwner.Files, rows: NamespaceRows)] = []
     /// Sockets that some process holds, which need not match.
     private var heldElsewhere: Set<UInt64> = []
     private var threads: [UnansweredProcess] = []
@@ -68,11 +80,11 @@ struct SocketCollector {
     }
 
     /// - Parameter rows: the table of the process's namespace.
-    mutating func deny(_ process: MatchedProcess, _ error: Errno, rows: [SocketRow]) {
+    mutating func deny(_ process: MatchedProcess, _ error: Errno, rows: NamespaceRows) {
         hidden.append((process, error, rows))
     }
 
-    mutating func add(ringOwner process: MatchedProcess, _ files: RingOwner.Files, rows: [SocketRow]) {
+    mutating func add(ringOwner process: MatchedProcess, _ files: RingOwner.Files, rows: NamespaceRows) {
         ringOwners.append((process, files, rows))
     }
 
@@ -81,7 +93,7 @@ struct SocketCollector {
     /// - Parameter held: which of the sockets are in the descriptor table of any process.
     mutating func markHeld(_ held: (Set<UInt64>) throws -> Set<UInt64>) rethrows {
         let unknown = ringOwners.filter(\.files.isIncomplete).flatMap { process, _, rows in
-            rows.filter { index(of: $0, in: process.namespace) == nil }.map(\.inode)
+            rows.all.filter { index(of: $0, in: process.namespace) == nil }.map(\.inode)
         }
         if !unknown.isEmpty { heldElsewhere = try held(Set(unknown)) }
     }
@@ -159,17 +171,20 @@ struct SocketCollector {
         let foreignUser = procfs.overflowUser
         hidden.sort { $0.process.pid < $1.process.pid }
         for (process, _, rows) in hidden {
-            guard !rows.isEmpty, let identity = search.identity(of: process) else { continue }
+            guard !rows.all.isEmpty, let identity = search.identity(of: process) else { continue }
             // In a user namespace all users from outside have one number: it tells nothing.
-            for row in rows.sorted(by: { $0.inode < $1.inode })
-            where row.uid == identity.uid && row.uid != foreignUser && !listed.contains(row.inode) {
+            for row in rows.byUser[identity.uid] ?? []
+            where row.uid != foreignUser && !listed.contains(row.inode) {
                 guard index(of: row, in: process.namespace) == nil else { continue }
                 answered.insert(process.pid)
                 add(Entry(process: identity, row: row, namespace: process.namespace, holders: []))
             }
         }
+        var hasOrphans: [NetworkNamespace: Bool] = [:]
         return hidden.compactMap { process, error, rows in
-            let hasOrphan = rows.contains { index(of: $0, in: process.namespace) == nil }
+            let namespace = process.namespace
+            let hasOrphan = hasOrphans[namespace] ?? rows.all.contains { index(of: $0, in: namespace) == nil }
+            hasOrphans[namespace] = hasOrphan
             guard !answered.contains(process.pid), !error.isPermission || hasOrphan else { return nil }
             return UnansweredProcess(pid: process.pid, name: name(of: process.pid), reason: .descriptors(error))
         }
@@ -178,7 +193,7 @@ struct SocketCollector {
     /// Sockets that are in an io_uring and in no descriptor table.
     private var ringSockets: [UnansweredProcess] {
         ringOwners.compactMap { process, files, rows in
-            let orphans = rows.filter { index(of: $0, in: process.namespace) == nil }
+            let orphans = rows.all.filter { index(of: $0, in: process.namespace) == nil }
             guard !orphans.isEmpty, let identity = search.identity(of: process) else { return nil }
             let listed = orphans.first { files.sockets.contains($0.inode) }
             let likely =
