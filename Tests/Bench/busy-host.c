@@ -1,20 +1,27 @@
 /*
  * A busy host for the benchmark.
  *
- *   busy-host peer                                      accepts on ports 1521 and 5633 for ever
+ *   busy-host peer                                      accepts on ports 1521 to 1536 and 5633 for ever
  *   busy-host host ADDRESS PROCESSES CONNECTIONS TARGETS
  *       PROCESSES processes with CONNECTIONS connections each to port 1521 of ADDRESS; the first TARGETS of them are
  *       called beremote and have up to four of their connections to port 5633
+ *   busy-host large ADDRESS PROCESSES CONNECTIONS TARGETS NAMESPACE...
+ *       PROCESSES processes and CONNECTIONS connections in all, spread over the network namespaces, whose files these
+ *       are; the first TARGETS processes are called beremote and have four connections each, to port 5633
  *   busy-host many ADDRESS COUNT recv|poll|spin FILE
  *       one process beremote with COUNT connections to port 5633; it then sleeps, or spins and stores in the first 8
  *       bytes of FILE the longest time (ns) that it was stopped
  *
  * Prints "up" when all is established. Everything ends with the first process.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,7 +33,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { other_port = 1521, target_port = 5633, sessions_of_a_target = 4 };
+/* One port of the peer has no more connections from one address than that has free ports: some 28,000. */
+enum { other_port = 1521, other_ports = 16, target_port = 5633, sessions_of_a_target = 4 };
+/* Of each port of the peer; the default of net.core.somaxconn. */
+enum { queue = 4096 };
 
 static void raise_descriptor_limit(void)
 {
@@ -62,7 +72,7 @@ static int listen_on(int port)
     struct sockaddr_in address = address_of("0.0.0.0", port);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 4096) < 0)
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, queue) < 0)
         err(1, "listen on port %d", port);
     return fd;
 }
@@ -75,17 +85,34 @@ static void say_up(void)
 
 _Noreturn static void peer(void)
 {
-    struct pollfd listeners[] = {
-        {.fd = listen_on(other_port), .events = POLLIN},
-        {.fd = listen_on(target_port), .events = POLLIN},
-    };
+    struct pollfd listeners[other_ports + 1];
+    struct rlimit limit;
+    int first;
 
+    getrlimit(RLIMIT_NOFILE, &limit);
+    for (int i = 0; i <= other_ports; i++) {
+        listeners[i] = (struct pollfd){
+            .fd = listen_on(i < other_ports ? other_port + i : target_port), .events = POLLIN};
+        fcntl(listeners[i].fd, F_SETFL, O_NONBLOCK);
+    }
+    first = listeners[other_ports].fd + 1;
     say_up();
     for (;;) {
-        poll(listeners, 2, -1);
-        for (int i = 0; i < 2; i++) {
-            if (listeners[i].revents && accept(listeners[i].fd, NULL, NULL) < 0)
+        poll(listeners, other_ports + 1, -1);
+        for (int i = 0; i <= other_ports; i++) {
+            int fd = listeners[i].revents ? accept(listeners[i].fd, NULL, NULL) : -1;
+            pid_t next;
+
+            if (fd < 0 && listeners[i].revents && errno != EAGAIN)
                 err(1, "accept");
+            if (fd < 0 || fd + 2 < (int)limit.rlim_cur)
+                continue;
+            /* This process has as many connections as it may have. Another one takes those that come. */
+            if ((next = fork()) < 0)
+                err(1, "fork");
+            while (next > 0)
+                pause();
+            close_range(first, UINT_MAX, 0);
         }
     }
 }
@@ -122,6 +149,60 @@ _Noreturn static void host(const char *address, int processes, int connections, 
             live(name, address, connections, i < targets ? sessions_of_a_target : 0, ready[1]);
         }
         /* One process at a time: the peer's queue is short. */
+        if (read(ready[0], &dot, 1) != 1)
+            err(1, "read");
+    }
+    say_up();
+    for (;;)
+        pause();
+}
+
+/* The connections to other ports of one process of the large host. */
+static void connect_others(const char *address, int first, int count)
+{
+    for (int i = first; i < first + count; i++)
+        connect_to(address, other_port + i % other_ports);
+}
+
+_Noreturn static void large(const char *address, int processes, int connections, int targets, int places, char **files)
+{
+    int ready[2], others = processes - targets, rest = connections - targets * sessions_of_a_target;
+    /* So many processes connect at a time that the queues of the peer hold all that comes. */
+    int most = 1 + others * (int64_t)(queue / 2) / (rest + others), coming = 0;
+    char dot;
+
+    if (others < 1 || rest < 0 || pipe(ready) < 0)
+        errx(64, "%d processes with %d connections cannot have %d targets", processes, connections, targets);
+    for (int place = 0; place < places; place++) {
+        int file = open(files[place], O_RDONLY | O_CLOEXEC);
+
+        if (file < 0 || setns(file, CLONE_NEWNET) < 0)
+            err(1, "%s", files[place]);
+        close(file);
+        for (int i = place; i < processes; i += places) {
+            char name[16];
+            pid_t pid;
+
+            snprintf(name, sizeof name, i < targets ? "beremote" : "worker_%d", i);
+            if ((pid = fork()) < 0)
+                err(1, "fork");
+            if (pid == 0) {
+                close(ready[0]);
+                if (i >= targets) {
+                    /* Each has its part of the rest, and no two parts differ by more than one. */
+                    int64_t from = (int64_t)rest * (i - targets) / others, to = (int64_t)rest * (i - targets + 1) / others;
+
+                    connect_others(address, from, to - from);
+                }
+                live(name, address, i < targets ? sessions_of_a_target : 0, sessions_of_a_target, ready[1]);
+            }
+            for (coming++; coming >= most; coming--) {
+                if (read(ready[0], &dot, 1) != 1)
+                    err(1, "read");
+            }
+        }
+    }
+    for (; coming > 0; coming--) {
         if (read(ready[0], &dot, 1) != 1)
             err(1, "read");
     }
@@ -183,7 +264,10 @@ int main(int argc, char **argv)
         peer();
     if (argc == 6 && !strcmp(argv[1], "host"))
         host(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    if (argc >= 7 && !strcmp(argv[1], "large"))
+        large(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), argc - 6, argv + 6);
     if (argc == 6 && !strcmp(argv[1], "many"))
         many(argv[2], atoi(argv[3]), argv[4], argv[5]);
-    errx(64, "usage: busy-host peer | host ADDRESS PROCESSES CONNECTIONS TARGETS | many ADDRESS COUNT REST FILE");
+    errx(64, "usage: busy-host peer | host ADDRESS PROCESSES CONNECTIONS TARGETS | "
+             "large ADDRESS PROCESSES CONNECTIONS TARGETS NAMESPACE... | many ADDRESS COUNT REST FILE");
 }

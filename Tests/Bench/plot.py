@@ -28,8 +28,8 @@ def step(largest):
         size *= 10
 
 
-def drawing(series):
-    """Draws series: for each label, points (number of sockets, milliseconds)."""
+def drawing(series, title, across):
+    """Draws series: for each label, points (number, milliseconds). The horizontal axis is called across."""
     points = [point for line in series.values() for point in line]
     wide, high = (max(axis) for axis in zip(*points))
     x_step, y_step = step(wide), step(high)
@@ -43,7 +43,7 @@ def drawing(series):
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        "<title>Time to set keepalive, against the number of sockets in one process</title>",
+        f"<title>{title}</title>",
         f'<style>{STYLE}</style><rect class="ground" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
     ]
     for index in range(round(y_end / y_step) + 1):
@@ -53,7 +53,7 @@ def drawing(series):
     for index in range(int(x_end / x_step) + 1):
         at = x(index * x_step)
         parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{index * x_step:,.0f}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 14}" text-anchor="middle">sockets</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 14}" text-anchor="middle">{across}</text>')
     parts.append(f'<text x="{LEFT - 8}" y="{TOP - 12}" text-anchor="end">ms</text>')
     for index, (label, line) in enumerate(series.items()):
         path = " ".join(f"{x(count):.1f},{y(time):.1f}" for count, time in line)

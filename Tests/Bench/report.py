@@ -1,4 +1,7 @@
-"""Makes the table and Docs/Performance.md with its plot: report.py RESULTS DOCS. Figures are medians of all rounds."""
+"""Makes the tables and Docs/Performance.md with its plots: report.py RESULTS DOCS [large].
+
+Figures are medians of all rounds. With "large" only the section about the large host is written again, and its plot.
+"""
 import collections
 import datetime
 import json
@@ -33,6 +36,8 @@ OWNERS = {
     "-undumpable": ", another user's and undumpable: each call looked at",
 }
 PAUSES = {"recv": 250e-6, "spin": 1e-3}
+# What grows on the large host, in the order of its files.
+AXES = ("processes", "connections", "network namespaces")
 SERIES = {"inject": "sockalive inject", "c": "the same calls in C", "python": "Python script"}
 
 
@@ -65,12 +70,22 @@ class Results:
         """The longest stop of a target in a run, in seconds."""
         return statistics.median(int(line) for line in self.text(f"{name}.gaps").split()) / 1e9
 
+    def large(self):
+        """What the large host had, by the name of the scene: processes, connections, network namespaces."""
+        return {path.stem: tuple(map(int, path.read_text().split())) for path in self.files("*.large")}
+
+    def peak(self, name):
+        """The peak memory of all processes, in MiB."""
+        return int(self.text(f"{name}.memory").split()[-1]) / 1024
+
     def text(self, name):
         path = pathlib.Path(self.folder, name)
         return path.read_text() if path.exists() else ""
 
 
 def duration(seconds):
+    if seconds >= 9.95:
+        return f"{seconds:.1f} s"
     if seconds >= 0.0995:
         return f"{seconds * 1e3:.0f} ms"
     return f"{seconds * 1e3:.1f} ms" if seconds >= 0.00095 else f"{seconds * 1e6:.0f} µs"
@@ -101,7 +116,7 @@ def claims(results):
             share = results.median(name) / results.median("ss")
             yield f"{LABELS[name]}, against {LABELS['ss']}", ratio(share), ratio(1 / 8), share <= 1 / 8
     for name in ("list", "inject"):
-        peak = int(results.text(f"{name}.memory").split()[-1]) / 1024
+        peak = results.peak(name)
         yield f"peak memory of `{name}` on this host", f"{peak:.1f} MiB", "20 MiB", peak <= 20
     # The worker, and to parse three words.
     worker = results.median("nothing") - results.median("version")
@@ -121,7 +136,7 @@ def claims(results):
     yield f"`inject` against the Python script, {most:,} sockets", ratio(share), "1", share <= 1
     share = results.median(f"json@{most}") / results.median(f"table@{most}")
     yield f"`inject --json` against the table, {most:,} sockets", ratio(share), "1.3", share <= 1.3
-    peak = int(results.text(f"json@{most}.memory").split()[-1]) / 1024
+    peak = results.peak(f"json@{most}")
     yield f"peak memory of `inject --json`, {most:,} sockets", f"{peak:.1f} MiB", "48 MiB", peak <= 48
     if most // 10 in results.counts():
         growth = results.median(f"inject@{most}") / results.median(f"inject@{most // 10}")
@@ -135,6 +150,7 @@ def claims(results):
         count = int(name.split("@")[1])
         share = results.median(name) / results.median(f"ptrace@{count}")
         yield f"a later `inject` by ptrace against the first, {count:,} sockets", ratio(share), "0.5", share <= 0.5
+    yield from large_claims(results)
     for rest, limit in PAUSES.items():
         pauses = results.pauses()[f"64-{rest}"]
         if pauses:
@@ -152,6 +168,59 @@ def count_rows(results):
     for count in results.counts():
         medians = [results.median(f"{name}@{count}") for name in SERIES]
         yield [f"{count:,}", *map(duration, medians), ratio(medians[0] / medians[1])]
+
+
+def large_names(results):
+    """The scenes of the large host: the small one, those where one thing grows, and the one with everything."""
+    sizes = results.large()
+    grown = sorted((name for name in sizes if "-" in name), key=lambda name: (name[0], sizes[name]))
+    return [name for name in ("small", *grown, "all") if name in sizes]
+
+
+def large_rows(results):
+    for name in large_names(results):
+        listing, tool = results.median(f"large-list@{name}"), results.median(f"large-ss@{name}")
+        peak = f"{results.peak(f'large@{name}'):.1f} MiB"
+        sizes = [f"{size:,}" for size in results.large()[name]]
+        yield [*sizes, duration(listing), duration(tool), ratio(listing / tool), peak]
+
+
+def large_claims(results):
+    names = large_names(results)
+    if "all" not in names:
+        return
+    share = results.median("large-list@all") / results.median("large-ss@all")
+    yield "`list` on the large host, against `ss -tnp` in each namespace", ratio(share), ratio(1 / 100), share <= 1 / 100
+    peak = results.peak("large@all")
+    yield "peak memory of `list` on the large host", f"{peak:.1f} MiB", "20 MiB", peak <= 20
+    # The number of processes doubles in the last step; connections and namespaces grow from the small host's.
+    for axis, limit in enumerate((2.2, 1.5, 2)):
+        grown = [name for name in names if name.startswith(f"{axis}-")]
+        first, last = (grown[-2] if axis == 0 and len(grown) > 1 else "small"), grown[-1]
+        growth = results.median(f"large-list@{last}") / results.median(f"large-list@{first}")
+        sizes = [results.large()[name][axis] for name in (last, first)]
+        what = f"`list`, {sizes[0]:,} {AXES[axis]} against {sizes[1]:,}"
+        yield what, ratio(growth), f"{limit:g}", growth <= limit
+
+
+def large_plot(results):
+    """Each axis by itself, as parts of what the largest host has of it."""
+    sizes = results.large()
+    points = {}
+    for axis, what in enumerate(AXES):
+        names = [name for name in large_names(results) if name == "small" or name.startswith(f"{axis}-")]
+        most = sizes["all"][axis]
+        points[f"{what}, up to {most:,}"] = [
+            (100 * sizes[name][axis] / most, results.median(f"large-list@{name}") * 1e3) for name in names
+        ]
+    return plot.drawing(points, "Time of sockalive list while one thing grows", "per cent of the largest number")
+
+
+def large_words(results):
+    if "all" not in results.large():
+        return {"large": "It was not measured here.", "large_date": datetime.date.today().isoformat()}
+    head = [*AXES, "`sockalive list`", "`ss -tnp` in each", "`list`, of that", "peak memory of `list`"]
+    return {"large": table(head, large_rows(results)), "large_date": datetime.date.today().isoformat()}
 
 
 def pause_rows(results):
@@ -226,14 +295,46 @@ def machine():
     return f"{os.cpu_count()} × {processor}, {memory:.0f} GiB, {system}, Linux {kernel}, {platform.machine()}"
 
 
-def main(folder, docs):
+def sections(page):
+    """A page by its headings: the lines from one to the next, with it."""
+    parts, heading = {"": []}, ""
+    for line in page.splitlines(keepends=True):
+        if line.startswith("## "):
+            heading = line.strip()
+        parts.setdefault(heading, []).append(line)
+    return {heading: "".join(lines) for heading, lines in parts.items()}
+
+
+def write_large(results, docs, template):
+    """Replaces the section in the page, or puts it before the last one."""
+    heading = "## A large host"
+    section = string.Template(sections(template)[heading]).substitute(large_words(results))
+    page = pathlib.Path(docs, "Performance.md")
+    parts = sections(page.read_text())
+    last = list(parts)[-1]
+    if heading not in parts:
+        parts[last] = section + parts[last]
+    else:
+        parts[heading] = section
+    page.write_text("".join(parts.values()))
+
+
+def main(folder, docs, only=""):
     results = Results(folder)
+    template = pathlib.Path(__file__).with_name("performance.md").read_text()
+    if "all" in results.large():
+        pathlib.Path(docs, "large-host.svg").write_text(large_plot(results))
+    if only == "large":
+        write_large(results, docs, template)
+        print(large_words(results)["large"])
+        return
     held = [[what, figure, limit, "yes" if holds else "**no**"] for what, figure, limit, holds in claims(results)]
     points = {
         label: [(count, results.median(f"{name}@{count}") * 1e3) for count in results.counts()]
         for name, label in SERIES.items()
     }
     words = {
+        **large_words(results),
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "claims": table(["", "measured", "at most", "held"], held),
@@ -244,10 +345,11 @@ def main(folder, docs):
         "guard": guarding(results) or "It was not measured here.",
         "gaps": table(["what was done meanwhile", "longest standstill", "against ptrace"], gap_rows(results)),
     }
-    template = string.Template(pathlib.Path(__file__).with_name("performance.md").read_text())
-    pathlib.Path(docs, "Performance.md").write_text(template.substitute(words))
-    pathlib.Path(docs, "performance.svg").write_text(plot.drawing(points))
-    print("\n\n".join(words[name] for name in ("machine", "claims", "host", "counts", "pauses", "gaps", "guard", "watch")))
+    pathlib.Path(docs, "Performance.md").write_text(string.Template(template).substitute(words))
+    title = "Time to set keepalive, against the number of sockets in one process"
+    pathlib.Path(docs, "performance.svg").write_text(plot.drawing(points, title, "sockets"))
+    shown = ("machine", "claims", "host", "large", "counts", "pauses", "gaps", "guard", "watch")
+    print("\n\n".join(words[name] for name in shown))
 
 
 main(*sys.argv[1:])

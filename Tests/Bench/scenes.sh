@@ -10,6 +10,7 @@
 #                                                  gap
 #                                                  guard RATE SECONDS     connections with a guard, and without
 #                                                  watch SECONDS PROCESSES CONNECTIONS TARGETS
+#                                                  large NAME PROCESSES CONNECTIONS NAMESPACES TARGETS
 #
 # Each round runs every command in turn, so a slow minute of the machine affects all of them.
 set -eu
@@ -208,6 +209,54 @@ gap() {
         fi
         "$sockalive" list --check >"$RESULTS/log" || { echo "bench: gdb did not set keepalive" >&2 && exit 70; }
     done
+}
+
+# Network namespaces of the large host, behind this one: their files.
+add_namespaces() {
+    local number name
+    echo 1 >/proc/sys/net/ipv4/ip_forward
+    for ((number = 1; number <= $1; number++)); do
+        name=part$number
+        ip netns add "$name"
+        ip -batch - <<END
+link add to_$name type veth peer name eth0 netns $name
+address add 10.10.$number.1/24 dev to_$name
+link set to_$name up
+END
+        ip -netns "$name" -batch - <<END
+address add 10.10.$number.2/24 dev eth0
+link set eth0 up
+link set lo up
+route add default via 10.10.$number.1
+END
+        echo "/run/netns/$name"
+    done
+}
+
+# large NAME PROCESSES CONNECTIONS NAMESPACES TARGETS: in $RESULTS/NAME.large what was measured
+large() {
+    local name=$1 targets=$5 round places place found start seconds
+    mapfile -t places < <(add_namespaces "$4")
+    start "$BENCH/busy-host" large 10.9.0.2 "$2" "$3" "$targets" "${places[@]}"
+    # Nothing is missing: the targets' sockets, from all namespaces that they are spread over.
+    found=$("$sockalive" list --json | "$PYTHON" -c '
+import json, sys
+sockets = json.load(sys.stdin)["sockets"]
+print(len(sockets), len({socket["netns"] for socket in sockets}))')
+    [ "$found" = "$((targets * 4)) $(($4 < targets ? $4 : targets))" ] ||
+        { echo "bench: list finds $found sockets and namespaces on the large host" >&2 && exit 70; }
+    for ((round = 0; round < ROUNDS; round++)); do measure "large-list@$name" 4 "$sockalive list"; done
+    memory "large@$name" "$sockalive" list
+    # As an administrator would look into each of them. Once is enough: it takes a minute on the largest host.
+    start=${EPOCHREALTIME/./}
+    for place in "${places[@]}"; do
+        nsenter --net="$place" ss -tnp state established '( sport = :5633 or dport = :5633 )'
+    done >"$RESULTS/log"
+    seconds=$((${EPOCHREALTIME/./} - start))e-6
+    [ "$(grep -c '"beremote"' "$RESULTS/log")" = $((targets * 4)) ] ||
+        { echo "bench: ss finds other sockets on the large host" >&2 && exit 70; }
+    echo "{\"results\": [{\"command\": \"large-ss@$name\", \"times\": [$seconds]}]}" >"$RESULTS/large-ss@$name.json"
+    echo "$2 $3 $4" >"$RESULTS/$name.large"
 }
 
 watch() {

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs a command on its own host: a PID and a network namespace with only this command and its children. A peer,
-# 10.9.0.2, is on the other end of a link, and accepts on ports 1521 and 5633.
+# 10.9.0.2, is on the other end of a link, and accepts on ports 1521 to 1536 and 5633. Its way to 10.10.0.0/16 is over
+# the host.
 #
 #   BENCH=FOLDER world.sh COMMAND...      FOLDER has the programs; needs no root if user namespaces are allowed
 #
@@ -28,6 +29,7 @@ peer)
     ip link set host up
     ip netns exec host ip address add 10.9.0.1/16 dev peer
     ip netns exec host ip link set peer up
+    ip route add 10.10.0.0/16 via 10.9.0.1
     exec {up}< <(exec "$BENCH/busy-host" peer)
     read -r -t 10 _ <&"$up"
     # No exec: the first process of the namespace must outlive its children.
