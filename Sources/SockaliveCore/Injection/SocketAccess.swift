@@ -329,12 +329,14 @@ final class DirectSocketAccess {
 }
 
 extension SocketFailure {
-    static func otherTable(_ holder: SocketHolder) -> SocketFailure {
+    static func otherTable(
+        _ holder: SocketHolder, hasPtraceMethod: Bool = Method.ptrace.isForThisArchitecture
+    ) -> SocketFailure {
         SocketFailure(
             .unsupported, .invalidArgument,
             "descriptor \(holder.fd) of PID \(holder.pid) is not in its main thread's table, so it cannot be borrowed",
-            remedy: "Linux 6.9 lets a thread's own descriptor be borrowed (PIDFD_THREAD); "
-                + "until then --method ptrace reaches it")
+            remedy: "Linux 6.9 lets a thread's own descriptor be borrowed (PIDFD_THREAD)"
+                + (hasPtraceMethod ? "; until then --method ptrace reaches it" : ""))
     }
 }
 
