@@ -55,7 +55,7 @@ extension ProcessTests {
             let environment = ProcessInfo.processInfo.environment.merging(
                 ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": TestProgram.folder]) { $1 }
             let attacks = try Program.run(
-                [TestProgram.script("Torture/attacks.sh"), "100", kind], environment: environment, deadline: deadline)
+                [TestProgram.script("Torture/attacks.sh"), "60", kind], environment: environment, deadline: deadline)
             #expect(attacks.status == 0, "\(attacks.output)\(attacks.errors)", sourceLocation: sourceLocation)
             #expect(attacks.output.contains(" tried "), sourceLocation: sourceLocation)
         }

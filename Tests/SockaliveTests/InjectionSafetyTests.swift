@@ -295,7 +295,7 @@ extension ProcessTests {
             let environment = ProcessInfo.processInfo.environment.merging(
                 ["SOCKALIVE": Program.path("sockalive"), "VICTIMS": TestProgram.folder]) { $1 }
             let torture = try Program.run(
-                [TestProgram.script("Torture/torture.sh"), "30"], environment: environment, deadline: .seconds(240))
+                [TestProgram.script("Torture/torture.sh"), "20"], environment: environment, deadline: .seconds(240))
             #expect(torture.status == 0, "\(torture.output)\(torture.errors)")
             #expect(torture.output.contains("harmed in all 0 of"))
         }

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-extension ProcessTests {
+extension PeerTests {
     @Suite struct Probing {
         private static let settings: [(Int, Int, Int)?] = [nil, (600, 60, 50), (7200, 3600, 1), (1, 1, 5)]
 

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Testing
 
-extension ProcessTests {
+extension PeerTests {
     /// Peers that do not answer, because a private network drops all packets.
     @Suite(.enabled(if: Machine.buildsFirewalls, "no namespaces, or ip (iproute2) or nft (nftables) is missing"))
     struct SilentPeers {
@@ -104,7 +104,7 @@ extension ProcessTests {
             let start = ContinuousClock.now
             let report = try Report.of(
                 ["probe", "--method", method, "--timeout", "2s", "--wait", "60s"] + victim.selection, status: 1)
-            #expect(start.duration(to: .now) < .seconds(2.5))
+            #expect(start.duration(to: .now) < .seconds(20))
             #expect(report.sockets.allSatisfy { $0.error?.code == "ETIMEDOUT" && $0.probe == nil })
             #expect(try victim.keepalive() == Array(repeating: .untouched, count: 5))
         }
@@ -266,8 +266,8 @@ extension ProcessTests {
             let length = start.duration(to: .now).components
             let microseconds = UInt32(length.seconds) * 1_000_000 + UInt32(length.attoseconds / 1_000_000_000_000)
             var leftovers = 0
-            for round in 0..<14 {
-                if round == 7 { try room.fallSilent() }
+            for round in 0..<10 {
+                if round == 5 { try room.fallSilent() }
                 let before = try victim.keepalive()
                 // A process group of its own: the worker ends soon after its parent, and not in the same moment.
                 let probe = try Child(

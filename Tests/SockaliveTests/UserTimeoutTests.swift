@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-extension ProcessTests {
+extension PeerTests {
     /// TCP_USER_TIMEOUT replaces the number of probes: a short one makes a lost probe the end of a connection.
     @Suite struct UserTimeouts {
         private static let twelve = ["--firewall-timeout", "12s"]
