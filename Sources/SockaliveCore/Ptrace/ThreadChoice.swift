@@ -46,7 +46,7 @@ struct ThreadChoice {
         var error = Errno.noSuchProcess
         for (number, tid) in threads where best.rank < enough && !excluded.contains(tid) {
             // A server of a thousand threads that all wait so is not asked for each of its sockets.
-            if number >= Self.maxWaiting && best.rank == .waitingWithRoom { break }
+            if number >= Self.maxWaiting && [.waitingWithRoom, .transferring].contains(best.rank) { break }
             let state = state(of: tid)
             let rank = rank(tid, state, map)
             if state == "D" && error == .noSuchProcess { error = .resourceBusy }

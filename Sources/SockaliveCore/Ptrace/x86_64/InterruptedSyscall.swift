@@ -118,8 +118,8 @@ struct InterruptedSyscall {
         .read, .write, .readv, .writev, .socketcall, .ipc, .recvfrom, .recvmsg, .recvmmsg, .recvmmsgTime64,
         .sendto, .sendmsg, .sendmmsg, .sendfile, .sendfile64, .splice, .accept4, .connect, .semtimedopTime64,
         .rtSigtimedwait, .rtSigtimedwaitTime64, .epollWait, .epollPwait, .epollPwait2, .ioGetevents,
-        .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter, .preadv2, .pwritev2, .newselect, .pselect6,
-        .pselect6Time64, .ppoll, .ppollTime64,
+        .ioPgetevents, .ioPgeteventsTime64, .ioUringEnter, .preadv2, .pwritev2, .oldSelect, .newselect,
+        .pselect6, .pselect6Time64, .ppoll, .ppollTime64,
     ]
 
     /// The call has replaced the thread's signal mask until its end, and is made again from its start.

@@ -50,6 +50,7 @@ enum Syscall32: UInt64 {
     case write = 4
     case close = 6
     case sigsuspend = 72
+    case oldSelect = 82
     case munmap = 91
     case socketcall = 102
     case ipc = 117

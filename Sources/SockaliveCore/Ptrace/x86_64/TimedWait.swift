@@ -57,6 +57,8 @@ struct TimedWait: Equatable {
         guard arguments.count == 6 else { return nil }
         if is32Bit {
             return switch Syscall32(rawValue: number) {
+            // One pointer to all five (arch/x86/entry/syscalls/syscall_32.tbl, compat_sys_old_select).
+            case .oldSelect: TimedWait(.select, .unknown)
             case .newselect: TimedWait(.select, .timeval(arguments[4], isWide: false))
             case .pselect6: TimedWait(.select, .timespec(arguments[4], isWide: false))
             case .pselect6Time64: TimedWait(.select, .timespec(arguments[4], isWide: true))
@@ -123,7 +125,7 @@ struct SleepingCall {
     let stackPointer: UInt64
     let wait: TimedWait?
     /// It may have done a part of its work. A stop makes it return that part: it sends fewer bytes, or receives less than
-    /// MSG_WAITALL or the number of messages asks for.
+    /// MSG_WAITALL or the number of messages or events asks for. Of SO_RCVLOWAT no argument tells.
     let mayBeHalfDone: Bool
 
     /// nil for a thread that runs.
@@ -155,7 +157,8 @@ struct SleepingCall {
             case .recvfrom: waitsForAll(arguments[3])
             case .recvmsg: waitsForAll(arguments[2])
             case .recvmmsg, .recvmmsgTime64: waitsForMessages(arguments[2], arguments[3])
-            case .ioUringEnter: arguments[1] > 0
+            case .ioGetevents, .ioPgetevents, .ioPgeteventsTime64: arguments[1] > 1
+            case .ioUringEnter: arguments[1] > 0 || arguments[2] > 1
             default: false
             }
         }
@@ -164,8 +167,11 @@ struct SleepingCall {
         case .recvfrom: waitsForAll(arguments[3])
         case .recvmsg: waitsForAll(arguments[2])
         case .recvmmsg: waitsForMessages(arguments[2], arguments[3])
-        // It would return what it has submitted, without the events that it waits for.
-        case .ioUringEnter: arguments[1] > 0
+        // The events that have come, fewer than it waits for (fs/aio.c, read_events).
+        case .ioGetevents, .ioPgetevents: arguments[1] > 1
+        // It would return what it has submitted, or 0 as soon as one event has come, before all that it waits for
+        // (io_uring/io_uring.c, io_cqring_wait).
+        case .ioUringEnter: arguments[1] > 0 || arguments[2] > 1
         default: false
         }
     }
