@@ -99,7 +99,7 @@ package struct Discovery {
     /// nil where the sockets cannot be borrowed, or are too many.
     private func borrowedRows(_ groups: [Group], _ tables: SocketTables) throws(HeldUp) -> [UInt64: [FoundRow]]? {
         guard mayBorrow, !groups.contains(where: \.needsWholeTable),
-            groups.reduce(0, { $0 + $1.descriptorCount }) <= Self.maxBorrowedPerNamespace * groups.count
+            groups.allSatisfy({ $0.descriptorCount <= Self.maxBorrowedPerNamespace })
         else { return nil }
         var found: [UInt64: [FoundRow]] = [:]
         for group in groups {
