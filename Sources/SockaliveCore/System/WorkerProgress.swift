@@ -145,6 +145,9 @@ struct WorkerThread: Sendable {
     /// To be called by the thread itself.
     func begin() {
         WorkerProgress.page?.store(thread: sockalive_thread_id(), number)
+        // If another thread never ends (state D), its table of descriptors stays, and with it each socket that was just
+        // borrowed: its owner's close(2) would send no FIN. Where a sandbox forbids it, the table is shared.
+        _ = sockalive_unshare(CLONE_FILES)
     }
 
     func enter(_ step: WorkerStep, _ pid: Int32 = 0, inode: UInt64 = 0) {
