@@ -2,8 +2,10 @@ import SystemPackage
 
 /// Something that a worker of a run tells its parent.
 enum RunEvent {
-    /// How many processes match.
+    /// A search has ended, and all of its candidates were sent. So many processes match.
     case found(processes: Int, isLast: Bool)
+    /// A process holds up the search, and comes last.
+    case late(Int32)
     /// The candidates come in an order that ``result`` and ``armed`` refer to.
     ///
     /// - Parameter total: how many come from now on; these are the first of them.
@@ -86,6 +88,9 @@ struct RunEventWriter {
             writer.write(UInt8(0))
             writer.write(processes)
             writer.write(isLast)
+        case .late(let pid):
+            writer.write(UInt8(9))
+            writer.write(pid)
         case .candidates(let candidates, let total):
             writer.write(UInt8(1))
             writer.write(Int32(clamping: total))
@@ -191,6 +196,7 @@ struct RunEventReader {
                     idleProcesses: try processes(&reader), otherOwners: try processes(&reader),
                     unheld: try unheld(&reader)))
         case 8: return .gone(index: Int(try reader.read(Int32.self)))
+        case 9: return .late(try reader.read())
         case 7: return .error(try SearchError(&reader))
         default: throw WireReader.Malformed()
         }

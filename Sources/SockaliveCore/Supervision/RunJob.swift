@@ -153,6 +153,7 @@ extension RunJob {
                     ) { !others.contains($0) }
                 } catch let error as HeldUp {
                     late.add(error)
+                    send(.late(error.process))
                 }
             }
         }
@@ -185,7 +186,6 @@ extension RunJob {
                 method: borrows ? job.choice.resolved() : .ptrace, limits: limits, readsArguments: job.readsArguments)
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
-            send(.found(processes: snapshot.processes.count, isLast: isLast))
             for process in snapshot.unanswered where reported.insert(process.pid).inserted {
                 let failure = process.failure(in: procfs)
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
@@ -201,6 +201,8 @@ extension RunJob {
             let first = count
             if !candidates.isEmpty { send(.candidates(candidates, total: candidates.count)) }
             count += candidates.count
+            // Behind them: who has heard of the end has all of them.
+            send(.found(processes: snapshot.processes.count, isLast: isLast))
             if isLast && candidates.isEmpty && count == 0 && failures == 0 && job.explainsAbsence {
                 explainAbsence(searched.union(snapshot.processes).sorted(), discovery.source)
             }
@@ -295,7 +297,8 @@ extension RunJob {
             }
             let isAll = open.count == candidates.count
             KeepaliveRun(
-                mode: mode, access: access, untouched: job.untouched(mode, access.method), timeLimit: control.timeLimit
+                mode: mode, access: access, untouched: job.untouched(mode, access.method), timeLimit: control.timeLimit,
+                sharing: recovery.sharing
             ).treat(
                 isAll ? candidates : open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
                 report: { [send] position, result in

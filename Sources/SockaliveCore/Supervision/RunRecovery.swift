@@ -28,6 +28,8 @@ struct RunRecovery {
     /// After a call about a socket hung: the one source that waits for no lock of a socket
     /// (net/ipv4/tcp_ipv4.c, get_tcp4_sock; sock_diag waits in tcp_get_info).
     private(set) var source: SocketSource?
+    /// How many threads the next worker may have.
+    private(set) var sharing = Sharing.standard
     private var results: [SocketKey: SocketResult] = [:]
     private(set) var armed: [SocketKey: KeepaliveSettings] = [:]
     /// Processes of which nobody knows whether they match by the name of their executable: its link hung.
@@ -105,6 +107,9 @@ struct RunRecovery {
         }
         return true
     }
+
+    /// A worker was lost while several threads were at work: the position of one thread tells who is to blame.
+    mutating func workAlone() { sharing = .none }
 
     /// Another worker may not be lost to the processes that come last.
     var isFull: Bool { leftBehind.count >= Self.maxLeftBehind }

@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 
 /// What a run found and did.
@@ -82,24 +83,25 @@ package struct SupervisedRun {
             if let error = collector.error { throw error }
             switch exit {
             case .done: return collector.finished(nil)
-            case .stopped(let reason, let positions, let leftBehind):
-                for position in positions where position.pid != 0 {
-                    collector.add(position, .hung(position, leftBehind: leftBehind), leftBehind)
-                }
+            case .stopped(let reason, let hangs):
+                for hang in hangs where hang.position.pid != 0 { collector.add(hang) }
                 if collector.isExplaining { return collector.finished(nil) }
                 guard collector.hasSearched else { throw stopped(reason, collector) }
                 return collector.finished(reason)
-            case .hung(let positions, let leftBehind):
-                progress(.step("worker killed at \(positions.words); another goes on without it"))
-                let mayGoOn = positions.map { collector.add($0, .hung($0, leftBehind: leftBehind), leftBehind) }
+            case .hung(let hangs):
+                progress(.step("worker killed at \(hangs.map(\.position).words); another goes on without it"))
+                let mayGoOn = hangs.map { collector.add($0) }
                 if collector.isExplaining { return collector.finished(nil) }
-                guard mayGoOn.contains(true) else { return try collector.broken(at: positions[0]) }
+                guard mayGoOn.contains(true) else { return try collector.broken(at: hangs[0].position) }
             case .lost(let positions, let end):
                 progress(.step("worker \(end) at \(positions.words); another goes on without it"))
                 losses += 1
                 if collector.isExplaining { return collector.finished(nil) }
-                let mayGoOn = positions.map { collector.add($0, .lost($0, end)) }
-                guard mayGoOn.contains(true), losses < Self.maxLosses else {
+                // If several threads were at work, nobody knows which one is to blame. The next worker has one.
+                let isShared = positions.count > 1 || positions[0].step == .sharedSockets
+                if isShared { collector.workAlone() }
+                if !isShared { collector.add(positions[0], .lost(positions[0], end)) }
+                guard losses < Self.maxLosses else {
                     return try collector.broken(at: positions[0])
                 }
             }
@@ -138,6 +140,8 @@ package struct SupervisedRun {
         private var isSearchOver = false
         /// Processes that hung, and the worker that was left behind there.
         private var hangs: [Int32: HungProcess.Worker?] = [:]
+        /// Processes that held up a search.
+        private var late: Set<Int32> = []
         /// Processes at which a worker of an earlier run hangs: they need not match.
         private let excludedBefore: Set<Int32>
         private var workers = 0
@@ -169,6 +173,7 @@ package struct SupervisedRun {
                 searches += 1
                 outcome.processes += processes
                 progress(.step("\(processes) matching processes"))
+            case .late(let pid): late.insert(pid)
             case .candidates(let new, let total):
                 reserve(total)
                 for candidate in new { add(candidate) }
@@ -205,7 +210,7 @@ package struct SupervisedRun {
         private static let maxReserved = 1 << 16
 
         private mutating func add(_ candidate: AssignedSocket) {
-            if workers > 1 || searches > 1 {
+            if workers > 1 || searches > 0 {
                 let key = SocketKey(candidate.socket)
                 if indexByKey == nil {
                     let keys = candidates.enumerated().map { (SocketKey($1.socket), $0) }
@@ -232,6 +237,11 @@ package struct SupervisedRun {
         }
 
         @discardableResult
+        mutating func add(_ hang: Supervisor.Hang) -> Bool {
+            add(hang.position, .hung(hang.position, leftBehind: hang.leftBehind), hang.leftBehind)
+        }
+
+        @discardableResult
         mutating func add(_ position: WorkerPosition, _ failure: SocketFailure, _ leftBehind: Int32? = nil) -> Bool {
             let worker = leftBehind.flatMap { HungProcess.Worker(pid: $0, step: position.step) }
             if position.pid != 0 || worker != nil {
@@ -240,16 +250,19 @@ package struct SupervisedRun {
             return recovery.add(position, failure, leftBehind: leftBehind)
         }
 
+        mutating func workAlone() { recovery.workAlone() }
+
         /// No worker comes to the end of its work. What was found and done until then is told, as far as it goes.
         func broken(at position: WorkerPosition) throws(SearchError) -> RunOutcome {
             guard hasSearched else { throw .workerFailed(position.step) }
-            return finished(nil, unreached: .workerFailed(position))
+            return finished(nil, broken: .workerFailed(position))
         }
 
         /// - Parameters:
         ///   - reason: why what has no result was not reached.
-        ///   - unreached: the same, if the time is not up.
-        func finished(_ reason: StopReason?, unreached: SocketFailure = .unreported) -> RunOutcome {
+        ///   - broken: the same, if the work came to no end though the time is not up.
+        func finished(_ reason: StopReason?, broken: SocketFailure? = nil) -> RunOutcome {
+            let interruption = reason?.failure ?? broken
             var outcome = outcome
             outcome.results.reserveCapacity(candidates.count)
             for (index, candidate) in candidates.enumerated() where !gone.contains(index) {
@@ -257,7 +270,7 @@ package struct SupervisedRun {
                     outcome.results.append(SocketResult(candidate, record))
                     continue
                 }
-                let failure = recovery.failure(of: candidate.socket) ?? reason?.failure ?? unreached
+                let failure = recovery.failure(of: candidate.socket) ?? interruption ?? .unreported
                 var unknown = SocketResult(
                     socket: candidate.socket, failure: failure, isFailedAction: mode != .keepalive(.list))
                 unknown.request = candidate.request
@@ -266,10 +279,10 @@ package struct SupervisedRun {
             // A process that hung when the time was up, before another worker could tell its name.
             let told = excludedBefore.union(outcome.failures.map(\.pid))
             for (pid, failure) in recovery.excluded.sorted(by: { $0.key < $1.key })
-            where reason != nil && !told.contains(pid) {
+            where interruption != nil && !told.contains(pid) {
                 outcome.failures.append(ProcessFailure(pid: pid, name: nil, failure: failure))
             }
-            if !isSearchOver, let failure = unsearched(reason) { outcome.failures.append(failure) }
+            if !isSearchOver, let interruption { outcome.failures.append(unsearched(interruption)) }
             // Another worker, and what came last, follow what was found before.
             outcome.results.sortByHolder()
             // Those that come last may not have been reached: they are as unproved as before.
@@ -278,18 +291,20 @@ package struct SupervisedRun {
         }
 
         /// Some processes were treated, and others not even found.
-        private func unsearched(_ reason: StopReason?) -> ProcessFailure? {
-            let pids = Set(hangs.keys).union(recovery.hungExecutables).union(before.map(\.pid)).filter { $0 > 0 }
-            guard let reason, let pid = pids.min() else { return nil }
-            let others = pids.count > 1 ? " and \(pids.count - 1) others" : ""
-            let failure = reason.failure
+        private func unsearched(_ failure: SocketFailure) -> ProcessFailure {
+            let known = Set(hangs.keys).union(recovery.hungExecutables).union(before.map(\.pid)).union(late)
+            let pids = known.filter { $0 > 0 }
+            let others = pids.count > 1 ? " and \(pids.count - 1) others hang or are slow" : " hangs or is slow"
+            // No process is to blame if a worker was killed.
+            let pid = pids.min() ?? getpid()
+            let cause = pids.isEmpty ? "a process of this program was killed" : "PID \(pid)\(others)"
             return ProcessFailure(
                 pid: pid, name: nil,
                 failure: SocketFailure(
                     failure.kind, code: failure.code,
                     "the search did not come to its end, so nobody knows whether more processes match: "
-                        + "PID \(pid)\(others) hang; \(failure.message)",
-                    remedy: "end them, or give it more with --timeout"))
+                        + "\(cause); \(failure.message)",
+                    remedy: "end what hangs, or give it more with --timeout"))
         }
 
         var hung: Set<HungProcess> {

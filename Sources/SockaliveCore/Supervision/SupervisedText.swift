@@ -65,11 +65,11 @@ package struct SupervisedText {
             if let text { return text }
             if let reason = control.stopReason { throw .stopped(reason) }
             switch exit {
-            case .hung(let positions, let leftBehind):
-                for position in positions where !hangs.add(position, leftBehind) {
-                    throw .workerFailed(position.step)
+            case .hung(let new):
+                for hang in new where !hangs.add(hang.position, hang.leftBehind) {
+                    throw .workerFailed(hang.position.step)
                 }
-            case .stopped(let reason, _, _): throw .stopped(reason)
+            case .stopped(let reason, _): throw .stopped(reason)
             case .lost(let positions, _): throw .workerFailed(positions.first?.step ?? .none)
             case .done: throw .workerFailed(.none)
             }

@@ -11,17 +11,23 @@ import SystemPackage
 /// What happens if one of the two dies: the kernel kills the worker when its parent ends (PR_SET_PDEATHSIG), and the
 /// parent sees the end of the socket pair when the worker does. What the worker has said is in shared memory.
 package struct Supervisor {
+    /// Where a thread of a worker was that was killed.
+    package struct Hang: Equatable, Sendable {
+        package let position: WorkerPosition
+        /// The number of the worker, if this thread could not even be killed, and is left behind.
+        package let leftBehind: Int32?
+    }
+
     /// How a worker ended.
     package enum Exit: Equatable, Sendable {
         /// It has done its work.
         case done
-        /// It made no progress, and was killed; or it could not even be killed, and is left behind. One position as a
-        /// rule: that of each thread that hangs.
-        case hung([WorkerPosition], leftBehind: Int32?)
+        /// It made no progress, and was killed. One as a rule: each thread that hung.
+        case hung([Hang])
         /// Something else has ended it.
         case lost([WorkerPosition], ChildProcess.End)
         /// The run is over, and the worker did not come to its end.
-        case stopped(StopReason, [WorkerPosition], leftBehind: Int32?)
+        case stopped(StopReason, [Hang])
     }
 
     /// Without progress for so long, a worker that sleeps is killed.
@@ -130,17 +136,18 @@ package struct Supervisor {
                     guard time > (isUnsafe ? Self.unsafeHoldTime : Self.stopTime),
                         stop(worker, if: { !page.isHoldUnsafe || time > Self.unsafeHoldTime })
                     else { continue }
-                    let positions = page.busyThreads.map(page.position)
-                    return .stopped(stopping.reason, positions, leftBehind: kill(worker))
+                    let hangs = kill(worker, page.busyThreads, page)
+                    page.read(into: &bytes)
+                    try receive(&bytes)
+                    return .stopped(stopping.reason, hangs)
                 }
                 if stall.lasts(page, isRunning: { isRunning($0, of: worker.pid, page) }),
                     stop(worker, if: { stall.isStill(page) })
                 {
-                    let positions = stall.hanging.map(page.position)
-                    let leftBehind = kill(worker)
+                    let hangs = kill(worker, stall.hanging, page)
                     page.read(into: &bytes)
                     try receive(&bytes)
-                    return .hung(positions, leftBehind: leftBehind)
+                    return .hung(hangs)
                 }
             }
         } catch {
@@ -149,7 +156,7 @@ package struct Supervisor {
             throw error
         }
         let positions = page.busyThreads.map(page.position)
-        guard let end = reap(worker) else { return .hung(positions, leftBehind: kill(worker)) }
+        guard let end = reap(worker) else { return .hung(kill(worker, page.busyThreads, page)) }
         return end == .exited(0) ? .done : .lost(positions, end)
     }
 
@@ -175,14 +182,19 @@ package struct Supervisor {
 
     /// Of a process of this program, which it may always ask for.
     private func isRunning(_ thread: Int32, of worker: pid_t) -> Bool {
+        state(of: thread, of: worker) == "R"
+    }
+
+    /// proc_pid_stat(5); nil if it has ended.
+    private func state(of thread: Int32, of worker: pid_t) -> Character? {
         let file = open("/proc/\(worker)/task/\(thread)/stat", O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return false }
+        guard file >= 0 else { return nil }
         defer { close(file) }
         let text = [UInt8](unsafeUninitializedCapacity: 512) { bytes, count in
             count = max(0, read(file, bytes.baseAddress, bytes.count))
         }
-        guard let name = text.lastIndex(of: UInt8(ascii: ")")), name + 2 < text.count else { return false }
-        return text[name + 2] == UInt8(ascii: "R")
+        guard let name = text.lastIndex(of: UInt8(ascii: ")")), name + 2 < text.count else { return nil }
+        return Character(Unicode.Scalar(text[name + 2]))
     }
 
     /// Stops it before it is killed: between the judgement and the end it begins nothing new, such as to hold another
@@ -204,6 +216,20 @@ package struct Supervisor {
     private func kill(_ worker: ChildProcess) -> Int32? {
         worker.kill()
         return reap(worker) == nil ? worker.pid : nil
+    }
+
+    /// - Returns: where these threads of it were. If it does not die, some of them may have.
+    private func kill(_ worker: ChildProcess, _ threads: [Int], _ page: WorkerPage) -> [Hang] {
+        let positions = threads.map(page.position)
+        guard let left = kill(worker) else { return positions.map { Hang(position: $0, leftBehind: nil) } }
+        let remain = threads.map { number in
+            // Without a number nobody knows.
+            number != 0 && page.threadID(of: number) == nil
+                || state(of: page.threadID(of: number) ?? left, of: left).map { !"ZX".contains($0) } ?? false
+        }
+        return zip(positions, remain).map { position, remains in
+            Hang(position: position, leftBehind: remains || !remain.contains(true) ? left : nil)
+        }
     }
 
     /// Its work is done. On a busy machine it may take its time to end; nobody waits for that.

@@ -5,6 +5,8 @@ import Glibc
 enum Machine {
     static let isRoot = geteuid() == 0
 
+    static let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
+
     /// Whether keepalive can be read back by pidfd_getfd(2): Linux 5.6, and a sandbox that allows it.
     static let readsKeepaliveBack: Bool = {
         // If the test programs are missing, the tests are to fail, and not to be skipped.
