@@ -11,7 +11,10 @@ extension ProcessTests {
     struct Hangs {
         @Test func `a call that does not return stops no run, and keeps no other target from its keepalive`() throws {
             let kinds =
-                ["child", "stranger", "strangers", "slow", "exe", "lock", "many", "output", "metrics", "config"]
+                [
+                    "child", "stranger", "strangers", "slow", "slows", "exe", "lock", "many", "output", "metrics",
+                    "config",
+                ]
                 + (Machine.injectsByPtrace ? ["program", "seize", "code", "table", "frozen", "holders"] : [])
             let hangs = try run("Torture/hang.sh", ["1"] + kinds)
             let said = "\(hangs.output)\(hangs.errors)"

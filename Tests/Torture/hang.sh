@@ -6,7 +6,7 @@
 # SLACK=SECONDS is added to every limit, for a machine that is busy; JOBS=NUMBER (1) is how many cases run at once.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cases=(child stranger strangers slow exe program seize code lock many table frozen holders output metrics config)
+cases=(child stranger strangers slow slows exe program seize code lock many table frozen holders output metrics config)
 slack=$((${SLACK:-0} * 1000))
 # Milliseconds: a run with --timeout 3s; after SIGTERM; a run whose own files do not answer.
 run_limit=$((4000 + slack)) term_limit=$((1000 + slack)) file_limit=$((5000 + slack))
@@ -170,6 +170,19 @@ check_commands() {
     run_inject 605
 }
 
+# More processes than one run can find out about: each run remembers those of the runs before, and in the end all come
+# last.
+check_slows() {
+    local run
+    for ((run = 1; run <= 8; run++)); do
+        limited inject $run_limit inject --timeout 3s --idle 601
+        ! is_protected 601 || break
+    done
+    is_protected 601 || wrong "inject did not reach the healthy agents in 8 runs"
+    run_inject 602
+    tell release
+}
+
 # How many connections to port 5633 have the timer of keepalive, by a table that waits for no lock.
 timers() { awk '$3 ~ /:1601$/ && $6 ~ /^02:/' /proc/net/tcp | wc -l; }
 
@@ -268,6 +281,7 @@ inside() { # CASE
     strangers) expected=1 tellings='' can_be_killed=1 words="the search did not come to its end" ;;
     # A call hangs, or all of them together take longer than the run has. Two of its sockets are tried.
     slow) tellings='' leaves=2 words="gave no answer\|not reached" ;;
+    slows) words="gave no answer\|not reached" ;;
     exe)
         scene_name=program options=(--exe "$folder/beremote")
         words="the file behind /proc/PID/exe gave no answer"
@@ -293,6 +307,7 @@ inside() { # CASE
     words=${words//PID\/PID/PID/$hanging} words=${words//\/PID\//\/$hanging\/} words=${words//PID PID/PID $hanging}
     case $case in
     many) check_many ;;
+    slows) check_slows ;;
     output) check_output ;;
     metrics) check_metrics ;;
     config) check_config ;;

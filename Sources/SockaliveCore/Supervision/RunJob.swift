@@ -149,7 +149,7 @@ extension RunJob {
                     // If a socket's lock hung, its process comes last, and the others may be asked as ever.
                     return try run(
                         isByComm: isByComm, isLast: late.isEmpty && !isByComm,
-                        borrows: recovery.source == nil || !late.isEmpty
+                        borrows: (recovery.source == nil || !late.isEmpty) && !late.areTooMany
                     ) { !others.contains($0) }
                 } catch let error as HeldUp {
                     late.add(error)

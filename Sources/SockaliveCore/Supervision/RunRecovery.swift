@@ -127,8 +127,8 @@ struct RunRecovery {
     /// Processes that come last: those that hung or hold up others, and all of a user who has one of them.
     struct Late {
         private(set) var pids: [Int32]
-        /// One of them holds up calls about its sockets.
-        private(set) var holdsUp = false
+        /// So many of them hold up calls about their sockets.
+        private var holdUps = 0
         private var users: Set<UInt32>
         private let procfs: ProcFS
 
@@ -141,7 +141,7 @@ struct RunRecovery {
 
         mutating func add(_ held: HeldUp) {
             let pid = held.process
-            holdsUp = true
+            holdUps += 1
             if !pids.contains(pid) { pids.append(pid) }
             addUsers(of: pid)
         }
@@ -154,6 +154,10 @@ struct RunRecovery {
         }
 
         var isEmpty: Bool { pids.isEmpty }
+        var holdsUp: Bool { holdUps > 0 }
+        /// To find out the next one takes a quarter of a second and more, before anybody has been treated.
+        var areTooMany: Bool { holdUps >= Self.maxHoldUps }
+        private static let maxHoldUps = 2
 
         func contains(_ pid: Int32) -> Bool {
             if pids.contains(pid) { return true }

@@ -114,7 +114,7 @@ package struct SupervisedRun {
 
     /// The next run begins with what this one has learned, or it would come no further.
     private func stopped(_ reason: StopReason, _ collector: Collector) -> SearchError {
-        rememberHung(collector.hung)
+        rememberHung(collector.hung.union(before))
         return .stopped(reason)
     }
 
@@ -310,7 +310,8 @@ package struct SupervisedRun {
         var hung: Set<HungProcess> {
             let targets = hangs.map { HungProcess(pid: $0, leftBehind: $1, linkHung: nil) }
             let strangers = recovery.hungExecutables.subtracting(before.map(\.pid)).map(HungProcess.stranger)
-            return Set(targets + strangers + before.filter { $0.isRecent || $0.holdsWorker })
+            let slow = late.subtracting(hangs.keys).map { HungProcess(pid: $0, leftBehind: nil, linkHung: nil) }
+            return Set(targets + slow + strangers + before.filter { $0.isRecent || $0.holdsWorker })
         }
     }
 }

@@ -399,7 +399,7 @@ static pid_t scene_strangers(void)
     return shared->hanging;
 }
 
-static pid_t scene_slow(void)
+static pid_t start_slow_agent(void)
 {
     int fds[SLOW_SOCKETS], peer;
 
@@ -410,8 +410,25 @@ static pid_t scene_slow(void)
         close(fd);
     }
     pid_t agent = start_agent("beremote", fds, SLOW_SOCKETS, send_all_slowly);
+    for (int i = 0; i < SLOW_SOCKETS; i++)
+        close(fds[i]);
     usleep(50000);
     return agent;
+}
+
+static pid_t scene_slow(void)
+{
+    return start_slow_agent();
+}
+
+/* Root's, so that none of them says anything about the next one. */
+static pid_t scene_slows(void)
+{
+    pid_t first = start_slow_agent();
+
+    for (int i = 1; i < 8; i++)
+        start_slow_agent();
+    return first;
 }
 
 static pid_t scene_program(void)
@@ -556,7 +573,8 @@ static const struct {
     const char *name;
     pid_t (*scene)(void);
 } scenes[] = {
-    {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers}, {"slow", scene_slow}, {"program", scene_program}, {"seize", scene_seize},
+    {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers}, {"slow", scene_slow},
+    {"slows", scene_slows}, {"program", scene_program}, {"seize", scene_seize},
     {"code", scene_code}, {"lock", scene_lock}, {"many", scene_many}, {"frozen", scene_frozen}, {"holders", scene_holders},
     {"files", scene_files}, {"stopped", scene_stopped},
 };
