@@ -10,6 +10,7 @@ struct TargetInspector {
     let holder: SocketHolder
     let inode: UInt64
     let rights: OwnRights
+    var hasPtraceMethod = Method.ptrace.isForThisArchitecture
 
     private static let chunkSize = 256 << 10
     /// Longer than any instruction sequence in the search.
@@ -25,6 +26,8 @@ struct TargetInspector {
     func target(
         known: SyscallGadgets?, besides excluded: Set<Int32> = []
     ) throws(RemoteSocket.AttachError) -> RemoteTarget {
+        // First of all: what else stands in the way may pass, and this does not.
+        guard hasPtraceMethod else { throw RemoteSocket.AttachError(reason: .unsupported, errno: .notSupported) }
         if Freezer(procfs: procfs).isFrozen(holder.pid) {
             // Its registers would be changed, and nobody could restore them before it is thawed.
             throw RemoteSocket.AttachError(reason: .frozen, errno: .resourceBusy)
