@@ -9,6 +9,8 @@ set -eu
 cd "$(dirname "$0")/../.."
 # shellcheck source=Tests/lib.sh
 . Tests/lib.sh
+# shellcheck source=Tests/Kernels/boot.sh
+. Tests/Kernels/boot.sh
 sockalive=$(realpath "${1:?usage: matrix.sh SOCKALIVE [SUITE]...}")
 shift
 [ $# -gt 0 ] || set -- bullseye bookworm trixie sid
@@ -19,13 +21,8 @@ install_missing qemu-system-x86 busybox-static cpio xz-utils zstd gcc libc6-dev 
 install_missing gcc-multilib libc6-dev-x32 || true
 file -b "$sockalive" 2>/dev/null | grep -q 'dynamically linked' && fail "$sockalive is not static"
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 root=$work/root
-mkdir -p "$root/bin"
-cp Tests/Kernels/init "$root/init"
-cp "$(command -v busybox)" "$root/bin/busybox"
-cp "$sockalive" "$root/sockalive"
+lay_out "$sockalive" "$(command -v busybox)"
 strip "$root/sockalive"
 # Victims of more kinds than the ordinary tests have.
 Tests/Programs/build.sh "$work/programs"
@@ -49,64 +46,19 @@ for file in "$root"/victim-*; do ldd "$file" 2>/dev/null || true; done | grep -o
         mkdir -p "$root$(dirname "$library")"
         cp -L "$library" "$root$library"
     done
+pack
 
 # Emulated, unless ACCELERATION=kvm: a virtual machine inside of one may be slower than that, or not start.
-acceleration=(-accel "${ACCELERATION:-tcg}") processor=max
+machine=(qemu-system-x86_64 -accel "${ACCELERATION:-tcg}") append='console=ttyS0 no_timer_check syscall.x32=y'
+processor=max
 [ "${ACCELERATION:-tcg}" = tcg ] || processor=host
-
-(cd "$root" && find . | cpio --quiet -o -H newc) >"$work/base"
-
-# check NAME FOLDER MODEL ROWS: boots the kernel, and writes the rows to a file.
-check() {
-    local place=$work/$1 kernel=$2 seconds=$SECONDS
-    mkdir "$place"
-    # An initramfs may be several archives, one after the other.
-    { cat "$work/base"; (cd "$kernel" && printf '%s\n' *.ko | cpio --quiet -o -H newc); } >"$place/initramfs"
-    timeout --kill-after=5 "${BOOT_TIMEOUT:-900}" qemu-system-x86_64 "${acceleration[@]}" -cpu "$3" -smp 2 -m 1024 \
-        -kernel "$kernel/vmlinuz" -initrd "$place/initramfs" -nodefaults -display none -serial stdio -no-reboot \
-        -append "console=ttyS0 quiet no_timer_check panic=-1 syscall.x32=y rows=$4" \
-        </dev/null 2>"$place/qemu" | tr -d '\r' >"$place/console" || true
-    {
-        grep -aE '^(===|ok  |WRONG|left out)' "$place/console" || true
-        # What the model has, and qemu's emulation or this processor lacks.
-        sed -n "s/.*\(CPUID[^:]*\)[: ]*.*\.\(avx512f\|avx2\|amx-tile\)\b.*/not tried with -cpu $3: \2 (\1)/p" \
-            "$place/qemu" | sort -u
-        if ! grep -aq '^=== .* rows, 0 wrong,' "$place/console"; then
-            tail -n 30 "$place/console" "$place/qemu"
-            echo "wrong on $(cat "$kernel/release") with -cpu $3"
-        fi
-        echo "$(cat "$kernel/release") with ${acceleration[*]} -cpu $3: $((SECONDS - seconds)) s"
-    } >"$place/said"
-    rm "$place/initramfs"
-}
-
-# Two at a time: the rows of one use one processor.
-names=()
-start() { # NAME FOLDER MODEL ROWS
-    names+=("$1")
-    [ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n
-    check "$@" &
-}
-for suite; do
-    if ! folder=$(Tests/Kernels/fetch.sh "$suite" 2>"$work/fetch"); then
-        echo "skipped: the kernel of $suite: $(tail -1 "$work/fetch")"
-        continue
-    fi
-    last=$folder
-    start "$suite" "$folder" "$processor" all
-done
+start_suites amd64 "$processor" "$@"
 for model in $models; do
-    [ -n "${last:-}" ] || break
+    [ -n "$last" ] || break
     if qemu-system-x86_64 -cpu help | grep -qw "$model"; then
         start "$model" "$last" "$model" registers
     else
         echo "skipped: this qemu has no -cpu $model"
     fi
 done
-wait
-wrong=0
-for name in "${names[@]}"; do
-    cat "$work/$name/said"
-    if grep -q '^wrong on' "$work/$name/said"; then wrong=1; fi
-done
-exit $wrong
+print_rows
