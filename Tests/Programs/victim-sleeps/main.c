@@ -137,8 +137,10 @@ static long select_sticky(void)
     personality(PER_LINUX | STICKY_TIMEOUTS);
 #ifdef SYS__newselect
     return syscall(SYS__newselect, near_end + 1, &set, NULL, NULL, &timeout);
-#else
+#elif defined SYS_select
     return syscall(SYS_select, near_end + 1, &set, NULL, NULL, &timeout);
+#else
+    return select(near_end + 1, &set, NULL, NULL, &timeout); /* by pselect6 (aarch64) */
 #endif
 }
 static long preadv2_timeout(void)
