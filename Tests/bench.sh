@@ -17,7 +17,8 @@ only=
 case ${1:-} in
 '' | --large)
     export ROUNDS=5
-    only=${1#--}
+    only=${1:-}
+    only=${only#--}
     docs=Docs host=(1000 10 3) counts=(100 1000 1800 5000 10000 18000) sockets=1000 seconds=30
     connects=(1000 10)
     ;;
