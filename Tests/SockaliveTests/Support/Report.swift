@@ -113,11 +113,11 @@ struct Report: Decodable {
 
     /// Runs `sockalive … --json` and decodes its output.
     static func of(
-        _ arguments: [String], launcher: [String] = [], status: Int32 = 0,
+        _ arguments: [String], launcher: [String] = [], status: Int32 = 0, deadline: Duration = .seconds(30),
         sourceLocation: SourceLocation = #_sourceLocation
     ) throws -> Report {
         let lock = arguments.first == "list" || arguments.contains("--lock") ? [] : ["--no-lock"]
-        let program = try Program.sockalive(arguments + lock + ["--json"], launcher: launcher)
+        let program = try Program.sockalive(arguments + lock + ["--json"], launcher: launcher, deadline: deadline)
         #expect(program.status == status, "\(program.errors)", sourceLocation: sourceLocation)
         return try Report(json: program.output)
     }
