@@ -57,6 +57,15 @@ static struct sockaddr_in address_of(const char *host, int port)
     return address;
 }
 
+static pid_t fork_process(void)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        err(1, "fork");
+    return pid;
+}
+
 static int connect_to(const char *host, int port)
 {
     struct sockaddr_in address = address_of(host, port);
@@ -108,8 +117,7 @@ _Noreturn static void peer(void)
             if (fd < 0 || fd + 2 < (int)limit.rlim_cur)
                 continue;
             /* This process has as many connections as it may have. Another one takes those that come. */
-            if ((next = fork()) < 0)
-                err(1, "fork");
+            next = fork_process();
             while (next > 0)
                 pause();
             close_range(first, UINT_MAX, 0);
@@ -130,27 +138,37 @@ _Noreturn static void live(const char *name, const char *address, int connection
         pause();
 }
 
+/* The first ones are the targets. */
+static const char *name_of(int number, int targets)
+{
+    static char name[16];
+
+    snprintf(name, sizeof name, number < targets ? "beremote" : "worker_%d", number);
+    return name;
+}
+
+/* A process has its connections. */
+static void wait_for_one(int ready)
+{
+    char dot;
+
+    if (read(ready, &dot, 1) != 1)
+        err(1, "read");
+}
+
 _Noreturn static void host(const char *address, int processes, int connections, int targets)
 {
     int ready[2];
-    char dot;
 
     if (pipe(ready) < 0)
         err(1, "pipe");
     for (int i = 0; i < processes; i++) {
-        char name[16];
-        pid_t pid;
-
-        snprintf(name, sizeof name, i < targets ? "beremote" : "worker_%d", i);
-        if ((pid = fork()) < 0)
-            err(1, "fork");
-        if (pid == 0) {
+        if (fork_process() == 0) {
             close(ready[0]);
-            live(name, address, connections, i < targets ? sessions_of_a_target : 0, ready[1]);
+            live(name_of(i, targets), address, connections, i < targets ? sessions_of_a_target : 0, ready[1]);
         }
         /* One process at a time: the peer's queue is short. */
-        if (read(ready[0], &dot, 1) != 1)
-            err(1, "read");
+        wait_for_one(ready[0]);
     }
     say_up();
     for (;;)
@@ -169,7 +187,6 @@ _Noreturn static void large(const char *address, int processes, int connections,
     int ready[2], others = processes - targets, rest = connections - targets * sessions_of_a_target;
     /* So many processes connect at a time that the queues of the peer hold all that comes. */
     int most = 1 + others * (int64_t)(queue / 2) / (rest + others), coming = 0;
-    char dot;
 
     if (others < 1 || rest < 0 || pipe(ready) < 0)
         errx(64, "%d processes with %d connections cannot have %d targets", processes, connections, targets);
@@ -180,13 +197,7 @@ _Noreturn static void large(const char *address, int processes, int connections,
             err(1, "%s", files[place]);
         close(file);
         for (int i = place; i < processes; i += places) {
-            char name[16];
-            pid_t pid;
-
-            snprintf(name, sizeof name, i < targets ? "beremote" : "worker_%d", i);
-            if ((pid = fork()) < 0)
-                err(1, "fork");
-            if (pid == 0) {
+            if (fork_process() == 0) {
                 close(ready[0]);
                 if (i >= targets) {
                     /* Each has its part of the rest, and no two parts differ by more than one. */
@@ -194,18 +205,14 @@ _Noreturn static void large(const char *address, int processes, int connections,
 
                     connect_others(address, from, to - from);
                 }
-                live(name, address, i < targets ? sessions_of_a_target : 0, sessions_of_a_target, ready[1]);
+                live(name_of(i, targets), address, i < targets ? sessions_of_a_target : 0, sessions_of_a_target, ready[1]);
             }
-            for (coming++; coming >= most; coming--) {
-                if (read(ready[0], &dot, 1) != 1)
-                    err(1, "read");
-            }
+            for (coming++; coming >= most; coming--)
+                wait_for_one(ready[0]);
         }
     }
-    for (; coming > 0; coming--) {
-        if (read(ready[0], &dot, 1) != 1)
-            err(1, "read");
-    }
+    for (; coming > 0; coming--)
+        wait_for_one(ready[0]);
     say_up();
     for (;;)
         pause();

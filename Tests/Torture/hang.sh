@@ -63,6 +63,17 @@ until_protected() { # IDLE
 # comm is the only file of a process that does not wait for it.
 left_behind() { { grep -lx sockalive /proc/[0-9]*/comm || true; } 2>/dev/null | wc -l; }
 
+# Nothing hangs any more.
+release() {
+    local k
+    tell release
+    for ((k = 0; k < 20; k++)); do
+        [ "$(left_behind)" != 0 ] || break
+        sleep 0.1
+    done
+    [ "$(left_behind)" = 0 ] || wrong "$(left_behind) processes live on after nothing hangs any more"
+}
+
 expect_free_lock() { flock --nonblock /run/sockalive.lock true || wrong "the lock is held after $1"; }
 
 run_inject() { # IDLE
@@ -160,12 +171,7 @@ check_commands() {
     [ -z "$can_be_killed" ] || kill_parent
     run_inject 604
     run_watch
-    tell release
-    for ((k = 0; k < 20; k++)); do
-        [ "$(left_behind)" != 0 ] || break
-        sleep 0.1
-    done
-    [ "$(left_behind)" = 0 ] || wrong "$(left_behind) processes live on after nothing hangs any more"
+    release
     words='' expected=$after
     run_inject 605
 }
@@ -180,7 +186,7 @@ check_slows() {
     done
     is_protected 601 || wrong "inject did not reach the healthy agents in 8 runs"
     run_inject 602
-    tell release
+    release
 }
 
 # How many connections to port 5633 have the timer of keepalive, by a table that waits for no lock.
@@ -202,12 +208,7 @@ check_many() {
     [ "$status" = 1 ] || wrong "the second inject ended with $status"
     is_protected 602 || wrong "the second inject did not reach the healthy agent"
     [ "$(left_behind)" -le 2 ] || wrong "$(left_behind) processes are left behind"
-    tell release
-    for ((k = 0; k < 20; k++)); do
-        [ "$(left_behind)" != 0 ] || break
-        sleep 0.1
-    done
-    [ "$(left_behind)" = 0 ] || wrong "$(left_behind) processes live on after nothing hangs any more"
+    release
     limited inject $((run_limit + 4000)) inject --timeout 10s --idle 603 --json
     [ "$status" = 0 ] || wrong "the last inject ended with $status"
     [ "$(grep -c '"action" : "set"' "$work/out")" = 1501 ] || wrong "not all are told as set"
