@@ -93,17 +93,17 @@ package struct SupervisedRun {
                 let mayGoOn = hangs.map { collector.add($0) }
                 if collector.isExplaining { return collector.finished(nil) }
                 guard mayGoOn.contains(true) else { return try collector.broken(at: hangs[0].position) }
-            case .lost(let positions, let end):
-                progress(.step("worker \(end) at \(positions.words); another goes on without it"))
+            case .lost(let position, let end):
+                progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
                 losses += 1
                 if collector.isExplaining { return collector.finished(nil) }
                 // If several threads were at work, nobody knows which one is to blame. The next worker has one.
-                let isShared = positions.count > 1 || positions[0].step == .sharedSockets
-                if isShared { collector.workAlone() }
-                if !isShared { collector.add(positions[0], .lost(positions[0], end)) }
-                guard losses < Self.maxLosses else {
-                    return try collector.broken(at: positions[0])
+                if position.step == .sharedSockets {
+                    collector.workAlone()
+                } else {
+                    collector.add(position, .lost(position, end))
                 }
+                guard losses < Self.maxLosses else { return try collector.broken(at: position) }
             }
             if let reason = control.stopReason {
                 guard collector.hasSearched else { throw stopped(reason, collector) }
@@ -114,7 +114,7 @@ package struct SupervisedRun {
 
     /// The next run begins with what this one has learned, or it would come no further.
     private func stopped(_ reason: StopReason, _ collector: Collector) -> SearchError {
-        rememberHung(collector.hung.union(before))
+        rememberHung(collector.hungOrUnproved)
         return .stopped(reason)
     }
 
@@ -285,8 +285,7 @@ package struct SupervisedRun {
             if !isSearchOver, let interruption { outcome.failures.append(unsearched(interruption)) }
             // Another worker, and what came last, follow what was found before.
             outcome.results.sortByHolder()
-            // Those that come last may not have been reached: they are as unproved as before.
-            outcome.hung = reason == nil ? hung : hung.union(before)
+            outcome.hung = interruption == nil ? hung : hungOrUnproved
             return outcome
         }
 
@@ -307,7 +306,11 @@ package struct SupervisedRun {
                     remedy: "end what hangs, or give it more with --timeout"))
         }
 
-        var hung: Set<HungProcess> {
+        /// With those of the last run that may not have been reached, because they come last: they are as unproved as
+        /// before.
+        var hungOrUnproved: Set<HungProcess> { hung.union(before) }
+
+        private var hung: Set<HungProcess> {
             let targets = hangs.map { HungProcess(pid: $0, leftBehind: $1, linkHung: nil) }
             let strangers = recovery.hungExecutables.subtracting(before.map(\.pid)).map(HungProcess.stranger)
             let slow = late.subtracting(hangs.keys).map { HungProcess(pid: $0, leftBehind: nil, linkHung: nil) }

@@ -70,7 +70,7 @@ package struct SupervisedText {
                     throw .workerFailed(hang.position.step)
                 }
             case .stopped(let reason, _): throw .stopped(reason)
-            case .lost(let positions, _): throw .workerFailed(positions.first?.step ?? .none)
+            case .lost(let position, _): throw .workerFailed(position.step)
             case .done: throw .workerFailed(.none)
             }
         }

@@ -25,7 +25,8 @@ package struct Supervisor {
         /// It made no progress, and was killed. One as a rule: each thread that hung.
         case hung([Hang])
         /// Something else has ended it.
-        case lost([WorkerPosition], ChildProcess.End)
+        /// The position is the main thread's, which may have waited for others.
+        case lost(WorkerPosition, ChildProcess.End)
         /// The run is over, and the worker did not come to its end.
         case stopped(StopReason, [Hang])
     }
@@ -112,12 +113,21 @@ package struct Supervisor {
         var bytes: [UInt8] = []
         var stall = Stall(page, stallLimit)
         var stopping: (reason: StopReason, since: ContinuousClock.Instant)?
+        func take() throws {
+            page.read(into: &bytes)
+            try receive(&bytes)
+        }
+        /// What it has said until its end is heard.
+        func end(_ threads: [Int]) throws -> [Hang] {
+            let hangs = kill(worker, threads, page)
+            try take()
+            return hangs
+        }
         do {
             while true {
                 let hasEnded = wait(for: channel)
                 let isDone = page.isDone
-                page.read(into: &bytes)
-                try receive(&bytes)
+                try take()
                 if isDone {
                     letEnd(worker)
                     return .done
@@ -136,18 +146,12 @@ package struct Supervisor {
                     guard time > (isUnsafe ? Self.unsafeHoldTime : Self.stopTime),
                         stop(worker, if: { !page.isHoldUnsafe || time > Self.unsafeHoldTime })
                     else { continue }
-                    let hangs = kill(worker, page.busyThreads, page)
-                    page.read(into: &bytes)
-                    try receive(&bytes)
-                    return .stopped(stopping.reason, hangs)
+                    return .stopped(stopping.reason, try end(page.busyThreads))
                 }
                 if stall.lasts(page, isRunning: { isRunning($0, of: worker.pid, page) }),
                     stop(worker, if: { stall.isStill(page) })
                 {
-                    let hangs = kill(worker, stall.hanging, page)
-                    page.read(into: &bytes)
-                    try receive(&bytes)
-                    return .hung(hangs)
+                    return .hung(try end(stall.hanging))
                 }
             }
         } catch {
@@ -155,9 +159,9 @@ package struct Supervisor {
             _ = kill(worker)
             throw error
         }
-        let positions = page.busyThreads.map(page.position)
+        let position = page.position(of: 0)
         guard let end = reap(worker) else { return .hung(kill(worker, page.busyThreads, page)) }
-        return end == .exited(0) ? .done : .lost(positions, end)
+        return end == .exited(0) ? .done : .lost(position, end)
     }
 
     /// Whether the worker has ended, or soon will have.
