@@ -35,14 +35,23 @@ struct Sockalive: ParsableCommand {
         }
     }
 
-    /// The command that is named first, parsed as if it were the only one. The way over the root asks Swift's runtime
-    /// for so many more types that a run on a busy host takes a tenth longer; so does the search for
-    /// `--generate-completion-script`, which a command with a `_superCommandName` is spared.
+    /// The command that is named first: what cron runs is parsed plainly, the others as if they were the only ones. The
+    /// way over the root asks Swift's runtime for so many more types that a run on a busy host takes a tenth longer; so
+    /// does the search for `--generate-completion-script`, which a command with a `_superCommandName` is spared.
     ///
     /// - Returns: nil for any other line. The root judges those, so that help and errors are what they always are.
     private static func directly(_ arguments: ArraySlice<String>) -> (any ParsableCommand)? {
-        let plain = configuration.subcommands.first { $0.configuration.commandName == arguments.first }
-        return try? plain?.parse(Array(arguments.dropFirst()))
+        let words = arguments.dropFirst()
+        let plain: (any ParsableCommand)? =
+            switch arguments.first {
+            case "list": ListCommand.plainly(words)
+            case "inject": InjectCommand.plainly(words)
+            case "probe": ProbeCommand.plainly(words)
+            default: nil
+            }
+        if let plain { return plain }
+        let command = configuration.subcommands.first { $0.configuration.commandName == arguments.first }
+        return try? command?.parse(Array(words))
     }
 
     /// Help and version are answers; anything else was a wrong command line: one line, exit 64.

@@ -49,3 +49,32 @@ struct InjectCommand: ParsableCommand {
             + proof
     }
 }
+
+extension InjectCommand: PlainOptions {
+    static let byDefault: Self = {
+        var command = Self()
+        (command.selection, command.keepalive) = (.byDefault, .byDefault)
+        (command.config, command.limits) = (.byDefault, .byDefault)
+        (command.output, command.waiting) = (.byDefault, .byDefault)
+        (command.dryRun, command.probe) = (false, false)
+        return command
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        switch name {
+        case "--dry-run": dryRun = true
+        case "--probe": probe = true
+        default:
+            return try output.set(name, value) || limits.set(name, value) || config.set(name, value)
+                || selection.set(name, value) || keepalive.set(name, value) || waiting.set(name, value)
+        }
+        return true
+    }
+
+    mutating func validateGroups() throws {
+        try selection.validate()
+        try keepalive.validate()
+        try limits.validate()
+        try output.validate()
+    }
+}

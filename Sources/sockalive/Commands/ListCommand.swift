@@ -29,3 +29,30 @@ struct ListCommand: ParsableCommand {
         throw try run.execute(check: check)
     }
 }
+
+extension ListCommand: PlainOptions {
+    static let byDefault: Self = {
+        var command = Self()
+        (command.selection, command.keepalive) = (.byDefault, .byDefault)
+        (command.config, command.output) = (.byDefault, .byDefault)
+        (command.check, command.timeout) = (false, RunOptions.defaultTimeout)
+        return command
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        switch name {
+        case "--check": check = true
+        case "--timeout": timeout = try ArgumentTransform.seconds(value())
+        default:
+            return try output.set(name, value) || config.set(name, value) || selection.set(name, value)
+                || keepalive.set(name, value)
+        }
+        return true
+    }
+
+    mutating func validateGroups() throws {
+        try selection.validate()
+        try keepalive.validate()
+        try output.validate()
+    }
+}

@@ -24,3 +24,25 @@ struct ProbeCommand: ParsableCommand {
         throw try run.execute { "\(Reporter.candidates($0.results)): \(Reporter.answersAndFailures($0))" }
     }
 }
+
+extension ProbeCommand: PlainOptions {
+    static let byDefault: Self = {
+        var command = Self()
+        (command.selection, command.keepalive) = (.byDefault, .byDefault)
+        (command.config, command.limits) = (.byDefault, .byDefault)
+        (command.output, command.waiting) = (.byDefault, .byDefault)
+        return command
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        try output.set(name, value) || limits.set(name, value) || config.set(name, value)
+            || selection.set(name, value) || keepalive.set(name, value) || waiting.set(name, value)
+    }
+
+    mutating func validateGroups() throws {
+        try selection.validate()
+        try keepalive.validate()
+        try limits.validate()
+        try output.validate()
+    }
+}

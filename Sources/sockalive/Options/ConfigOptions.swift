@@ -8,6 +8,23 @@ struct RuleOptions: ParsableArguments {
     @OptionGroup var keepalive: KeepaliveOptions
 }
 
+extension RuleOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        (options.selection, options.keepalive) = (.byDefault, .byDefault)
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        try selection.set(name, value) || keepalive.set(name, value)
+    }
+
+    mutating func validateGroups() throws {
+        try selection.validate()
+        try keepalive.validate()
+    }
+}
+
 /// The rules of a file instead of the command line's own.
 ///
 /// It stands beside the groups of a rule, not around them: a debug build's checks of the declarations
@@ -41,10 +58,9 @@ struct ConfigOptions: ParsableArguments {
             guard !lines.isEmpty else {
                 throw ValidationError("\(config): there is no rule in it; write one, such as --process beremote")
             }
-            let parser = try RuleParser()
             var (rules, common): ([RunConfiguration.RuleSource], CommonOptions) = ([], CommonOptions())
             for line in lines {
-                let rule = try rule(line, of: config, parser)
+                let rule = try rule(line, of: config)
                 if let word = common.contradiction(to: rule) {
                     throw ValidationError(location(config, line.number) + "\(word) differs from a line before")
                 }
@@ -85,9 +101,9 @@ struct ConfigOptions: ParsableArguments {
 
     private static func location(_ file: String, _ line: Int) -> String { "\(file), line \(line): " }
 
-    private static func rule(_ line: RuleFile.Line, of file: String, _ parser: RuleParser) throws -> RuleOptions {
+    private static func rule(_ line: RuleFile.Line, of file: String) throws -> RuleOptions {
         do {
-            return try parser.options(line.words)
+            return try RuleOptions.plainly(line.words[...]) ?? RuleOptions.parse(line.words)
         } catch {
             let isHelp = RuleOptions.exitCode(for: error) == .success
             let reason = (isHelp ? asksForHelp(line.words) : nil) ?? RuleOptions.message(for: error)
@@ -106,6 +122,20 @@ struct ConfigOptions: ParsableArguments {
             }
         }
         return asking.map { "Unknown option '\($0)'" }
+    }
+}
+
+extension ConfigOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        options.config = nil
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        guard name == "--config" else { return false }
+        config = try ArgumentTransform.filePath(value())
+        return true
     }
 }
 

@@ -53,17 +53,28 @@ struct KeepaliveOptions: ParsableArguments {
     }
 }
 
-extension KeepaliveOptions {
-    /// By name, for ``RuleParser``.
-    static let setters: [String: OptionSetter<Self>] = [
-        "--firewall-timeout": .value { $0.firewallTimeout = try ArgumentTransform.firewallTimeout($1) },
-        "--idle": .value { $0.idle = try ArgumentTransform.keepaliveSeconds($1) },
-        "--interval": .value { $0.interval = try ArgumentTransform.keepaliveSeconds($1) },
-        "--count": .value { $0.count = try ArgumentTransform.keepaliveCount($1) },
-        "--user-timeout": .value { $0.userTimeout = try ArgumentTransform.userTimeout($1) },
-        "--off": .flag { $0.off = true },
-        "--method": .value { $0.method = try ArgumentTransform.choice($1) },
-    ]
+extension KeepaliveOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        (options.firewallTimeout, options.userTimeout) = (nil, nil)
+        (options.idle, options.interval, options.count) = (nil, nil, nil)
+        (options.off, options.method) = (false, nil)
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        switch name {
+        case "--firewall-timeout": firewallTimeout = try ArgumentTransform.firewallTimeout(value())
+        case "--idle": idle = try ArgumentTransform.keepaliveSeconds(value())
+        case "--interval": interval = try ArgumentTransform.keepaliveSeconds(value())
+        case "--count": count = try ArgumentTransform.keepaliveCount(value())
+        case "--user-timeout": userTimeout = try ArgumentTransform.userTimeout(value())
+        case "--off": off = true
+        case "--method": method = try ArgumentTransform.choice(value())
+        default: return false
+        }
+        return true
+    }
 }
 
 extension MethodChoice: ExpressibleByArgument {}

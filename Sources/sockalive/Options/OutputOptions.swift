@@ -67,3 +67,57 @@ struct WaitOptions: ParsableArguments {
 
     var time: Seconds { wait ?? Self.defaultTime }
 }
+
+extension OutputOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        (options.quiet, options.verbose, options.json) = (false, false, false)
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        switch name {
+        case "--quiet": quiet = true
+        case "--verbose": verbose = true
+        case "--json": json = true
+        default: return false
+        }
+        return true
+    }
+}
+
+extension RunOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        (options.require, options.timeout, options.syslog) = (false, Self.defaultTimeout, false)
+        (options.lock, options.noLock, options.metrics) = (nil, false, nil)
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        switch name {
+        case "--require": require = true
+        case "--timeout": timeout = try ArgumentTransform.seconds(value())
+        case "--lock": lock = try ArgumentTransform.filePath(value())
+        case "--no-lock": noLock = true
+        case "--syslog": syslog = true
+        case "--metrics": metrics = try ArgumentTransform.filePath(value())
+        default: return false
+        }
+        return true
+    }
+}
+
+extension WaitOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        options.wait = nil
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        guard name == "--wait" else { return false }
+        wait = try ArgumentTransform.wait(value())
+        return true
+    }
+}

@@ -147,26 +147,39 @@ struct PortChoice {
     }
 }
 
-extension SelectionOptions {
-    /// By name, for ``RuleParser``.
-    static let setters: [String: OptionSetter<Self>] = [
-        "--process": .value { $0.process.append(try ArgumentTransform.processName($1)) },
-        "--any-process": .flag { $0.anyProcess = true },
-        "--pid": .value { $0.pid.append(try ArgumentTransform.pid($1)) },
-        "--exe": .value { $0.exe = try ArgumentTransform.absolutePath($1) },
-        "--user": .value { $0.user = try ArgumentTransform.user($1) },
-        "--unit": .value { $0.unit.append(try ArgumentTransform.unit($1)) },
-        "--container": .value { $0.container.append(try ArgumentTransform.container($1)) },
-        "--pod": .value { $0.pod.append(try ArgumentTransform.pod($1)) },
-        "--cgroup": .value { $0.cgroup.append(try ArgumentTransform.cgroup($1)) },
-        "--command": .value { $0.command.append(try ArgumentTransform.command($1)) },
-        "--port": .value { $0.port.append(try ArgumentTransform.port($1)) },
-        "--any-port": .flag { $0.anyPort = true },
-        "--remote": .value { $0.remote = try ArgumentTransform.range($1) },
-        "--listeners": .flag { $0.listeners = true },
-        "--half-closed": .flag { $0.halfClosed = true },
-        "--source": .value { $0.source = try ArgumentTransform.choice($1) },
-    ]
+extension SelectionOptions: PlainOptions {
+    static let byDefault: Self = {
+        var options = Self()
+        (options.process, options.pid, options.command, options.port) = ([], [], [], [])
+        (options.unit, options.container, options.pod, options.cgroup) = ([], [], [], [])
+        (options.exe, options.user, options.remote, options.source) = (nil, nil, nil, nil)
+        (options.anyProcess, options.anyPort) = (false, false)
+        (options.listeners, options.halfClosed) = (false, false)
+        return options
+    }()
+
+    mutating func set(_ name: String, _ value: () throws -> String) throws -> Bool {
+        switch name {
+        case "--process": process.append(try ArgumentTransform.processName(value()))
+        case "--any-process": anyProcess = true
+        case "--pid": pid.append(try ArgumentTransform.pid(value()))
+        case "--exe": exe = try ArgumentTransform.absolutePath(value())
+        case "--user": user = try ArgumentTransform.user(value())
+        case "--unit": unit.append(try ArgumentTransform.unit(value()))
+        case "--container": container.append(try ArgumentTransform.container(value()))
+        case "--pod": pod.append(try ArgumentTransform.pod(value()))
+        case "--cgroup": cgroup.append(try ArgumentTransform.cgroup(value()))
+        case "--command": command.append(try ArgumentTransform.command(value()))
+        case "--port": port.append(try ArgumentTransform.port(value()))
+        case "--any-port": anyPort = true
+        case "--remote": remote = try ArgumentTransform.range(value())
+        case "--listeners": listeners = true
+        case "--half-closed": halfClosed = true
+        case "--source": source = try ArgumentTransform.choice(value())
+        default: return false
+        }
+        return true
+    }
 }
 
 extension SocketSource: ExpressibleByArgument {}
