@@ -4,6 +4,10 @@ import PackageDescription
 let swiftSettings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .treatAllWarnings(as: .error),
+    // The compiler names the conformances that a generic type needs. Otherwise the runtime looks for them by name when the
+    // type is first used, among some thousand, which costs each run 0.5 ms.
+    .unsafeFlags(
+        ["-Xfrontend", "-disable-concrete-type-metadata-mangled-name-accessors"], .when(configuration: .release)),
 ]
 
 let cSettings: [CSetting] = [

@@ -114,6 +114,9 @@ private final class ScanJob: Sendable {
     func share(among count: Int) {
         let job = Unmanaged.passUnretained(self).toOpaque()
         let threads = startThreads(count > 1 ? count : 0, job) { job in
+            // Each opens and closes a file a process. In a table that several threads share, each of these calls takes a
+            // lock (fs/file.c, alloc_fd) and counts the users of the open folder. Where a sandbox forbids it, they share.
+            _ = sockalive_unshare(CLONE_FILES)
             Unmanaged<ScanJob>.fromOpaque(job!).takeUnretainedValue().run()
             return nil
         }
