@@ -6,7 +6,7 @@
 # SLACK=SECONDS is added to every limit, for a machine that is busy; JOBS=NUMBER (1) is how many cases run at once.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cases=(child stranger strangers slow slows exe program seize code lock many table frozen holders output metrics config)
+cases=(child stranger strangers elsewhere slow slows exe program seize code lock many table frozen holders output metrics config)
 slack=$((${SLACK:-0} * 1000))
 # Milliseconds: a run with --timeout 3s; after SIGTERM; a run whose own files do not answer.
 run_limit=$((4000 + slack)) term_limit=$((1000 + slack)) file_limit=$((5000 + slack))
@@ -279,8 +279,12 @@ inside() { # CASE
     case $case in
     child) can_be_killed=1 words="the links in /proc/PID/fd gave no answer" ;;
     stranger) expected=0 tellings=0 can_be_killed=1 ;;
-    # More than one run finds out about.
-    strangers) expected=1 tellings='' can_be_killed=1 words="the search did not come to its end" ;;
+    # More than one run finds out about. In "elsewhere" the agent has a socket that is in no table, and is sought in the
+    # namespaces of all processes.
+    strangers | elsewhere)
+        expected=1 tellings='' can_be_killed=1 words="the search did not come to its end"
+        [ "$case" = strangers ] || options=(--method ptrace)
+        ;;
     # A call hangs, or all of them together take longer than the run has. Two of its sockets are tried.
     slow) tellings='' leaves=2 words="gave no answer\|not reached" ;;
     slows) words="gave no answer\|not reached" ;;

@@ -36,7 +36,9 @@ struct SocketsElsewhere {
         rest = rest.compactMap { $0.without { here[$0] != nil } }
         if rest.isEmpty { return [:] }
         if mayBorrow, let rows = try borrowed.rows(of: rest) { return rows }
-        return try search(Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]))
+        return try search(
+            Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]),
+            members: rest.map(\.process.pid))
     }
 
     /// Sockets that are TCP, or MPTCP; in doubt they are.
@@ -56,13 +58,23 @@ struct SocketsElsewhere {
     }
 
     /// Looks into the tables of the other namespaces that some process is in.
-    private func search(_ inodes: Set<UInt64>, besides known: Set<NetworkNamespace>) throws -> [UInt64: [FoundRow]] {
+    ///
+    /// - Parameters:
+    ///   - known: namespaces whose tables were read.
+    ///   - members: processes in one of them.
+    private func search(
+        _ inodes: Set<UInt64>, besides known: Set<NetworkNamespace>, members: [Int32]
+    ) throws -> [UInt64: [FoundRow]] {
         let namespaces = NetworkNamespaces(procfs: procfs)
         var seen = known
+        // The link to a namespace waits for the end of an execve(2). The files of a namespace wait for nobody, so that
+        // one link of each is read, and not that of each process.
+        var seenFiles = Set(members.compactMap(namespaces.files))
         var found: [UInt64: [FoundRow]] = [:]
         for pid in try procfs.numbers(in: ".") where !limits.excluded.contains(pid) {
             if let reason = stopReason() { throw reason }
             guard found.count < inodes.count, seen.count < Self.maxNamespaces else { break }
+            if let files = namespaces.files(of: pid), !seenFiles.insert(files).inserted { continue }
             guard let namespace = namespaces.namespace(of: pid), seen.insert(namespace).inserted,
                 let process = ProcessHandle(pid: pid, procfs: procfs)
             else { continue }

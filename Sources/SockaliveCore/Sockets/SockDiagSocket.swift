@@ -168,6 +168,9 @@ struct NetworkNamespaces {
         return files == ownFiles ? own : .files(files)
     }
 
+    /// Equal for all processes of a namespace; nil if the process is gone, or only its main thread is.
+    func files(of pid: Int32) -> FileIdentity? { procfs.identity("\(pid)/net/tcp") }
+
     /// A socket in the namespace. For a foreign namespace, a thread enters it and creates the socket.
     ///
     /// - Parameter members: processes that were in the namespace. A process that has left it, or whose PID was reused,

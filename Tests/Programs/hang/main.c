@@ -385,7 +385,7 @@ static pid_t scene_stranger(void)
     return shared->hanging;
 }
 
-/* More of them than one run can find out about, one after the other. */
+/* More of them than one run can find out about, one after the other. They are in the namespace of the agents. */
 static pid_t scene_strangers(void)
 {
     int fd = connection(&(int){0});
@@ -397,6 +397,17 @@ static pid_t scene_strangers(void)
         usleep(500);
     usleep(20000);
     return shared->hanging;
+}
+
+static pid_t scene_elsewhere(void)
+{
+    int fd, peer;
+
+    pid_t agent = start(open_unconnected, &fd, &peer);
+
+    count_as_healthy(agent, fd);
+    wait_for(&shared->has_unconnected);
+    return scene_strangers();
 }
 
 static pid_t start_slow_agent(void)
@@ -573,8 +584,8 @@ static const struct {
     const char *name;
     pid_t (*scene)(void);
 } scenes[] = {
-    {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers}, {"slow", scene_slow},
-    {"slows", scene_slows}, {"program", scene_program}, {"seize", scene_seize},
+    {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers},
+    {"elsewhere", scene_elsewhere}, {"slow", scene_slow}, {"slows", scene_slows}, {"program", scene_program}, {"seize", scene_seize},
     {"code", scene_code}, {"lock", scene_lock}, {"many", scene_many}, {"frozen", scene_frozen}, {"holders", scene_holders},
     {"files", scene_files}, {"stopped", scene_stopped},
 };
