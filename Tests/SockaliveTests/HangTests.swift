@@ -15,7 +15,8 @@ extension ProcessTests {
                     "child", "stranger", "strangers", "slow", "slows", "exe", "lock", "many", "output", "metrics",
                     "config",
                 ]
-                + (Machine.injectsByPtrace ? ["program", "seize", "code", "table", "frozen", "holders", "elsewhere"] : [])
+                + (Machine.injectsByPtrace
+                    ? ["program", "seize", "code", "table", "frozen", "holders", "elsewhere"] : [])
             let hangs = try run("Torture/hang.sh", ["1"] + kinds)
             let said = "\(hangs.output)\(hangs.errors)"
             #expect(hangs.status == 0, "\(said)")
