@@ -190,7 +190,7 @@ extension ProcessTests {
                 try Program.sockalive(["list", "--timeout", "1s"], launcher: Conditions.denying("getrandom=EAGAIN"))
             }
             #expect(program.status == 1 && program.errors.contains("early in boot"), "\(program.errors)")
-            #expect(ContinuousClock.now - start < .seconds(8))
+            #expect(ContinuousClock.now - start < .seconds(30))
         }
 
         @Test func `sockets that could not be asked are counted as failed`() throws {

@@ -90,7 +90,7 @@ extension PeerTests {
                 [Program.path("sockalive"), "watch", "--no-lock", "--every", "1s"] + Self.twelve + victim.selection)
             let change = watch.errors.line(until: Deadline(.seconds(10)))
             #expect(change?.contains("off → 2/1/10") == true)
-            #expect(watch.errors.line(until: Deadline(.seconds(5)))?.contains("TCP_USER_TIMEOUT of 2s") == true)
+            #expect(watch.errors.line(until: Deadline(.seconds(20)))?.contains("TCP_USER_TIMEOUT of 2s") == true)
             #expect(watch.errors.line(until: Deadline(.seconds(2.5))) == nil)
             kill(watch.pid, SIGTERM)
             #expect(watch.wait() == 0)
