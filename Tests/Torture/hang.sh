@@ -60,8 +60,11 @@ until_protected() { # IDLE
     done
 }
 
-# comm is the only file of a process that does not wait for it.
-left_behind() { { grep -lx sockalive /proc/[0-9]*/comm || true; } 2>/dev/null | wc -l; }
+# comm is the only file of a process that does not wait for it. It has at most 15 bytes.
+left_behind() {
+    local name=${SOCKALIVE##*/}
+    { grep -lxF "${name:0:15}" /proc/[0-9]*/comm || true; } 2>/dev/null | wc -l
+}
 
 # At most so many are left. The worker of a run that has ended may need a moment to end, too.
 expect_left_behind() { # MOST AFTER
