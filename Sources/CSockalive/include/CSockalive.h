@@ -98,6 +98,9 @@ int sockalive_unshare(int namespaces);
 /* The kernel kills this process when the thread that started it ends. 0, or -errno. */
 int sockalive_die_with_parent(void);
 
+/* Children whose parent ends become children of this process (PR_SET_CHILD_SUBREAPER, Linux 3.4). 0, or -errno. */
+int sockalive_adopt_orphans(void);
+
 /* fork(2), which Swift does not offer. The child has only the calling thread. The child's PID, 0 in it, or -errno. */
 pid_t sockalive_fork(void);
 

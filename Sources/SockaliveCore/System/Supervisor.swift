@@ -78,6 +78,7 @@ package struct Supervisor {
         // Whoever started this program may have its children's ends ignored. Their numbers are given away at once then.
         signal(SIGCHLD, SIG_DFL)
         Self.reapEnding()
+        Self.adoptOrphans
         let parent = getpid()
         let child = sockalive_fork()
         if child == 0 { Self.become(worker: ends[1], of: parent, page, work) }
@@ -219,7 +220,9 @@ package struct Supervisor {
     /// - Returns: its number, where it does not die.
     private func kill(_ worker: ChildProcess) -> Int32? {
         worker.kill()
-        return reap(worker) == nil ? worker.pid : nil
+        guard reap(worker) == nil else { return nil }
+        Self.hasLeftBehind = true
+        return worker.pid
     }
 
     /// - Returns: where these threads of it were. If it does not die, some of them may have.
@@ -245,9 +248,36 @@ package struct Supervisor {
     /// Workers that were done, and had not ended yet.
     nonisolated(unsafe) private static var ending: [ChildProcess] = []
 
-    /// To be called once in a while by a process that goes on.
-    package static func reapEnding() {
+    private static func reapEnding() {
         ending.removeAll { $0.poll() != nil }
+    }
+
+    /// A worker could not be killed, and is a child of this process for as long as it hangs.
+    nonisolated(unsafe) private static var hasLeftBehind = false
+
+    /// Whoever waits for no child leaves a zombie, which keeps its number, to the first process of the PID namespace. In a
+    /// container that may be any program, and wait for no child, either: there each run would cost a number for good. So
+    /// this process takes what its workers leave, too, such as helpers with the rights of another user.
+    private static let adoptOrphans: Void = {
+        _ = sockalive_adopt_orphans()
+        atexit { Supervisor.reapAtExit() }
+    }()
+
+    /// To be called once in a while by a process that goes on, and has no other children to wait for.
+    package static func reapAll() {
+        while waitpid(-1, nil, WNOHANG) > 0 {}
+        ending = []
+    }
+
+    /// What is left has nothing to do but to end.
+    private static func reapAtExit() {
+        let deadline = ContinuousClock.now + killTime
+        while true {
+            let child = waitpid(-1, nil, WNOHANG)
+            if child > 0 { continue }
+            guard child == 0, !hasLeftBehind, ContinuousClock.now < deadline else { return }
+            usleep(50)
+        }
     }
 
     private func reap(_ worker: ChildProcess) -> ChildProcess.End? {

@@ -215,7 +215,7 @@ struct Watch {
     }
 
     private func sleep(until end: ContinuousClock.Instant, _ control: RunControl) {
-        Supervisor.reapEnding()
+        Supervisor.reapAll()
         while control.stopReason == nil && !RunControl.isHangupPending && ContinuousClock.now < end {
             let left = ContinuousClock.now.duration(to: end)
             RunControl.sleep(min(left, manager.watchdogInterval ?? left))
