@@ -36,7 +36,7 @@ final class ProcessPlaces {
     private let procfs: ProcFS
     private let names: ContainerNames
     /// nil where the file system does not show all cgroups.
-    private let tree: CGroupTree?
+    private lazy var tree = CGroupTree(procfs: procfs)
     private var paths: [[UInt8]: CGroupPath] = [:]
     private var pathByPID: [Int32: CGroupPath] = [:]
     private var owners: [UntrustedText: UInt32] = [:]
@@ -55,7 +55,6 @@ final class ProcessPlaces {
     init(procfs: ProcFS, files: HostFiles? = nil) {
         self.procfs = procfs
         names = ContainerNames(procfs: procfs, files: files)
-        tree = CGroupTree(procfs: procfs)
     }
 
     /// The cgroup of a process.
