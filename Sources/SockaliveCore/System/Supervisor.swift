@@ -220,9 +220,10 @@ package struct Supervisor {
     /// - Returns: its number, where it does not die.
     private func kill(_ worker: ChildProcess) -> Int32? {
         worker.kill()
-        guard reap(worker) == nil else { return nil }
-        Self.hasLeftBehind = true
-        return worker.pid
+        let isLeft = reap(worker) == nil
+        // What the worker leaves may hang as well, such as a helper.
+        Self.exitTime = isLeft ? .zero : min(Self.exitTime, Self.killTime)
+        return isLeft ? worker.pid : nil
     }
 
     /// - Returns: where these threads of it were. If it does not die, some of them may have.
@@ -252,16 +253,20 @@ package struct Supervisor {
         ending.removeAll { $0.poll() != nil }
     }
 
-    /// A worker could not be killed, and is a child of this process for as long as it hangs.
-    nonisolated(unsafe) private static var hasLeftBehind = false
-
     /// Whoever waits for no child leaves a zombie, which keeps its number, to the first process of the PID namespace. In a
     /// container that may be any program, and wait for no child, either: there each run would cost a number for good. So
     /// this process takes what its workers leave, too, such as helpers with the rights of another user.
     private static let adoptOrphans: Void = {
+        var info = siginfo_t()
+        let hasChild = waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0
+        if !hasChild { exitTime = .seconds(2) }
         _ = sockalive_adopt_orphans()
         atexit { Supervisor.reapAtExit() }
     }()
+
+    /// How long this process waits for its children before it ends. Whoever had some before, by exec(2) or for trials of
+    /// its own, does not wait for those.
+    nonisolated(unsafe) private static var exitTime = killTime
 
     /// To be called once in a while by a process that goes on, and has no other children to wait for.
     package static func reapAll() {
@@ -269,13 +274,13 @@ package struct Supervisor {
         ending = []
     }
 
-    /// What is left has nothing to do but to end.
+    /// What is left of a run that came to its end has nothing to do but to end.
     private static func reapAtExit() {
-        let deadline = ContinuousClock.now + killTime
+        let deadline = ContinuousClock.now + exitTime
         while true {
             let child = waitpid(-1, nil, WNOHANG)
             if child > 0 { continue }
-            guard child == 0, !hasLeftBehind, ContinuousClock.now < deadline else { return }
+            guard child == 0, ContinuousClock.now < deadline else { return }
             usleep(50)
         }
     }
