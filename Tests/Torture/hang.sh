@@ -183,13 +183,19 @@ check_commands() {
 # More processes than one run can find out about: each run remembers those of the runs before, and in the end all come
 # last.
 check_slows() {
-    local run
-    for ((run = 1; run <= 8; run++)); do
-        limited inject $run_limit inject --timeout 3s --idle 601
-        ! is_protected 601 || break
+    local idle most run
+    for idle in 601 602; do
+        # On a busy machine a run that knows all of them may still find out about another one.
+        if [ $idle = 601 ]; then most=8; else most=3; fi
+        for ((run = 1; run <= most; run++)); do
+            limited inject $run_limit inject --timeout 3s --idle $idle
+            ! is_protected $idle || break
+        done
+        is_protected $idle || wrong "inject did not reach the healthy agents in $most runs"
+        [ "$status" = 1 ] || wrong "inject ended with $status"
+        grep -q "$words" "$work/said" || wrong "inject does not say: $words"
+        expect_free_lock inject
     done
-    is_protected 601 || wrong "inject did not reach the healthy agents in 8 runs"
-    run_inject 602
     release
 }
 
