@@ -74,10 +74,15 @@ struct SocketsElsewhere {
         for pid in try procfs.numbers(in: ".") where !limits.excluded.contains(pid) {
             if let reason = stopReason() { throw reason }
             guard found.count < inodes.count, seen.count < Self.maxNamespaces else { break }
-            if let files = namespaces.files(of: pid), !seenFiles.insert(files).inserted { continue }
-            guard let namespace = namespaces.namespace(of: pid), seen.insert(namespace).inserted,
-                let process = ProcessHandle(pid: pid, procfs: procfs)
+            let files = namespaces.files(of: pid)
+            if let files, seenFiles.contains(files) { continue }
+            // If the process ends, or its number is given to another one meanwhile, the namespace is not seen yet: another
+            // process may be in it.
+            guard let namespace = namespaces.namespace(of: pid),
+                let process = ProcessHandle(pid: pid, procfs: procfs), namespaces.files(of: pid) == files
             else { continue }
+            if let files { seenFiles.insert(files) }
+            guard seen.insert(namespace).inserted else { continue }
             // A namespace that may not be entered: its table is not needed for the answer about this process's own.
             let rows = try? tables.rows(of: namespace, seenBy: [process], inodes: inodes)
             found.merge((rows ?? [:]).tagged(namespace), uniquingKeysWith: +)
