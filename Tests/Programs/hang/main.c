@@ -402,7 +402,6 @@ static pid_t scene_strangers(void)
 static pid_t scene_elsewhere(void)
 {
     int fd, peer;
-
     pid_t agent = start(open_unconnected, &fd, &peer);
 
     count_as_healthy(agent, fd);
@@ -585,8 +584,9 @@ static const struct {
     pid_t (*scene)(void);
 } scenes[] = {
     {"child", scene_child}, {"stranger", scene_stranger}, {"strangers", scene_strangers},
-    {"elsewhere", scene_elsewhere}, {"slow", scene_slow}, {"slows", scene_slows}, {"program", scene_program}, {"seize", scene_seize},
-    {"code", scene_code}, {"lock", scene_lock}, {"many", scene_many}, {"frozen", scene_frozen}, {"holders", scene_holders},
+    {"elsewhere", scene_elsewhere}, {"slow", scene_slow}, {"slows", scene_slows}, {"program", scene_program},
+    {"seize", scene_seize}, {"code", scene_code}, {"lock", scene_lock}, {"many", scene_many},
+    {"frozen", scene_frozen}, {"holders", scene_holders},
     {"files", scene_files}, {"stopped", scene_stopped},
 };
 
