@@ -293,7 +293,7 @@ inside() { # CASE
         ;;
     # A call hangs, or all of them together take longer than the run has. Two of its sockets are tried.
     slow) tellings='' leaves=2 words="gave no answer\|not reached" ;;
-    slows) words="gave no answer\|not reached" ;;
+    slows) words="gave no answer\|not reached\|is not looked at" ;;
     exe)
         scene_name=program options=(--exe "$folder/beremote")
         words="the file behind /proc/PID/exe gave no answer"
