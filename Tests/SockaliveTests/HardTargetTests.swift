@@ -40,9 +40,8 @@ extension ProcessTests {
         func `a filter that may not be suspended is a failure, and kills no target`(kind: TestProgram.Kind) throws {
             let other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all"]
             let folder = try TemporaryFolder()
-            try FileManager.default.copyItem(
-                atPath: TestProgram.path("victim-odd", kind), toPath: folder.path("victim"))
-            try FileManager.default.copyItem(atPath: Program.path("sockalive"), toPath: folder.path("sockalive"))
+            try Program.copy(TestProgram.path("victim-odd", kind), to: folder.path("victim"))
+            try Program.copy(Program.path("sockalive"), to: folder.path("sockalive"))
             let target = try Echoer(other + [folder.path("victim"), "seccomp"])
             #expect(target.echoes())
             let inject = ["inject", "--method", "ptrace", "--no-lock"] + target.selection

@@ -47,7 +47,7 @@ extension ProcessTests {
                 let aside = agent.path("\(name).old")
                 #expect(try Program.run(["mv", agent.executable, aside]).status == 0)
                 for isReplaced in [false, true] {
-                    if isReplaced { #expect(try Program.run(["cp", aside, agent.executable]).status == 0) }
+                    if isReplaced { try Program.copy(aside, to: agent.executable) }
                     #expect(try finds(agent, ["--process", name]))
                     #expect(try finds(agent, ["--exe", aside]))
                     let program = try Program.sockalive(["list", "--exe", agent.executable] + agent.ports)
@@ -55,7 +55,7 @@ extension ProcessTests {
                     #expect(program.errors.contains("(PID \(agent.pid), \(aside))"))
                 }
                 // An upgrade that renames the new file over the old one.
-                #expect(try Program.run(["cp", aside, agent.path("new")]).status == 0)
+                try Program.copy(aside, to: agent.path("new"))
                 #expect(try Program.run(["mv", agent.path("new"), aside]).status == 0)
                 #expect(try finds(agent, ["--process", name]))
                 #expect(try finds(agent, ["--exe", aside]))

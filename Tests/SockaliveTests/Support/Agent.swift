@@ -16,7 +16,7 @@ final class Agent {
     init(_ how: String..., name: String = "agent", launcher: [String] = []) throws {
         folder = try TemporaryFolder()
         executable = folder.path(name)
-        #expect(try Program.run(["cp", TestProgram.path("agent"), executable]).status == 0)
+        try Program.copy(TestProgram.path("agent"), to: executable)
         process = try Child(launcher + [executable] + how)
         let ready = try process.words(after: "ready", Deadline(.seconds(20)))
         pid = try #require(Int32(ready[0]))

@@ -45,6 +45,12 @@ struct Program {
         try? document.write(toFile: "\(folder)/\(UUID().uuidString)", atomically: false, encoding: .utf8)
     }
 
+    /// Copies an executable file. A child process writes the copy: if this process wrote it, a child that starts at the
+    /// same time might hold it open, and the file could not be executed (execve(2), ETXTBSY).
+    static func copy(_ source: String, to copy: String) throws {
+        #expect(try run(["cp", source, copy]).status == 0)
+    }
+
     /// Runs a command and collects its output. After the deadline the command is killed, and the test fails.
     static func run(
         _ arguments: [String], environment: [String: String]? = nil, output: Child.Output = .pipe,

@@ -40,7 +40,7 @@ enum TestProgram {
     static func unreadable(_ name: String, _ kind: Kind) throws -> String {
         let copy = "\(folder)/unreadable-\(name)-\(kind.rawValue)"
         if !FileManager.default.fileExists(atPath: copy) {
-            try FileManager.default.copyItem(atPath: path(name, kind), toPath: copy)
+            try Program.copy(path(name, kind), to: copy)
         }
         chmod(copy, 0o711)
         return copy

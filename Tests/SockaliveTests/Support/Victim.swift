@@ -74,11 +74,10 @@ final class Victim {
             ])
         port = try Int(#require(peer.words(after: "listening", deadline).first)) ?? 0
 
-        // A copy, so that the executable has the name, too. A child process writes it: if this process wrote the file,
-        // a child that starts at the same time might hold it open, and the file could not be executed (ETXTBSY).
+        // A copy, so that the executable has the name, too.
         folder = try TemporaryFolder()
         executable = folder.path(options.program)
-        #expect(try Program.run(["cp", TestProgram.path("victim-echo"), executable]).status == 0)
+        try Program.copy(TestProgram.path("victim-echo"), to: executable)
         process = try Child(options.launcher + [executable] + Self.arguments(options, port: port))
         let ready = try process.words(after: "ready", deadline)
         _ = try peer.words(after: "connected", deadline)
