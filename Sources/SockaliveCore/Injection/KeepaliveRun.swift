@@ -41,12 +41,13 @@ package struct KeepaliveRun {
     ///
     /// - Parameters:
     ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
+    ///   - slow: told of each process that has used up its time, in the same way.
     ///   - report: told of each result as it comes, by one thread at a time.
     func treat(
         _ candidates: [AssignedSocket], stopReason: () -> StopReason? = { nil },
-        report: (Int, SocketResult) -> Void
+        slow: (Int32) -> Void = { _ in }, report: (Int, SocketResult) -> Void
     ) {
-        let rest = shareOut(candidates, stopReason, report)
+        let rest = shareOut(candidates, stopReason, slow, report)
         var waiting = candidates.indices.filter { rest?.isTreated[$0] != true }
         for isLast in [false, true] {
             var shares = (isLast ? nil : rest?.shares) ?? TimeShares(share: share)
@@ -55,7 +56,7 @@ package struct KeepaliveRun {
                 let (socket, request) = (candidates[index].socket, candidates[index].request)
                 if !isLast && shares.areUsedUp(by: socket.process) { return false }
                 let start = ContinuousClock.now
-                defer { shares.add(.now - start, of: socket.process) }
+                defer { if shares.add(.now - start, of: socket.process) { slow(socket.process.pid) } }
                 guard
                     var result = stopReason().map({ unreached(socket, $0) })
                         ?? result(for: socket, request, isLast: isLast, met: isLast ? nil : rest?.errors[index])
@@ -70,7 +71,8 @@ package struct KeepaliveRun {
 
     /// Treats what several threads can treat at a time; nil if that is too little.
     private func shareOut(
-        _ candidates: [AssignedSocket], _ stopReason: () -> StopReason?, _ report: (Int, SocketResult) -> Void
+        _ candidates: [AssignedSocket], _ stopReason: () -> StopReason?, _ slow: (Int32) -> Void,
+        _ report: (Int, SocketResult) -> Void
     ) -> SharedTreatment.Rest? {
         guard sharing.threads(for: candidates.count) > 1 else { return nil }
         var items: [SharedTreatment.Item] = []
@@ -83,7 +85,7 @@ package struct KeepaliveRun {
         if mode == .inject { for item in items { untouched?.willReach(candidates[item.index].socket) } }
         return SharedTreatment.rest(
             of: candidates, items, threads: threads, TimeShares(share: share), stopReason: stopReason,
-            treat: { item, thread in treat(candidates[item.index], item.loan, thread) }, report: report)
+            treat: { item, thread in treat(candidates[item.index], item.loan, thread) }, slow: slow, report: report)
     }
 
     private func treat(
@@ -112,10 +114,13 @@ package struct KeepaliveRun {
         /// What most sockets take, and more.
         static let usual = Duration.milliseconds(1)
 
-        mutating func add(_ time: Duration, of process: ProcessIdentity) {
-            guard time > Self.usual else { return }
-            byProcess[process.pid, default: .zero] += time
+        /// - Returns: whether the process has used up its share by this.
+        mutating func add(_ time: Duration, of process: ProcessIdentity) -> Bool {
+            guard time > Self.usual else { return false }
+            let before = byProcess[process.pid, default: .zero]
+            byProcess[process.pid] = before + time
             byUser[process.uid, default: .zero] += time
+            return before <= share && before + time > share
         }
 
         /// Root's processes are not to wait for one of them.

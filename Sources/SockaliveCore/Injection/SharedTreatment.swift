@@ -55,6 +55,7 @@ final class SharedTreatment: @unchecked Sendable {
     private let items: [Item]
     private let stopReason: () -> StopReason?
     private let treat: Treat
+    private let slow: (Int32) -> Void
     private let report: (Int, SocketResult) -> Void
     private let rest: Locked<Rest>
     private let nextItem = Atomic<Int>(0)
@@ -69,16 +70,18 @@ final class SharedTreatment: @unchecked Sendable {
     ///   - items: of the candidates, those that any thread can borrow.
     ///   - stopReason: asked before each socket, by each thread.
     ///   - treat: called by all threads at a time.
-    ///   - report: told of each result as it comes, by one thread at a time.
+    ///   - slow: told of each process that has used up its time, by one thread at a time.
+    ///   - report: told of each result as it comes, in the same way.
     private init(
         _ candidates: [AssignedSocket], _ items: [Item], _ shares: KeepaliveRun.TimeShares,
-        stopReason: @escaping () -> StopReason?, treat: @escaping Treat,
+        stopReason: @escaping () -> StopReason?, treat: @escaping Treat, slow: @escaping (Int32) -> Void,
         report: @escaping (Int, SocketResult) -> Void
     ) {
         self.candidates = candidates
         self.items = items
         self.stopReason = stopReason
         self.treat = treat
+        self.slow = slow
         self.report = report
         rest = Locked(Rest(isTreated: Array(repeating: false, count: candidates.count), shares: shares))
     }
@@ -86,15 +89,18 @@ final class SharedTreatment: @unchecked Sendable {
     /// Treats the items. Returns when all threads have ended.
     static func rest(
         of candidates: [AssignedSocket], _ items: [Item], threads: Int, _ shares: KeepaliveRun.TimeShares,
-        stopReason: () -> StopReason?, treat: Treat, report: (Int, SocketResult) -> Void
+        stopReason: () -> StopReason?, treat: Treat, slow: (Int32) -> Void, report: (Int, SocketResult) -> Void
     ) -> Rest {
         withoutActuallyEscaping(stopReason) { stopReason in
             withoutActuallyEscaping(treat) { treat in
-                withoutActuallyEscaping(report) { report in
-                    let shared = SharedTreatment(
-                        candidates, items, shares, stopReason: stopReason, treat: treat, report: report)
-                    shared.run(threads)
-                    return shared.rest.withLock { $0 }
+                withoutActuallyEscaping(slow) { slow in
+                    withoutActuallyEscaping(report) { report in
+                        let shared = SharedTreatment(
+                            candidates, items, shares, stopReason: stopReason, treat: treat, slow: slow,
+                            report: report)
+                        shared.run(threads)
+                        return shared.rest.withLock { $0 }
+                    }
                 }
             }
         }
@@ -155,7 +161,7 @@ final class SharedTreatment: @unchecked Sendable {
         guard time > KeepaliveRun.TimeShares.usual else { return }
         let process = candidates[item.index].socket.process
         let isUsedUp = rest.withLock {
-            $0.shares.add(time, of: process)
+            if $0.shares.add(time, of: process) { slow(process.pid) }
             return $0.shares.areUsedUp(by: process)
         }
         if isUsedUp { isSlow.store(true, ordering: .relaxed) }

@@ -4,7 +4,7 @@ import SystemPackage
 enum RunEvent {
     /// A search has ended, and all of its candidates were sent. So many processes match.
     case found(processes: Int, isLast: Bool)
-    /// A process holds up the search, and comes last.
+    /// A process holds up the search, or has used up its time: it comes last, in the next run, too.
     case late(Int32)
     /// The candidates come in an order that ``result`` and ``armed`` refer to.
     ///

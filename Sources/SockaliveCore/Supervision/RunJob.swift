@@ -163,7 +163,9 @@ extension RunJob {
             if recovery.source == nil && !late.holdsUp {
                 do {
                     return try run(isLast: true, borrows: true) { late.contains($0) }
-                } catch is HeldUp {}
+                } catch let error as HeldUp {
+                    send(.late(error.process))
+                }
             }
             try run(isLast: true, borrows: false) { late.contains($0) }
         }
@@ -301,6 +303,7 @@ extension RunJob {
                 sharing: recovery.sharing
             ).treat(
                 isAll ? candidates : open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
+                slow: { [send] in send(.late($0)) },
                 report: { [send] position, result in
                     let index = open[position]
                     keep(index, result)

@@ -80,14 +80,15 @@ package struct SupervisedRun {
             } catch {
                 throw .workerFailed(.none)
             }
-            if let error = collector.error { throw error }
+            if let error = collector.error {
+                guard case .stopped(let reason) = error else { throw error }
+                return try collector.stopped(reason, rememberHung)
+            }
             switch exit {
             case .done: return collector.finished(nil)
             case .stopped(let reason, let hangs):
                 for hang in hangs where hang.position.pid != 0 { collector.add(hang) }
-                if collector.isExplaining { return collector.finished(nil) }
-                guard collector.hasSearched else { throw stopped(reason, collector) }
-                return collector.finished(reason)
+                return try collector.stopped(reason, rememberHung)
             case .hung(let hangs):
                 progress(.step("worker killed at \(hangs.map(\.position).words); another goes on without it"))
                 let mayGoOn = hangs.map { collector.add($0) }
@@ -105,17 +106,8 @@ package struct SupervisedRun {
                 }
                 guard losses < Self.maxLosses else { return try collector.broken(at: position) }
             }
-            if let reason = control.stopReason {
-                guard collector.hasSearched else { throw stopped(reason, collector) }
-                return collector.finished(reason)
-            }
+            if let reason = control.stopReason { return try collector.stopped(reason, rememberHung) }
         }
-    }
-
-    /// The next run begins with what this one has learned, or it would come no further.
-    private func stopped(_ reason: StopReason, _ collector: Collector) -> SearchError {
-        rememberHung(collector.hungOrUnproved)
-        return .stopped(reason)
     }
 
     /// Puts together what the workers say.
@@ -252,6 +244,17 @@ package struct SupervisedRun {
 
         mutating func workAlone() { recovery.workAlone() }
 
+        /// The run is over, whether its worker heard that itself or was killed. The next run begins with what this one has
+        /// learned, or it would come no further.
+        func stopped(
+            _ reason: StopReason, _ rememberHung: (Set<HungProcess>) -> Void
+        ) throws(SearchError) -> RunOutcome {
+            if isExplaining { return finished(nil) }
+            if hasSearched { return finished(reason) }
+            rememberHung(hung.union(before))
+            throw .stopped(reason)
+        }
+
         /// No worker comes to the end of its work. What was found and done until then is told, as far as it goes.
         func broken(at position: WorkerPosition) throws(SearchError) -> RunOutcome {
             guard hasSearched else { throw .workerFailed(position.step) }
@@ -285,7 +288,7 @@ package struct SupervisedRun {
             if !isSearchOver, let interruption { outcome.failures.append(unsearched(interruption)) }
             // Another worker, and what came last, follow what was found before.
             outcome.results.sortByHolder()
-            outcome.hung = interruption == nil ? hung : hungOrUnproved
+            outcome.hung = hung.union(unproved(outcome, interruption))
             return outcome
         }
 
@@ -306,9 +309,14 @@ package struct SupervisedRun {
                     remedy: "end what hangs, or give it more with --timeout"))
         }
 
-        /// With those of the last run that may not have been reached, because they come last: they are as unproved as
+        /// Those of the last run that were not reached, because they come last, or not wholly: they are as unproved as
         /// before.
-        var hungOrUnproved: Set<HungProcess> { hung.union(before) }
+        private func unproved(_ outcome: RunOutcome, _ interruption: SocketFailure?) -> Set<HungProcess> {
+            guard interruption == nil, isSearchOver, !before.isEmpty else { return before }
+            let results = outcome.results.filter { $0.failure != nil }
+            let failed = Set(outcome.failures.map(\.pid) + results.map(\.socket.process.pid))
+            return before.filter { failed.contains($0.pid) }
+        }
 
         private var hung: Set<HungProcess> {
             let targets = hangs.map { HungProcess(pid: $0, leftBehind: $1, linkHung: nil) }
