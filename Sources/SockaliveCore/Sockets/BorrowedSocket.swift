@@ -13,8 +13,8 @@ import SystemPackage
 struct BorrowedSocket: ~Copyable, SocketOptions {
     let descriptor: Int32
     let inode: UInt64
-    /// The user who created the socket.
-    let owner: UInt32
+    /// The user who created the socket; nil where nobody had to ask.
+    private let owner: UInt32?
     /// It makes all calls.
     private let thread: WorkerThread
 
@@ -29,29 +29,36 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         thread.enter(next: .options)
         // The number may have been reused since discovery: only the file itself says which it is.
         var status = stat()
-        guard fstat(copy, &status) == 0, status.st_ino == identity.inode, status.st_mode & S_IFMT == S_IFSOCK,
-            Self.is(copy, identity.cookie)
-        else {
+        let cookie = identity.cookie.map { _ in Self.cookie(of: copy) } ?? nil
+        let isKnown = cookie != nil && cookie == identity.cookie
+        guard isKnown || Self.is(copy, identity, hasCookie: cookie != nil, &status) else {
             close(copy)
             throw Errno.staleNFSFileHandle
         }
         descriptor = copy
         inode = identity.inode
-        owner = status.st_uid
+        owner = isKnown ? nil : status.st_uid
         self.thread = thread
     }
 
-    /// Whether the descriptor is the socket with that cookie; true if a cookie is unknown. For an MPTCP socket, the
-    /// table lists the subflows under the inode of the MPTCP socket, each with its own cookie.
-    private static func `is`(_ descriptor: Int32, _ expected: UInt64?) -> Bool {
-        guard let expected, let cookie = try? SocketOption.cookie.value(of: descriptor, like: UInt64(0)),
-            cookie != expected
-        else { return true }
-        return isMultipath(descriptor)
+    /// Whether the descriptor is the socket with that inode, though its cookie does not say so: it is unknown; or, for
+    /// an MPTCP socket, the table lists the subflows under the inode of the MPTCP socket, each with its own cookie.
+    ///
+    /// No two sockets ever have the same cookie (net/core/sock_diag.c, __sock_gen_cookie; since Linux 5.4 in all network
+    /// namespaces together). So one that is right needs no look at the inode, which is given again.
+    private static func `is`(
+        _ descriptor: Int32, _ identity: SocketIdentity, hasCookie: Bool, _ status: inout stat
+    ) -> Bool {
+        fstat(descriptor, &status) == 0 && status.st_ino == identity.inode && status.st_mode & S_IFMT == S_IFSOCK
+            && (!hasCookie || isMultipath(descriptor))
     }
 
     /// SO_COOKIE; nil before Linux 4.12.
-    var cookie: UInt64? { option(.cookie, like: UInt64(0)) }
+    var cookie: UInt64? { Self.cookie(of: descriptor) }
+
+    private static func cookie(of descriptor: Int32) -> UInt64? {
+        try? SocketOption.cookie.value(of: descriptor, like: UInt64(0))
+    }
 
     /// The inode of its network namespace; nil where the kernel does not tell.
     var networkNamespace: UInt64? {
@@ -99,12 +106,14 @@ extension BorrowedSocket {
             let local = endpoint(getsockname)
         else { return nil }
         let family: IPAddress.Family = domain == AF_INET ? .ipv4 : .ipv6
+        var status = stat()
+        guard let user = owner ?? (fstat(descriptor, &status) == 0 ? status.st_uid : nil) else { return nil }
         let nowhere = Endpoint(address: family == .ipv4 ? IPAddress(ipv4: 0) : IPAddress(ipv6: 0, 0), port: 0)
         guard let remote = state.hasPeer ? endpoint(getpeername) : nowhere else { return nil }
         // The scope in a sockaddr_in6 is the same number (include/net/ipv6.h, ipv6_iface_scope_id).
         let index = option(.interface, like: UInt32(0)) ?? 0
         let row = SocketRow(
-            family: family, local: local, remote: remote, state: state, timer: .other, uid: owner, inode: inode,
+            family: family, local: local, remote: remote, state: state, timer: .other, uid: user, inode: inode,
             idleSeconds: state.hasPeer ? idleSeconds : nil, cookie: cookie,
             interface: index == 0 ? nil : NetworkInterface(index: index))
         return InterfaceNames(socket: descriptor).naming(row)
