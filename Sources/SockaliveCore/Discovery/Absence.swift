@@ -77,7 +77,7 @@ extension Discovery {
                 let process = ProcessHandle(pid: pid, procfs: procfs),
                 let rows = try? tables.rows(of: namespace, seenBy: [process], inodes: nil)
             else { continue }
-            unheld += rows.values.joined().filter { !known.contains($0.inode) }.sorted { $0.inode < $1.inode }
+            unheld += rows.all.map(\.row).filter { !known.contains($0.inode) }.sorted { $0.inode < $1.inode }
                 .map { AbsenceReason.Unheld(row: $0, ringOwner: nil) }
         }
         return unheld

@@ -13,6 +13,7 @@ package struct Discovery {
     let limits: ProcessLimits
     let places: ProcessPlaces
     private let readsArguments: Bool
+    private let sharing: Sharing
 
     /// As many borrowed sockets cost what a walk over the kernel's table costs. Each network namespace takes a walk of its
     /// own, over the sockets of all of them: there is one table (net/ipv4/inet_diag.c, inet_diag_dump_icsk).
@@ -27,15 +28,17 @@ package struct Discovery {
     /// - Parameters:
     ///   - table: the source where borrowing is not enough, if it is to be another one.
     ///   - readsArguments: whether the arguments of the processes are wanted.
+    ///   - sharing: how many threads may read a large process.
     init(
         procfs: ProcFS, source: SocketSource, table: SocketSource? = nil, method: Method, limits: ProcessLimits,
-        readsArguments: Bool = false
+        readsArguments: Bool = false, sharing: Sharing = .standard
     ) {
         self.procfs = procfs
         self.source = table ?? source
         self.mayBorrow = source == .auto && method == .pidfd && procfs.isOwn
         self.limits = limits
         self.readsArguments = readsArguments
+        self.sharing = sharing
         places = ProcessPlaces(procfs: procfs)
     }
 
@@ -52,15 +55,18 @@ package struct Discovery {
         let (matching, unanswered) = try search.processes()
         let processes = matching.filter { process in !threads.contains { $0.tid == process.pid } }
         let tables = SocketTables(procfs: procfs, source: source, selection: selection.sockets)
-        let scan = try FDScan(procfs: procfs, processes: processes, stopReason: stopReason)
-        let groups = Group.groups(of: scan, NetworkNamespaces(procfs: procfs))
+        let namespaces = NetworkNamespaces(procfs: procfs)
+        let own = mayBorrow ? namespaces.own : nil
+        let scan = try FDScan(
+            procfs: procfs, processes: processes, threads: sharing.threads(for: .max),
+            readTable: own.map { own in { tables.rowsHere(own) } }, stopReason: stopReason)
+        let groups = Group.groups(of: scan, namespaces)
         // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
         var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: mayBorrow)
-        let found = try borrowedRows(groups, tables) ?? tableRows(groups, tables, stopReason)
+        let found = try borrowedRows(groups, tables) ?? tableRows(groups, tables, scan.rows, stopReason)
         let rows =
             groups.contains(where: \.needsWholeTable)
-            ? Dictionary(grouping: found.values.joined(), by: \.namespace).mapValues { NamespaceRows($0.map(\.row)) }
-            : [:]
+            ? Dictionary(grouping: found.all, by: \.namespace).mapValues { NamespaceRows($0.map(\.row)) } : [:]
         for group in groups { collect(group, found, rows[group.namespace] ?? NamespaceRows([]), into: &collector) }
         for (tid, process) in threads { collector.add(thread: tid, of: process) }
         try collector.markHeld { try held($0, stopReason) }
@@ -92,66 +98,81 @@ package struct Discovery {
         private var firstPID: Int32 { handles.map(\.pid).min() ?? .max }
         var handles: [ProcessHandle] { entries.map(\.process) + denied.map(\.process) + ringOwners.map(\.process) }
         var descriptorCount: Int { entries.reduce(0) { $0 + $1.descriptors.count } }
+        func missing(in rows: FoundRows) -> Int {
+            entries.reduce(0) { $0 + $1.descriptors.count { !rows.contains($0.inode) } }
+        }
         /// Rows that no readable descriptor table holds have to be seen, too.
         var needsWholeTable: Bool { !denied.isEmpty || !ringOwners.isEmpty }
     }
 
     /// nil where the sockets cannot be borrowed, or are too many.
-    private func borrowedRows(_ groups: [Group], _ tables: SocketTables) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+    private func borrowedRows(_ groups: [Group], _ tables: SocketTables) throws(HeldUp) -> FoundRows? {
         guard mayBorrow, !groups.contains(where: \.needsWholeTable),
             groups.allSatisfy({ $0.descriptorCount <= Self.maxBorrowedPerNamespace })
         else { return nil }
-        var found: [UInt64: [FoundRow]] = [:]
+        var found = FoundRows()
         for group in groups {
             let borrowed = BorrowedRows(tables: tables, namespace: group.namespace, limits: limits)
             guard let rows = try borrowed.rows(of: group.entries) else { return nil }
             // A socket that processes of two namespaces hold is found with each of them.
-            found.merge(rows) { known, new in
-                known + new.filter { row in !known.contains { $0.isSameConnection(as: row) } }
-            }
+            found.add(rows)
         }
         return found
     }
 
     /// The rows of the tables of all groups, and of other namespaces where that is not enough.
+    ///
+    /// - Parameter early: rows that were read before. Newer sockets are missing in them: few of them are asked themselves,
+    ///   as those of other namespaces are.
     private func tableRows(
-        _ groups: [Group], _ tables: SocketTables, _ stopReason: @escaping () -> StopReason?
-    ) throws -> [UInt64: [FoundRow]] {
-        var found: [UInt64: [FoundRow]] = [:]
-        let held = Set(groups.lazy.flatMap(\.entries).flatMap(\.descriptors).map(\.inode))
+        _ groups: [Group], _ tables: SocketTables, _ early: FoundRows?, _ stopReason: @escaping () -> StopReason?
+    ) throws -> FoundRows {
+        var found = FoundRows()
+        lazy var held = Set(groups.lazy.flatMap(\.entries).flatMap(\.descriptors).map(\.inode))
         for group in groups {
+            if let early, !group.needsWholeTable, early.all.first?.namespace == group.namespace {
+                let missing = group.missing(in: early)
+                if groups.count == 1 && missing == 0 { return early }
+                if missing <= SocketsElsewhere.maxBorrowed {
+                    found.add(early)
+                    continue
+                }
+            }
             // Nobody knows which ones are held where some may not be read.
             let inodes = group.needsWholeTable ? nil : held
-            let rows = try tables.rows(of: group.namespace, seenBy: group.handles, inodes: inodes)
-            found.add(rows.tagged(group.namespace))
+            found.add(try tables.rows(of: group.namespace, seenBy: group.handles, inodes: inodes))
         }
         let elsewhere = SocketsElsewhere(
             procfs: procfs, tables: tables, mayBorrow: mayBorrow, limits: limits, stopReason: stopReason)
         for group in groups {
-            let missing = group.entries.compactMap { $0.without { found[$0] != nil } }
-            let rows = try elsewhere.rows(
-                of: missing, namespace: group.namespace, known: groups.map(\.namespace))
-            found.merge(rows, uniquingKeysWith: +)
+            let missing = group.entries.compactMap { $0.without(found.contains) }
+            found.add(
+                try elsewhere.rows(of: missing, namespace: group.namespace, known: groups.map(\.namespace)))
         }
         return found
     }
 
     /// - Parameter own: all rows of the group's namespace, if they are needed.
     private func collect(
-        _ group: Group, _ found: [UInt64: [FoundRow]], _ own: NamespaceRows, into collector: inout SocketCollector
+        _ group: Group, _ found: FoundRows, _ own: NamespaceRows, into collector: inout SocketCollector
     ) {
         for entry in group.entries {
             let process = MatchedProcess(handle: entry.process, namespace: group.namespace)
             // The rows may be younger than the descriptors: a process that died meanwhile is not believed.
-            var matching: [(fd: Int32, found: FoundRow)] = []
-            matching.reserveCapacity(min(entry.descriptors.count, found.count))
-            for descriptor in entry.descriptors {
-                guard let known = found[descriptor.inode] else { continue }
-                for row in rows(of: descriptor, in: process, among: known) { matching.append((descriptor.fd, row)) }
+            guard entry.descriptors.contains(where: { found.contains($0.inode) }), process.handle.isAlive(procfs)
+            else { continue }
+            collector.reserveCapacity(min(entry.descriptors.count, found.inodeCount))
+            collector.add(process) { add in
+                for descriptor in entry.descriptors {
+                    if let number = found.only(descriptor.inode) {
+                        add(descriptor.fd, found.all[number])
+                        continue
+                    }
+                    for row in rows(of: descriptor, in: process, among: found[descriptor.inode]) {
+                        add(descriptor.fd, row)
+                    }
+                }
             }
-            guard !matching.isEmpty && process.handle.isAlive(procfs) else { continue }
-            collector.reserveCapacity(matching.count)
-            collector.add(process, matching)
         }
         // The links of a process that has ended give EACCES, too.
         for (handle, error) in group.denied where handle.isAlive(procfs) {
@@ -202,25 +223,83 @@ package struct Discovery {
 }
 
 /// One TCP socket of a matching process: however many descriptors and processes hold it, one.
+///
+/// Twenty thousand of them go from list to list. A copy is one reference, and no two sockets have the same: threads that
+/// count the references to one object at the same time wait for each other.
 package struct DiscoveredSocket: Equatable, Sendable {
+    private var fields: Fields
+
+    private final class Fields: Sendable {
+        let process: ProcessIdentity
+        let holders: [SocketHolder]
+        let row: SocketRow
+        let sharesInode: Bool
+        let networkNamespace: UInt64?
+        let isUndecided: Bool
+
+        init(
+            _ process: ProcessIdentity, _ holders: [SocketHolder], _ row: SocketRow, sharesInode: Bool,
+            networkNamespace: UInt64?, isUndecided: Bool = false
+        ) {
+            self.process = process
+            self.holders = holders
+            self.row = row
+            self.sharesInode = sharesInode
+            self.networkNamespace = networkNamespace
+            self.isUndecided = isUndecided
+        }
+
+        func with(holders: [SocketHolder]? = nil, row: SocketRow? = nil, isUndecided: Bool? = nil) -> Fields {
+            Fields(
+                process, holders ?? self.holders, row ?? self.row, sharesInode: sharesInode,
+                networkNamespace: networkNamespace, isUndecided: isUndecided ?? self.isUndecided)
+        }
+    }
+
+    init(
+        process: ProcessIdentity, holders: [SocketHolder], row: SocketRow, sharesInode: Bool = false,
+        networkNamespace: UInt64? = nil
+    ) {
+        fields = Fields(process, holders, row, sharesInode: sharesInode, networkNamespace: networkNamespace)
+    }
+
     /// The first process found to hold it.
-    package let process: ProcessIdentity
+    package var process: ProcessIdentity { fields.process }
+
     /// By process, then by number. Empty if the process's descriptors may not be read.
-    package internal(set) var holders: [SocketHolder]
-    package internal(set) var row: SocketRow
+    package internal(set) var holders: [SocketHolder] {
+        get { fields.holders }
+        set { fields = fields.with(holders: newValue) }
+    }
+
+    package internal(set) var row: SocketRow {
+        get { fields.row }
+        set { fields = fields.with(row: newValue) }
+    }
 
     package var inode: UInt64 { row.inode }
     package var cookie: UInt64? { row.cookie }
 
     /// Other sockets of the same table have the same inode: only the cookie, or its two ends, tell it apart.
-    var sharesInode = false
+    var sharesInode: Bool { fields.sharesInode }
+
     /// The inode of the network namespace that it is in; nil where that is not known. A process may hold sockets of
     /// several.
-    package var networkNamespace: UInt64?
+    package var networkNamespace: UInt64? { fields.networkNamespace }
+
     /// Whether it is a candidate depends on its interface, which is not known.
-    var isUndecided = false
+    var isUndecided: Bool {
+        get { fields.isUndecided }
+        set { if newValue != fields.isUndecided { fields = fields.with(isUndecided: newValue) } }
+    }
 
     var identity: SocketIdentity { SocketIdentity(inode: inode, cookie: cookie, sharesInode: sharesInode) }
+
+    package static func == (left: DiscoveredSocket, right: DiscoveredSocket) -> Bool {
+        left.process == right.process && left.holders == right.holders && left.row == right.row
+            && left.sharesInode == right.sharesInode && left.networkNamespace == right.networkNamespace
+            && left.isUndecided == right.isUndecided
+    }
 }
 
 /// What discovery found, and what stood in its way.

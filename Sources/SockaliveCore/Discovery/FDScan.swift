@@ -22,19 +22,26 @@ struct FDScan {
     private(set) var denied: [(process: ProcessHandle, error: Errno)] = []
     /// Processes with an io_uring that holds sockets, or may hold some: they are in no descriptor table.
     private(set) var ringOwners: [RingOwner] = []
+    /// Rows of this process's own network namespace, read besides a large process: older than some of the links.
+    private(set) var rows: FoundRows?
 
     private static let maxThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
     private static let maxTables = 64
 
-    /// - Parameter stopReason: asked before each process and each of its threads.
+    /// - Parameters:
+    ///   - threads: how many may read a large process.
+    ///   - readTable: reads the table of this process's own network namespace, if a large process is in it.
+    ///   - stopReason: asked before each process and each of its threads.
     init(
-        procfs: ProcFS, processes: [ProcessHandle], stopReason: () -> StopReason?
+        procfs: ProcFS, processes: [ProcessHandle], threads: Int = 1, readTable: (() -> FoundRows?)? = nil,
+        stopReason: () -> StopReason?
     ) throws(StopReason) {
         for process in processes {
             if let reason = stopReason() { throw reason }
             do {
-                let tables = try Self.tables(of: process.pid, procfs, stopReason)
+                let large = threads > 1 ? readLarge(process.pid, procfs, threads, readTable) : nil
+                let tables = try Self.tables(of: process.pid, procfs, first: large, stopReason)
                 if let error = tables.threadError { denied.append((process, error)) }
                 if let ring = tables.ring { ringOwners.append(RingOwner(process: process, files: ring)) }
                 guard !tables.sockets.isEmpty else { continue }
@@ -47,6 +54,20 @@ struct FDScan {
                 // The process is gone.
             }
         }
+    }
+
+    /// nil where it is to be read as others are.
+    private mutating func readLarge(
+        _ pid: Int32, _ procfs: ProcFS, _ threads: Int, _ readTable: (() -> FoundRows?)?
+    ) -> DescriptorReading? {
+        WorkerProgress.enter(.descriptors, pid)
+        guard LargeProcess.isLarge(pid, procfs) else { return nil }
+        let namespaces = NetworkNamespaces(procfs: procfs)
+        var isHere = false
+        if rows == nil, readTable != nil, let own = namespaces.own { isHere = namespaces.namespace(of: pid) == own }
+        let read = LargeProcess.read(pid, procfs, threads: threads, readTable: isHere ? readTable : nil)
+        rows = rows ?? read?.rows
+        return read?.links
     }
 
     private struct Tables {
@@ -68,10 +89,10 @@ struct FDScan {
     /// As a rule all threads share one table, and the main thread's is read. One that has exited while others run
     /// on has none (its `files` is gone, kernel/exit.c); and a thread may have one of its own (unshare(2)).
     private static func tables(
-        of pid: Int32, _ procfs: ProcFS, _ stopReason: () -> StopReason?
+        of pid: Int32, _ procfs: ProcFS, first: DescriptorReading?, _ stopReason: () -> StopReason?
     ) throws -> Tables {
         WorkerProgress.enter(.descriptors, pid)
-        let main = try procfs.descriptors(in: "\(pid)/fd")
+        let main = try procfs.descriptors(in: "\(pid)/fd", first: first)
         var tables = Tables(sockets: main?.sockets ?? [])
         for ring in main?.rings ?? [] { tables.add(procfs.files(ofRing: "\(pid)/fdinfo/\(ring)")) }
         guard main == nil || procfs.threadCount(of: pid) > 1 else { return tables }
@@ -141,17 +162,6 @@ extension DiscoveredSocket {
     }
 }
 
-/// A row of a socket table, with the network namespace that it is in.
-struct FoundRow {
-    var row: SocketRow
-    /// That of the process, as a rule: a process may hold sockets of several namespaces.
-    let namespace: NetworkNamespace
-
-    func isSameConnection(as other: FoundRow) -> Bool {
-        namespace == other.namespace && row.isSameConnection(as: other.row)
-    }
-}
-
 /// A process holds up each call about its sockets, by their locks perhaps. It is to come last.
 struct HeldUp: Error {
     let process: Int32
@@ -170,7 +180,7 @@ struct BorrowedRows {
     /// The rows by inode, or nil where borrowing is not possible, or takes too long: then a table has to answer.
     ///
     /// - Throws: ``HeldUp`` in place of nil, where who holds it up is to be left out.
-    func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+    func rows(of entries: [FDScan.Entry]) throws(HeldUp) -> FoundRows? {
         do {
             return try askedRows(of: entries)
         } catch {
@@ -184,9 +194,9 @@ struct BorrowedRows {
     /// Each descriptor is asked, also where another one has its inode: they may be two sockets.
     ///
     /// - Throws: ``HeldUp`` where it takes too long, or would.
-    private func askedRows(of entries: [FDScan.Entry]) throws(HeldUp) -> [UInt64: [FoundRow]]? {
+    private func askedRows(of entries: [FDScan.Entry]) throws(HeldUp) -> FoundRows? {
         guard !entries.contains(where: \.needsThreads) else { return nil }
-        var rows: [UInt64: [FoundRow]] = [:]
+        var rows = FoundRows()
         var diag = TimerSource(tables: tables, namespace: namespace, members: entries.map(\.process.pid))
         for entry in entries {
             let start = ContinuousClock.now
@@ -203,12 +213,12 @@ struct BorrowedRows {
                 do {
                     WorkerProgress.enter(.borrow, entry.process.pid, inode: descriptor.inode)
                     let socket = try borrow(descriptor, of: entry.process.pid, owner, &table)
-                    let known = rows[descriptor.inode] ?? []
+                    let known = rows[descriptor.inode]
                     if let cookie = socket.cookie, known.contains(where: { $0.row.cookie == cookie }) { continue }
                     guard let row = socket.row(), tables.selection.accepts(wholly: row) else { continue }
                     if known.contains(where: { $0.row.isSameConnection(as: row) }) { continue }
                     try check()
-                    rows[row.inode, default: []].append(diag.completed(row, socket))
+                    rows.add(diag.completed(row, socket))
                 } catch let error as HeldUp {
                     throw error
                 } catch Errno.staleNFSFileHandle, Errno.badFileDescriptor, Errno.noSuchProcess {

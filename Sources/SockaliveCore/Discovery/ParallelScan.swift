@@ -157,6 +157,8 @@ struct DirectoryEntries: Sequence, IteratorProtocol {
     private static let nameOffset = 19
 
     private var rest: UnsafeRawBufferPointer
+    /// Of the last entry, with a zero byte at its end. It is in the given bytes.
+    private(set) var name: UnsafePointer<CChar>?
 
     init(_ bytes: UnsafeRawBufferPointer) {
         rest = bytes
@@ -164,7 +166,9 @@ struct DirectoryEntries: Sequence, IteratorProtocol {
 
     mutating func next() -> Int32? {
         while let length: UInt16 = rest.number(at: 16), length > Self.nameOffset, length <= rest.count {
-            let number = rest[Self.nameOffset..<Int(length)].prefix { $0 != 0 }.decimal(Int32.self)
+            let bytes = UnsafeRawBufferPointer(rebasing: rest[Self.nameOffset..<Int(length)])
+            let number = bytes.prefix { $0 != 0 }.decimal(Int32.self)
+            name = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
             rest = UnsafeRawBufferPointer(rebasing: rest[Int(length)...])
             if let number { return number }
         }

@@ -62,11 +62,13 @@ struct SocketCollector {
     }
 
     /// Only processes with a matching socket are read any further.
-    mutating func add(_ process: MatchedProcess, _ descriptors: [(fd: Int32, found: FoundRow)]) {
+    ///
+    /// - Parameter each: hands on each descriptor of the process with the row of its socket.
+    mutating func add(_ process: MatchedProcess, each: ((_ fd: Int32, _ found: FoundRow) -> Void) -> Void) {
         var identity: ProcessIdentity?
         handles[process.pid] = process.handle
         members[process.pid] = process
-        for (fd, found) in descriptors {
+        each { fd, found in
             let holder = SocketHolder(pid: process.pid, fd: fd)
             if let index = index(of: found.row, in: found.namespace) {
                 entries[index].holders.append(holder)
@@ -119,7 +121,7 @@ struct SocketCollector {
         }
     }
 
-    private mutating func add(_ entry: Entry) {
+    private mutating func add(_ entry: consuming Entry) {
         let inode = entry.row.inode
         if indexByInode[inode] == nil {
             indexByInode[inode] = entries.count
@@ -146,10 +148,12 @@ struct SocketCollector {
         if !areInOrder { entries.sort { $0.holders[0] < $1.holders[0] } }
         let rings = ringSockets
         let unanswered = addHidden(besides: rings) + rings + threads + others
-        let sockets = entries.map {
+        // By their numbers: an entry is not copied.
+        let sockets = entries.indices.map { index in
             DiscoveredSocket(
-                process: $0.process, holders: $0.holders, row: $0.row,
-                sharesInode: furtherByInode[$0.row.inode] != nil, networkNamespace: $0.namespace.inode)
+                process: entries[index].process, holders: entries[index].holders, row: entries[index].row,
+                sharesInode: !furtherByInode.isEmpty && furtherByInode[entries[index].row.inode] != nil,
+                networkNamespace: entries[index].namespace.inode)
         }
         return Snapshot(sockets: sockets, processes: processes, unanswered: unanswered, handles: handles)
     }

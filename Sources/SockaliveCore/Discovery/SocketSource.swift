@@ -39,14 +39,14 @@ struct SocketTables {
     let source: SocketSource
     let selection: SocketSelection
 
-    /// The rows by inode, as a rule one each.
+    /// The rows of a network namespace.
     ///
     /// - Parameters:
     ///   - members: processes of the namespace; the first that is still there lends its view of it.
     ///   - inodes: only these sockets; nil is all of them.
     func rows(
         of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
-    ) throws(SourceFailure) -> [UInt64: [SocketRow]] {
+    ) throws(SourceFailure) -> FoundRows {
         if source == .diag || (source == .auto && procfs.isOwn) {
             do {
                 return try diagRows(of: namespace, seenBy: members, inodes: inodes)
@@ -54,49 +54,59 @@ struct SocketTables {
                 if source == .diag { throw SourceFailure(error: error) }
             }
         }
-        return try procfsRows(seenBy: members, inodes: inodes)
+        return try procfsRows(of: namespace, seenBy: members, inodes: inodes)
     }
 
     /// The same for a namespace that no process is in, which a mount keeps (ip-netns(8)).
     ///
     /// - Parameter file: a descriptor of the namespace.
-    func rows(mounted file: Int32, inodes: Set<UInt64>) throws -> [UInt64: [SocketRow]] {
+    func rows(of namespace: NetworkNamespace, mounted file: Int32, inodes: Set<UInt64>) throws -> FoundRows {
         WorkerProgress.enter(.socketTable)
         if source != .procfs, let socket = try? SockDiagSocket(namespace: file) {
-            return try diagRows(socket, inodes: inodes)
+            return try diagRows(socket, of: namespace, inodes: inodes)
         }
         return try onOwnThread {
             let status = sockalive_enter_network(file)
             guard status >= 0 else { throw Errno(rawValue: -status) }
-            return try textRows("thread-self", inodes: inodes)
+            return FoundRows(try textRows("thread-self", of: namespace, inodes: inodes))
         }
     }
 
     private func diagRows(
         of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
-    ) throws(Errno) -> [UInt64: [SocketRow]] {
+    ) throws(Errno) -> FoundRows {
         WorkerProgress.enter(.socketTable)
-        return try diagRows(try diagSocket(in: namespace, seenBy: members.map(\.pid)), inodes: inodes)
+        return try diagRows(
+            try diagSocket(in: namespace, seenBy: members.map(\.pid)), of: namespace, inodes: inodes)
+    }
+
+    /// The rows of this process's own network namespace by sock_diag, without a word of its progress; nil where there is
+    /// no answer, or too long a one.
+    func rowsHere(_ own: NetworkNamespace) -> FoundRows? {
+        guard source != .procfs, procfs.isOwn, let socket = try? SockDiagSocket() else { return nil }
+        let rows = try? diagRows(socket, of: own, inodes: nil, limit: Self.maxReserved)
+        return rows.flatMap { $0.all.count < Self.maxReserved ? $0 : nil }
     }
 
     /// A process may hold a million sockets of which none is meant.
     private static let maxReserved = 1 << 15
 
     private func diagRows(
-        _ socket: consuming SockDiagSocket, inodes: Set<UInt64>?
-    ) throws(Errno) -> [UInt64: [SocketRow]] {
-        var rows: [UInt64: [SocketRow]] = [:]
+        _ socket: consuming SockDiagSocket, of namespace: NetworkNamespace, inodes: Set<UInt64>?,
+        limit: Int = .max
+    ) throws(Errno) -> FoundRows {
+        var rows = FoundRows()
         // Most of them have other ports, where few are many.
-        rows.reserveCapacity(min(inodes?.count ?? 0, Self.maxReserved))
+        rows.reserveCapacity(min(inodes?.count ?? limit, Self.maxReserved))
         let interfaces = socket.interfaces
         try socket.dump(states: selection.states, ports: selection.ports) { message in
             // Inode 0: no process has accepted the connection yet, or its last owner has closed it (FIN_WAIT2).
-            guard message.inode != 0, inodes?.contains(message.inode) ?? true,
+            guard message.inode != 0, rows.all.count < limit, inodes?.contains(message.inode) ?? true,
                 let state = message.state,
                 selection.accepts(state: state, localPort: message.localPort, remotePort: message.remotePort),
                 let row = message.row.map(interfaces.naming), selection.accepts(row)
             else { return }
-            rows.add(row)
+            rows.add(FoundRow(row: row, namespace: namespace))
         }
         return rows
     }
@@ -106,13 +116,13 @@ struct SocketTables {
     }
 
     private func procfsRows(
-        seenBy members: [ProcessHandle], inodes: Set<UInt64>?
-    ) throws(SourceFailure) -> [UInt64: [SocketRow]] {
-        var rows: [UInt64: [SocketRow]] = [:]
+        of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
+    ) throws(SourceFailure) -> FoundRows {
+        var rows = FoundRows()
         for member in members {
             WorkerProgress.enter(.socketTable, member.pid)
             do {
-                for row in try textRows(procfs.networkFolder(of: member.pid), inodes: inodes).values.joined() {
+                for row in try textRows(procfs.networkFolder(of: member.pid), of: namespace, inodes: inodes) {
                     rows.add(row)
                 }
             } catch {
@@ -126,8 +136,10 @@ struct SocketTables {
     }
 
     /// A missing file means that this kernel lacks the address family, or that the process is gone.
-    private func textRows(_ process: String, inodes: Set<UInt64>?) throws -> [UInt64: [SocketRow]] {
-        var rows: [UInt64: [SocketRow]] = [:]
+    private func textRows(
+        _ process: String, of namespace: NetworkNamespace, inodes: Set<UInt64>?
+    ) throws -> [FoundRow] {
+        var rows: [FoundRow] = []
         for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
             let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
             let found: [SocketRow]
@@ -137,38 +149,10 @@ struct SocketTables {
                 continue
             }
             for row in found where row.inode != 0 && selection.accepts(row) {
-                if inodes?.contains(row.inode) ?? true { rows.add(row) }
+                guard inodes?.contains(row.inode) ?? true else { continue }
+                rows.append(FoundRow(row: row, namespace: namespace))
             }
         }
         return rows
     }
-}
-
-extension [UInt64: [SocketRow]] {
-    /// A dump that is repeated tells of a socket once more.
-    fileprivate mutating func add(_ row: SocketRow) {
-        guard let others = self[row.inode] else {
-            self[row.inode] = [row]
-            return
-        }
-        if let index = others.firstIndex(where: { $0.isSameConnection(as: row) }) {
-            self[row.inode]![index] = row
-        } else {
-            self[row.inode]!.append(row)
-        }
-    }
-}
-
-extension SocketRow {
-    /// Within one network namespace.
-    func isSameConnection(as other: SocketRow) -> Bool {
-        cookie == other.cookie && family == other.family && local == other.local && remote == other.remote
-            && interface?.index == other.interface?.index
-    }
-}
-
-extension [FoundRow] {
-    /// All subflows of an MPTCP socket bear its inode (net/mptcp/subflow.c, mptcp_subflow_create_socket): the
-    /// one that has been idle for longest stands for it, being the first that a firewall forgets.
-    var longestIdle: FoundRow? { self.max { ($0.row.idleSeconds ?? 0) < ($1.row.idleSeconds ?? 0) } }
 }

@@ -11,7 +11,7 @@ struct SocketsElsewhere {
     let limits: ProcessLimits
     let stopReason: () -> StopReason?
 
-    private static let maxBorrowed = 400
+    static let maxBorrowed = 400
     private static let maxNamespaces = 512
 
     /// The rows by inode.
@@ -21,10 +21,10 @@ struct SocketsElsewhere {
     ///   - known: namespaces whose tables were read.
     func rows(
         of entries: [FDScan.Entry], namespace: NetworkNamespace, known: [NetworkNamespace]
-    ) throws -> [UInt64: [FoundRow]] {
-        guard procfs.isOwn else { return [:] }
+    ) throws -> FoundRows {
+        guard procfs.isOwn else { return FoundRows() }
         var rest = try entries.compactMap(onlyTCP)
-        if rest.isEmpty { return [:] }
+        if rest.isEmpty { return FoundRows() }
         let borrowed = BorrowedRows(tables: tables, namespace: namespace, limits: limits)
         if mayBorrow, rest.reduce(0, { $0 + $1.descriptors.count }) <= Self.maxBorrowed {
             if let rows = try borrowed.rows(of: rest) { return rows }
@@ -33,8 +33,8 @@ struct SocketsElsewhere {
         let all = SocketSelection(ports: nil, listeners: true)
         let everything = SocketTables(procfs: procfs, source: tables.source, selection: all)
         let here = try everything.rows(of: namespace, seenBy: rest.map(\.process), inodes: nil)
-        rest = rest.compactMap { $0.without { here[$0] != nil } }
-        if rest.isEmpty { return [:] }
+        rest = rest.compactMap { $0.without(here.contains) }
+        if rest.isEmpty { return FoundRows() }
         if mayBorrow, let rows = try borrowed.rows(of: rest) { return rows }
         return try search(
             Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]),
@@ -64,16 +64,16 @@ struct SocketsElsewhere {
     ///   - members: processes in one of them.
     private func search(
         _ inodes: Set<UInt64>, besides known: Set<NetworkNamespace>, members: [Int32]
-    ) throws -> [UInt64: [FoundRow]] {
+    ) throws -> FoundRows {
         let namespaces = NetworkNamespaces(procfs: procfs)
         var seen = known
         // The link to a namespace waits for the end of an execve(2). The files of a namespace wait for nobody, so that
         // one link of each is read, and not that of each process.
         var seenFiles = Set(members.compactMap(namespaces.files))
-        var found: [UInt64: [FoundRow]] = [:]
+        var found = FoundRows()
         for pid in try procfs.numbers(in: ".") where !limits.excluded.contains(pid) {
             if let reason = stopReason() { throw reason }
-            guard found.count < inodes.count, seen.count < Self.maxNamespaces else { break }
+            guard found.inodeCount < inodes.count, seen.count < Self.maxNamespaces else { break }
             let files = namespaces.files(of: pid)
             if let files, seenFiles.contains(files) { continue }
             // If the process ends, or its number is given to another one meanwhile, the namespace is not seen yet: another
@@ -84,18 +84,16 @@ struct SocketsElsewhere {
             if let files { seenFiles.insert(files) }
             guard seen.insert(namespace).inserted else { continue }
             // A namespace that may not be entered: its table is not needed for the answer about this process's own.
-            let rows = try? tables.rows(of: namespace, seenBy: [process], inodes: inodes)
-            found.merge((rows ?? [:]).tagged(namespace), uniquingKeysWith: +)
+            if let rows = try? tables.rows(of: namespace, seenBy: [process], inodes: inodes) { found.add(rows) }
         }
-        for (path, namespace) in mounted() where found.count < inodes.count && seen.insert(namespace).inserted {
+        for (path, namespace) in mounted() where found.inodeCount < inodes.count && seen.insert(namespace).inserted {
             if let reason = stopReason() { throw reason }
             let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
             guard file >= 0 else { continue }
             defer { close(file) }
             var status = stat()
             guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
-            let rows = try? tables.rows(mounted: file, inodes: inodes)
-            found.merge((rows ?? [:]).tagged(namespace), uniquingKeysWith: +)
+            if let rows = try? tables.rows(of: namespace, mounted: file, inodes: inodes) { found.add(rows) }
         }
         return found
     }
@@ -116,17 +114,4 @@ struct SocketsElsewhere {
 
 extension [UInt8] {
     fileprivate var containsTCP: Bool { starts(with: "TCP".utf8) || starts(with: "MPTCP".utf8) }
-}
-
-extension [UInt64: [SocketRow]] {
-    func tagged(_ namespace: NetworkNamespace) -> [UInt64: [FoundRow]] {
-        mapValues { $0.map { FoundRow(row: $0, namespace: namespace) } }
-    }
-}
-
-extension [UInt64: [FoundRow]] {
-    /// The rows of another namespace. The first ones are not copied.
-    mutating func add(_ rows: Self) {
-        if isEmpty { self = rows } else { merge(rows, uniquingKeysWith: +) }
-    }
 }

@@ -77,24 +77,29 @@ package struct KeepaliveRun {
         guard sharing.threads(for: candidates.count) > 1 else { return nil }
         var items: [SharedTreatment.Item] = []
         items.reserveCapacity(candidates.count)
-        for (index, candidate) in candidates.enumerated() {
-            if let loan = access.loan(of: candidate.socket) { items.append(.init(index: index, loan: loan)) }
+        for index in candidates.indices {
+            if let loan = access.loan(of: candidates[index].socket) { items.append(.init(index: index, loan: loan)) }
         }
         let threads = sharing.threads(for: items.count)
         guard threads > 1 else { return nil }
         if mode == .inject { for item in items { untouched?.willReach(candidates[item.index].socket) } }
-        return SharedTreatment.rest(
-            of: candidates, items, threads: threads, TimeShares(share: share), stopReason: stopReason,
-            treat: { item, thread in treat(candidates[item.index], item.loan, thread) }, slow: slow, report: report)
+        let mode = mode
+        return candidates.withUnsafeBufferPointer { candidates in
+            items.withUnsafeBufferPointer { items in
+                SharedTreatment.rest(
+                    of: candidates, items, threads: threads, TimeShares(share: share), stopReason: stopReason,
+                    treat: { Self.treat(candidates[$0.index], $0.loan, mode, $1) }, slow: slow, report: report)
+            }
+        }
     }
 
-    private func treat(
-        _ candidate: AssignedSocket, _ loan: Loan, _ thread: WorkerThread
+    private static func treat(
+        _ candidate: AssignedSocket, _ loan: Loan, _ mode: Mode, _ thread: WorkerThread
     ) -> SharedTreatment.Outcome {
         let socket = candidate.socket
-        switch loan.apply(operation(for: socket, candidate.request), to: socket, thread) {
+        switch loan.apply(mode.operation(for: socket, candidate.request), to: socket, thread) {
         case .success(let result):
-            var treated = treated(socket, result)
+            var treated = SocketResult(socket, result)
             treated.request = candidate.request
             treated.rule = candidate.rule
             return .treated(treated)
@@ -148,33 +153,25 @@ package struct KeepaliveRun {
         if let known = untouched?.result(for: socket, request) { return known }
         if mode == .inject { untouched?.willReach(socket) }
         do {
-            let operation = operation(for: socket, request)
+            let operation = mode.operation(for: socket, request)
             return try access.apply(operation, to: socket, maxWaits: isLast ? .max : 1, met: met)
-                .map { treated(socket, $0) }
+                .map { SocketResult(socket, $0) }
         } catch {
             return SocketResult(socket: socket, failure: error, isFailedAction: mode != .list)
         }
     }
 
-    private func operation(for socket: DiscoveredSocket, _ request: KeepaliveRequest) -> KeepaliveOperation {
-        KeepaliveOperation(
-            request: mode == .list ? nil : request, isDryRun: mode == .dryRun,
-            readsIdleTime: socket.row.idleSeconds == nil && socket.row.state.hasPeer,
-            keepaliveByTimer: socket.row.keepaliveByTimer)
-    }
-
-    private func treated(
-        _ socket: DiscoveredSocket, _ result: AccessResult<KeepaliveOperation.Outcome>
-    ) -> SocketResult {
-        var treated = SocketResult(
-            socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
-            rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
-        treated.restartedWait = result.restartedWait
-        return treated
-    }
-
     private func unreached(_ socket: DiscoveredSocket, _ reason: StopReason) -> SocketResult {
         SocketResult(socket: socket, failure: reason.failure, isFailedAction: mode != .list)
+    }
+}
+
+extension KeepaliveRun.Mode {
+    fileprivate func operation(for socket: DiscoveredSocket, _ request: KeepaliveRequest) -> KeepaliveOperation {
+        KeepaliveOperation(
+            request: self == .list ? nil : request, isDryRun: self == .dryRun,
+            readsIdleTime: socket.row.idleSeconds == nil && socket.row.state.hasPeer,
+            keepaliveByTimer: socket.row.keepaliveByTimer)
     }
 }
 
@@ -278,6 +275,13 @@ package struct SocketResult: Sendable {
 }
 
 extension SocketResult {
+    fileprivate init(_ socket: DiscoveredSocket, _ result: AccessResult<KeepaliveOperation.Outcome>) {
+        self.init(
+            socket: socket, outcome: result.outcome, method: result.method, crashSafe: result.crashSafe,
+            rights: result.rights, pausedMicroseconds: result.pausedMicroseconds)
+        restartedWait = result.restartedWait
+    }
+
     init(
         socket: DiscoveredSocket, outcome: KeepaliveOperation.Outcome, method: Method, crashSafe: Bool? = nil,
         rights: Rights?, pausedMicroseconds: Int

@@ -2,24 +2,6 @@ import CSockalive
 import Glibc
 import Synchronization
 
-/// How the sockets of a run are shared out among threads.
-struct Sharing: Sendable {
-    let threads: Int
-    /// Fewer sockets are not worth a thread.
-    let minSockets: Int
-
-    static var standard: Sharing {
-        Sharing(threads: Int(sockalive_processors()), minSockets: 1000)
-    }
-
-    static let none = Sharing(threads: 1, minSockets: .max)
-
-    /// How many threads so many sockets are worth.
-    func threads(for sockets: Int) -> Int {
-        sockets < minSockets ? 1 : min(threads, WorkerThread.maxCount - 1)
-    }
-}
-
 /// Borrowed sockets that several threads of a worker treat at the same time. A call on one socket waits for nothing that
 /// a call on another one holds.
 ///
@@ -51,8 +33,8 @@ final class SharedTreatment: @unchecked Sendable {
 
     typealias Treat = (Item, WorkerThread) -> Outcome
 
-    private let candidates: [AssignedSocket]
-    private let items: [Item]
+    private let items: UnsafeBufferPointer<Item>
+    private let candidates: UnsafeBufferPointer<AssignedSocket>
     private let stopReason: () -> StopReason?
     private let treat: Treat
     private let slow: (Int32) -> Void
@@ -66,14 +48,9 @@ final class SharedTreatment: @unchecked Sendable {
     /// So many sockets a thread takes at once.
     private static let portion = 16
 
-    /// - Parameters:
-    ///   - items: of the candidates, those that any thread can borrow.
-    ///   - stopReason: asked before each socket, by each thread.
-    ///   - treat: called by all threads at a time.
-    ///   - slow: told of each process that has used up its time, by one thread at a time.
-    ///   - report: told of each result as it comes, in the same way.
     private init(
-        _ candidates: [AssignedSocket], _ items: [Item], _ shares: KeepaliveRun.TimeShares,
+        _ candidates: UnsafeBufferPointer<AssignedSocket>, _ items: UnsafeBufferPointer<Item>,
+        _ shares: KeepaliveRun.TimeShares,
         stopReason: @escaping () -> StopReason?, treat: @escaping Treat, slow: @escaping (Int32) -> Void,
         report: @escaping (Int, SocketResult) -> Void
     ) {
@@ -87,9 +64,19 @@ final class SharedTreatment: @unchecked Sendable {
     }
 
     /// Treats the items. Returns when all threads have ended.
+    ///
+    /// The threads share no object whose references each of them counts for each socket: they would wait for each other.
+    ///
+    /// - Parameters:
+    ///   - items: of the candidates, those that any thread can borrow.
+    ///   - stopReason: asked before each socket, by each thread.
+    ///   - treat: called by all threads at a time.
+    ///   - slow: told of each process that has used up its time, by one thread at a time.
+    ///   - report: told of each result as it comes, in the same way.
     static func rest(
-        of candidates: [AssignedSocket], _ items: [Item], threads: Int, _ shares: KeepaliveRun.TimeShares,
-        stopReason: () -> StopReason?, treat: Treat, slow: (Int32) -> Void, report: (Int, SocketResult) -> Void
+        of candidates: UnsafeBufferPointer<AssignedSocket>, _ items: UnsafeBufferPointer<Item>, threads: Int,
+        _ shares: KeepaliveRun.TimeShares, stopReason: () -> StopReason?, treat: Treat, slow: (Int32) -> Void,
+        report: (Int, SocketResult) -> Void
     ) -> Rest {
         withoutActuallyEscaping(stopReason) { stopReason in
             withoutActuallyEscaping(treat) { treat in
@@ -123,6 +110,7 @@ final class SharedTreatment: @unchecked Sendable {
     }
 
     private func work(_ thread: WorkerThread) {
+        let (items, rest, stopReason, treat, report) = (items, rest, stopReason, treat, report)
         while true {
             let start = nextItem.add(Self.portion, ordering: .relaxed).oldValue
             guard start < items.count else { return }
@@ -131,24 +119,21 @@ final class SharedTreatment: @unchecked Sendable {
                 thread.enter(.waiting)
                 if WorkerProgress.isSharingOver || stopReason() != nil { return }
                 if isSlow.load(ordering: .relaxed), isUsedUp(item) { continue }
-                finish(item, treat(item, thread), thread)
+                let outcome = treat(item, thread)
+                thread.enter(.waiting)
+                switch outcome {
+                case .treated(let result):
+                    rest.withLock {
+                        report(item.index, result)
+                        $0.isTreated[item.index] = true
+                    }
+                case .failed(let error): rest.withLock { $0.errors[item.index] = error }
+                case .untouched: break
+                }
                 let end = ContinuousClock.now
                 add(end - time, item)
                 time = end
             }
-        }
-    }
-
-    private func finish(_ item: Item, _ outcome: Outcome, _ thread: WorkerThread) {
-        thread.enter(.waiting)
-        switch outcome {
-        case .treated(let result):
-            rest.withLock {
-                report(item.index, result)
-                $0.isTreated[item.index] = true
-            }
-        case .failed(let error): rest.withLock { $0.errors[item.index] = error }
-        case .untouched: break
         }
     }
 

@@ -94,17 +94,19 @@ package final class ProcFS {
     /// - Throws: `Errno`; `permissionDenied` where the folder may be listed, and its links may not be read: that takes
     ///   PTRACE_MODE_READ (fs/proc/base.c, proc_fd_access_allowed), the list CAP_DAC_READ_SEARCH or the same user. A
     ///   process that has ended since gives the same error.
-    func descriptors(in path: String) throws -> DescriptorTable? {
-        var table = DescriptorTable()
-        var isEmpty = true
-        for _ in 0..<Self.maxReadings {
-            let (count, hasVanished) = try read(path, into: &table)
-            if count > 0 { isEmpty = false }
-            if !hasVanished { break }
+    ///
+    /// - Parameter first: what was read already.
+    func descriptors(in path: String, first: DescriptorReading? = nil) throws -> DescriptorTable? {
+        var reading = try first ?? read(path, besides: DescriptorTable())
+        var table = reading.table
+        var isEmpty = reading.count == 0
+        for _ in 1..<Self.maxReadings where reading.hasVanished {
+            reading = try read(path, besides: table)
+            isEmpty = isEmpty && reading.count == 0
+            table.add(reading.table)
         }
         table.sockets.sort { $0.fd < $1.fd }
-        let inodes = Set(table.sockets.lazy.map(\.inode))
-        if inodes.count < table.sockets.count { dropPathDescriptors(from: &table, in: path) }
+        if table.hasDuplicates { dropPathDescriptors(from: &table, in: path) }
         return isEmpty ? nil : table
     }
 
@@ -112,31 +114,20 @@ package final class ProcFS {
     /// list was already read.
     private static let maxReadings = 3
 
-    /// Adds the links that the table does not have yet.
-    ///
-    /// - Returns: how many the folder lists, and whether some were gone when they were read.
-    private func read(_ path: String, into table: inout DescriptorTable) throws -> (count: Int, hasVanished: Bool) {
+    /// The links that the table does not have yet.
+    private func read(_ path: String, besides table: DescriptorTable) throws -> DescriptorReading {
         let known = Set(table.sockets.map(\.fd) + table.rings)
-        var (count, hasVanished) = (0, false)
+        var reading = DescriptorReading()
         var failure: Errno?
-        try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
-            try eachNumber(in: path) { folder, number, name in
-                count += 1
-                if known.contains(number) { return }
-                // A longer link is no socket: `socket:[` and at most 20 digits.
-                let length = readlinkat(folder, name, target.baseAddress!, target.count)
-                if length < 0 {
-                    let error = Errno(rawValue: errno)
-                    if error == .noSuchFileOrDirectory { hasVanished = true } else { failure = error }
-                } else if let inode = target[..<length].inode(ofKind: "socket") {
-                    table.sockets.append(SocketDescriptor(fd: number, inode: inode))
-                } else if target[..<length].elementsEqual("anon_inode:[io_uring]".utf8) {
-                    table.rings.append(number)
-                }
+        try eachNumber(in: path) { folder, number, name in
+            if known.contains(number) {
+                reading.count += 1
+            } else if let error = reading.read(number, in: folder, name) {
+                failure = error
             }
         }
         if let failure { throw failure }
-        return (count, hasVanished)
+        return reading
     }
 
     /// Drops O_PATH descriptors of a socket that has another descriptor. No call can be made on them.
@@ -191,6 +182,55 @@ struct DescriptorTable {
     var sockets: [SocketDescriptor] = []
     /// Descriptors of io_uring, which may have files of its own registered.
     var rings: [Int32] = []
+
+    mutating func add(_ other: DescriptorTable) {
+        sockets += other.sockets
+        rings += other.rings
+    }
+
+    /// Two descriptors are the same socket. Sockets are mostly numbered in the order of their descriptors, so that there
+    /// is little to sort.
+    fileprivate var hasDuplicates: Bool {
+        let inodes = sockets.map(\.inode).sorted()
+        return zip(inodes, inodes.dropFirst()).contains { $0 == $1 }
+    }
+}
+
+/// What one reading of a folder with descriptors has found.
+struct DescriptorReading {
+    var table = DescriptorTable()
+    /// How many descriptors the folder lists.
+    var count = 0
+    /// Some were gone when their links were read.
+    private(set) var hasVanished = false
+
+    /// Reads the link of a descriptor.
+    ///
+    /// - Returns: an error that is not the descriptor's end.
+    @inline(__always)
+    mutating func read(_ number: Int32, in folder: Int32, _ name: UnsafePointer<CChar>) -> Errno? {
+        count += 1
+        return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
+            // A longer link is no socket: `socket:[` and at most 20 digits.
+            let length = readlinkat(folder, name, target.baseAddress!, target.count)
+            if length < 0 {
+                let error = Errno(rawValue: errno)
+                if error != .noSuchFileOrDirectory { return error }
+                hasVanished = true
+            } else if let inode = target[..<length].inode(ofKind: "socket") {
+                table.sockets.append(SocketDescriptor(fd: number, inode: inode))
+            } else if target[..<length].elementsEqual("anon_inode:[io_uring]".utf8) {
+                table.rings.append(number)
+            }
+            return nil
+        }
+    }
+
+    mutating func add(_ other: DescriptorReading) {
+        table.add(other.table)
+        count += other.count
+        hasVanished = hasVanished || other.hasVanished
+    }
 }
 
 /// A descriptor that is a socket, and the socket's inode.

@@ -167,7 +167,7 @@ package enum RunStatus: Int32, Sendable {
     package init(
         results: [SocketResult], processFailures: [ProcessFailure] = [], require: Bool = false, check: Bool = false
     ) {
-        let failures = results.compactMap(\.failure) + processFailures.map(\.failure)
+        let failures = results.indices.compactMap { results[$0].failure } + processFailures.map(\.failure)
         let total = results.count + processFailures.count
         if total == 0 {
             self = require ? .noCandidate : .done
@@ -175,7 +175,7 @@ package enum RunStatus: Int32, Sendable {
             self = .noPermission
         } else if failures.count == total, failures.allSatisfy({ $0.kind == .unsupported }) {
             self = .unsupported
-        } else if !failures.isEmpty || results.contains(where: { $0.probe?.answered == false }) {
+        } else if !failures.isEmpty || results.indices.contains(where: { results[$0].probe?.answered == false }) {
             self = .someFailed
         } else if check, results.contains(where: { $0.verdict != .protected }) {
             self = .someFailed

@@ -56,6 +56,9 @@ package struct Summary: Sendable {
     package let set: Int
     package let unchanged: Int
     package let failed: Int
+    package let wouldSet: Int
+    /// Neither set nor failed: in a dry run nobody knows what would become of them.
+    package let unknown: Int
     package let answered: Int?
     package let silent: Int?
 
@@ -63,14 +66,27 @@ package struct Summary: Sendable {
     ///   - failures: of matching processes that could not be looked at; they count as failed.
     ///   - isProbed: connections were asked, even where there was none.
     package init(_ results: [SocketResult], _ failures: [ProcessFailure] = [], isProbed: Bool = false) {
+        var counts: [SocketAction: Int] = [:]
+        var (failed, answers, unknown) = (failures.count, 0, 0)
+        var silent = 0
+        // By their numbers: a loop over the results themselves would copy each.
+        for index in results.indices {
+            let action = results[index].action
+            counts[action, default: 0] += 1
+            if results[index].failure != nil { failed += 1 } else if action == .none { unknown += 1 }
+            guard let probe = results[index].probe else { continue }
+            answers += 1
+            if !probe.answered { silent += 1 }
+        }
         candidates = results.count
-        set = results.count { $0.action == .set }
-        unchanged = results.count { $0.action == .unchanged }
-        failed = results.count { $0.failure != nil } + failures.count
-        let answers = results.compactMap(\.probe)
-        let isProbed = isProbed || !answers.isEmpty
-        answered = isProbed ? answers.count { $0.answered } : nil
-        silent = isProbed ? answers.count { !$0.answered } : nil
+        set = counts[.set] ?? 0
+        wouldSet = counts[.wouldSet] ?? 0
+        unchanged = counts[.unchanged] ?? 0
+        self.failed = failed
+        self.unknown = unknown
+        let isProbed = isProbed || answers > 0
+        answered = isProbed ? answers - silent : nil
+        self.silent = isProbed ? silent : nil
     }
 
     fileprivate func write(to json: inout JSONWriter) {

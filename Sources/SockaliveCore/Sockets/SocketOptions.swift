@@ -19,9 +19,12 @@ struct OptionExchange: Equatable {
         self.newValue = newValue
     }
 
-    /// Those of ``KeepaliveSettings``.
-    fileprivate static let reading = [SocketOption.keepalive, .idle, .interval, .count, .userTimeout].map {
-        OptionExchange($0)
+    /// Those of ``KeepaliveSettings``. Not one array for all threads, whose references they would count.
+    fileprivate static var reading: [OptionExchange] {
+        [
+            OptionExchange(.keepalive), OptionExchange(.idle), OptionExchange(.interval), OptionExchange(.count),
+            OptionExchange(.userTimeout),
+        ]
     }
 
     /// Executes on a descriptor of this process.

@@ -69,17 +69,33 @@ struct RunEventWriter {
         guard case .candidates(let candidates, _) = event else { return write(event) }
         for start in stride(from: 0, to: candidates.count, by: Self.candidatesInFrame) {
             let end = min(start + Self.candidatesInFrame, candidates.count)
-            write(.candidates(Array(candidates[start..<end]), total: candidates.count - start))
+            write { $0.encode(candidates, start..<end, into: &$1) }
         }
     }
 
     private mutating func write(_ event: RunEvent) {
+        write(mayWait: !event.isDuringHold) { $0.encode(event, into: &$1) }
+    }
+
+    private mutating func write(mayWait: Bool = true, _ encode: (inout RunEventWriter, inout WireWriter) -> Void) {
         var writer = WireWriter()
         swap(&writer, &memory)
         writer.removeAll()
-        writer.frame { encode(event, into: &$0) }
-        output.write(writer.bytes, mayWait: !event.isDuringHold)
+        writer.frame { encode(&self, &$0) }
+        output.write(writer.bytes, mayWait: mayWait)
         swap(&writer, &memory)
+    }
+
+    /// By their numbers: a loop over the candidates themselves would copy each.
+    private mutating func encode(_ candidates: [AssignedSocket], _ range: Range<Int>, into writer: inout WireWriter) {
+        writer.write(UInt8(1))
+        writer.write(Int32(clamping: candidates.count - range.lowerBound))
+        writer.write(Int32(range.count))
+        for index in range {
+            encode(candidates[index].socket, into: &writer)
+            writer.write(candidates[index].request)
+            writer.write(Int32(clamping: candidates[index].rule))
+        }
     }
 
     private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {
@@ -91,15 +107,7 @@ struct RunEventWriter {
         case .late(let pid):
             writer.write(UInt8(9))
             writer.write(pid)
-        case .candidates(let candidates, let total):
-            writer.write(UInt8(1))
-            writer.write(Int32(clamping: total))
-            writer.write(Int32(candidates.count))
-            for candidate in candidates {
-                encode(candidate.socket, into: &writer)
-                writer.write(candidate.request)
-                writer.write(Int32(clamping: candidate.rule))
-            }
+        case .candidates(let candidates, _): encode(candidates, candidates.indices, into: &writer)
         case .result(let index, let record):
             writer.write(UInt8(2))
             writer.write(Int32(index))

@@ -185,7 +185,8 @@ extension RunJob {
                 untouchable: Set(recovery.untouchable.keys), isByComm: isByComm)
             let discovery = Discovery(
                 procfs: procfs, source: job.source, table: borrows ? recovery.source : .procfs,
-                method: borrows ? job.choice.resolved() : .ptrace, limits: limits, readsArguments: job.readsArguments)
+                method: borrows ? job.choice.resolved() : .ptrace, limits: limits, readsArguments: job.readsArguments,
+                sharing: recovery.sharing)
             let selection = job.rules.union
             let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
             for process in snapshot.unanswered where reported.insert(process.pid).inserted {
@@ -290,7 +291,9 @@ extension RunJob {
             _ candidates: [AssignedSocket], _ first: Int, _ access: SocketAccess, _ mode: KeepaliveRun.Mode,
             keep: (Int, SocketResult) -> Void
         ) {
+            let isFirst = recovery.isEmpty && recovery.untouchable.isEmpty
             let open = candidates.indices.filter { index in
+                if isFirst { return true }
                 let known = recovery.known(candidates[index].socket)
                 guard let result = known ?? hung(candidates[index], isFailedAction: mode != .list) else { return true }
                 keep(index, result)
@@ -308,7 +311,7 @@ extension RunJob {
                     let index = open[position]
                     keep(index, result)
                     send(
-                        isClosed(candidates[index], result.failure)
+                        result.failure != nil && isClosed(candidates[index], result.failure)
                             ? .gone(index: first + index) : .result(index: first + index, ResultRecord(result)))
                 })
         }

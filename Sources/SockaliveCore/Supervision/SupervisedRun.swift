@@ -268,11 +268,12 @@ package struct SupervisedRun {
             let interruption = reason?.failure ?? broken
             var outcome = outcome
             outcome.results.reserveCapacity(candidates.count)
-            for (index, candidate) in candidates.enumerated() where !gone.contains(index) {
+            for index in candidates.indices where gone.isEmpty || !gone.contains(index) {
                 if let record = records[index] {
-                    outcome.results.append(SocketResult(candidate, record))
+                    outcome.results.append(SocketResult(candidates[index], record))
                     continue
                 }
+                let candidate = candidates[index]
                 let failure = recovery.failure(of: candidate.socket) ?? interruption ?? .unreported
                 var unknown = SocketResult(
                     socket: candidate.socket, failure: failure, isFailedAction: mode != .keepalive(.list))
@@ -338,7 +339,7 @@ extension [SocketResult] {
             guard let second = other.socket.holders.first else { return !one.socket.holders.isEmpty }
             return one.socket.holders.first.map { $0 < second } ?? false
         }
-        if zip(self, dropFirst()).contains(where: { isBefore($1, $0) }) { sort(by: isBefore) }
+        if indices.dropFirst().contains(where: { isBefore(self[$0], self[$0 - 1]) }) { sort(by: isBefore) }
     }
 }
 

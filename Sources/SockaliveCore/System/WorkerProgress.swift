@@ -85,14 +85,15 @@ package struct WorkerPosition: Equatable, Sendable {
 
 /// A worker says where it is before each call that may never return. One store into shared memory is all that this costs.
 package enum WorkerProgress {
-    /// nil in a process that nobody supervises.
-    nonisolated(unsafe) fileprivate static var page: WorkerPage?
+    /// nil in a process that nobody supervises. Several threads use it for each socket, and none of them counts its
+    /// references: it stays for as long as the process.
+    nonisolated(unsafe) fileprivate static var page: Unmanaged<WorkerPage>?
 
     /// Whether another process kills this one when a call does not return.
     package static var isSupervised: Bool { page != nil }
 
     package static func report(to page: WorkerPage?) {
-        self.page = page
+        self.page = page.map(Unmanaged.passRetained)
         // A helper of a worker has no page, and tells whether it holds a thread all the same.
         if let page { holdWord = page.holdWord }
     }
@@ -106,7 +107,7 @@ package enum WorkerProgress {
 
     /// One thread of a scan reads a link of a process; 0: of none.
     static func scan(_ pid: Int32, thread: Int) {
-        page?.store(scanned: pid, thread)
+        page?._withUnsafeGuaranteedRef { $0.store(scanned: pid, thread) }
     }
 
     /// How many threads of a scan can say where they are.
@@ -131,7 +132,7 @@ package enum WorkerProgress {
     }
 
     /// Whether a thread of this worker hangs, so that no other is to begin anything new.
-    static var isSharingOver: Bool { page?.isSharingOver ?? false }
+    static var isSharingOver: Bool { page?._withUnsafeGuaranteedRef { $0.isSharingOver } ?? false }
 }
 
 /// A thread of a worker that makes calls about sockets, and says where it is.
@@ -144,19 +145,39 @@ struct WorkerThread: Sendable {
 
     /// To be called by the thread itself.
     func begin() {
-        WorkerProgress.page?.store(thread: sockalive_thread_id(), number)
+        WorkerProgress.page?._withUnsafeGuaranteedRef { $0.store(thread: sockalive_thread_id(), number) }
         // If another thread never ends (state D), its table of descriptors stays, and with it each socket that was just
         // borrowed: its owner's close(2) would send no FIN. Where a sandbox forbids it, the table is shared.
         _ = sockalive_unshare(CLONE_FILES)
     }
 
     func enter(_ step: WorkerStep, _ pid: Int32 = 0, inode: UInt64 = 0) {
-        WorkerProgress.page?.store(WorkerPosition(step: step, pid: pid, inode: inode), of: number)
+        WorkerProgress.page?._withUnsafeGuaranteedRef {
+            $0.store(WorkerPosition(step: step, pid: pid, inode: inode), of: number)
+        }
     }
 
     /// The next call about the same process and socket.
     func enter(next step: WorkerStep) {
-        WorkerProgress.page?.store(step, of: number)
+        WorkerProgress.page?._withUnsafeGuaranteedRef { $0.store(step, of: number) }
+    }
+}
+
+/// How the sockets of a run are shared out among threads.
+struct Sharing: Sendable {
+    let threads: Int
+    /// Fewer sockets are not worth a thread.
+    let minSockets: Int
+
+    static var standard: Sharing {
+        Sharing(threads: Int(sockalive_processors()), minSockets: 1000)
+    }
+
+    static let none = Sharing(threads: 1, minSockets: .max)
+
+    /// How many threads so many sockets are worth.
+    func threads(for sockets: Int) -> Int {
+        sockets < minSockets ? 1 : min(threads, WorkerThread.maxCount - 1)
     }
 }
 

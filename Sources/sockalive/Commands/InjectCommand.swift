@@ -39,11 +39,9 @@ struct InjectCommand: ParsableCommand {
 
     private func summary(_ outcome: RunOutcome) -> String {
         let results = outcome.results
-        let would = results.count { $0.action == .wouldSet }
         let summary = Summary(results, outcome.failures)
-        let unknown = results.count { $0.action == .none && $0.failure == nil }
-        let notSeen = unknown > 0 ? ", \(unknown) unknown without a stop of the target" : ""
-        let done = dryRun ? "\(would) would be set\(notSeen)" : "\(summary.set) set"
+        let notSeen = summary.unknown > 0 ? ", \(summary.unknown) unknown without a stop of the target" : ""
+        let done = dryRun ? "\(summary.wouldSet) would be set\(notSeen)" : "\(summary.set) set"
         let proof = probe ? ", \(Reporter.answers(results))" : ""
         return "\(Reporter.candidates(results)): \(done), \(summary.unchanged) unchanged, \(summary.failed) failed"
             + proof

@@ -34,10 +34,10 @@ struct Reporter {
     private func distinctLines(_ results: [SocketResult], _ line: (SocketResult) -> String?) -> Int {
         var order: [String] = []
         var sockets: [String: [DiscoveredSocket]] = [:]
-        for result in results {
-            guard let line = line(result) else { continue }
+        for index in results.indices {
+            guard let line = line(results[index]) else { continue }
             if sockets[line] == nil { order.append(line) }
-            sockets[line, default: []].append(result.socket)
+            sockets[line, default: []].append(results[index].socket)
         }
         for line in order.prefix(Self.maxNamed) {
             let hit = sockets[line] ?? []
@@ -58,10 +58,10 @@ struct Reporter {
 
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
     func silence(_ results: [SocketResult]) {
-        let silent = results.filter(\.isSilent)
-        for result in silent.prefix(Self.maxNamed) {
+        let silent = results.indices.filter { results[$0].isSilent }
+        for index in silent.prefix(Self.maxNamed) {
             StandardStreams.error(
-                "\(Self.name(result.socket)): silent: the peer answers neither keepalive probes nor data; "
+                "\(Self.name(results[index].socket)): silent: the peer answers neither keepalive probes nor data; "
                     + "the firewall or the peer has forgotten this connection, or the path is down")
         }
         guard silent.count > Self.maxNamed else { return }

@@ -190,9 +190,11 @@ import Testing
         }
         #expect(!rows[0].isSameConnection(as: rows[1]) && rows[1].isSameConnection(as: rows[2]))
         var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false)
-        collector.add(
-            process,
-            rows.enumerated().map { (fd: Int32(5 + $0), found: FoundRow(row: $1, namespace: process.namespace)) })
+        collector.add(process) { add in
+            for (index, row) in rows.enumerated() {
+                add(Int32(5 + index), FoundRow(row: row, namespace: process.namespace))
+            }
+        }
         let sockets = collector.snapshot(processes: [77]).sockets
         #expect(sockets.map { $0.holders.map(\.fd) } == [[5], [6, 7]])
     }
