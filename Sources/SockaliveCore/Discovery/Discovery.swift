@@ -59,7 +59,9 @@ package struct Discovery {
         let own = mayBorrow ? namespaces.own : nil
         let scan = try FDScan(
             procfs: procfs, processes: processes, threads: sharing.threads(for: .max),
-            readTable: own.map { own in { tables.rowsHere(own) } }, stopReason: stopReason)
+            table: own.map { own in
+                LargeProcess.Table(minSockets: Self.maxBorrowedPerNamespace + 1) { tables.rowsHere(own) }
+            }, stopReason: stopReason)
         let groups = Group.groups(of: scan, namespaces)
         // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
         var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: mayBorrow)
@@ -98,9 +100,6 @@ package struct Discovery {
         private var firstPID: Int32 { handles.map(\.pid).min() ?? .max }
         var handles: [ProcessHandle] { entries.map(\.process) + denied.map(\.process) + ringOwners.map(\.process) }
         var descriptorCount: Int { entries.reduce(0) { $0 + $1.descriptors.count } }
-        func missing(in rows: FoundRows) -> Int {
-            entries.reduce(0) { $0 + $1.descriptors.count { !rows.contains($0.inode) } }
-        }
         /// Rows that no readable descriptor table holds have to be seen, too.
         var needsWholeTable: Bool { !denied.isEmpty || !ringOwners.isEmpty }
     }
@@ -122,8 +121,8 @@ package struct Discovery {
 
     /// The rows of the tables of all groups, and of other namespaces where that is not enough.
     ///
-    /// - Parameter early: rows that were read before. Newer sockets are missing in them: few of them are asked themselves,
-    ///   as those of other namespaces are.
+    /// - Parameter early: rows that were read before. Newer sockets are missing in them, and are sought as those of other
+    ///   namespaces are.
     private func tableRows(
         _ groups: [Group], _ tables: SocketTables, _ early: FoundRows?, _ stopReason: @escaping () -> StopReason?
     ) throws -> FoundRows {
@@ -131,12 +130,8 @@ package struct Discovery {
         lazy var held = Set(groups.lazy.flatMap(\.entries).flatMap(\.descriptors).map(\.inode))
         for group in groups {
             if let early, !group.needsWholeTable, early.all.first?.namespace == group.namespace {
-                let missing = group.missing(in: early)
-                if groups.count == 1 && missing == 0 { return early }
-                if missing <= SocketsElsewhere.maxBorrowed {
-                    found.add(early)
-                    continue
-                }
+                found.add(early)
+                continue
             }
             // Nobody knows which ones are held where some may not be read.
             let inodes = group.needsWholeTable ? nil : held

@@ -24,6 +24,7 @@ struct FDScan {
     private(set) var ringOwners: [RingOwner] = []
     /// Rows of this process's own network namespace, read besides a large process: older than some of the links.
     private(set) var rows: FoundRows?
+    private var hasTriedTable = false
 
     private static let maxThreads = 4096
     /// Nobody has so many; a process that wants to be slow to look at might.
@@ -31,22 +32,24 @@ struct FDScan {
 
     /// - Parameters:
     ///   - threads: how many may read a large process.
-    ///   - readTable: reads the table of this process's own network namespace, if a large process is in it.
+    ///   - table: of this process's own network namespace, if a large process is in it.
     ///   - stopReason: asked before each process and each of its threads.
     init(
-        procfs: ProcFS, processes: [ProcessHandle], threads: Int = 1, readTable: (() -> FoundRows?)? = nil,
+        procfs: ProcFS, processes: [ProcessHandle], threads: Int = 1, table: LargeProcess.Table? = nil,
         stopReason: () -> StopReason?
     ) throws(StopReason) {
         for process in processes {
             if let reason = stopReason() { throw reason }
             do {
-                let large = threads > 1 ? readLarge(process.pid, procfs, threads, readTable) : nil
+                let large = threads > 1 ? try readLarge(process.pid, procfs, threads, table, stopReason) : nil
                 let tables = try Self.tables(of: process.pid, procfs, first: large, stopReason)
                 if let error = tables.threadError { denied.append((process, error)) }
                 if let ring = tables.ring { ringOwners.append(RingOwner(process: process, files: ring)) }
                 guard !tables.sockets.isEmpty else { continue }
                 entries.append(
                     Entry(process: process, descriptors: tables.sockets, needsThreads: tables.needsThreads))
+            } catch let reason as StopReason {
+                throw reason
             } catch let error as Errno where error != .noSuchFileOrDirectory && error != .noSuchProcess {
                 // Also EMFILE, for instance: an error is never the answer that there is no socket.
                 denied.append((process, error))
@@ -58,15 +61,17 @@ struct FDScan {
 
     /// nil where it is to be read as others are.
     private mutating func readLarge(
-        _ pid: Int32, _ procfs: ProcFS, _ threads: Int, _ readTable: (() -> FoundRows?)?
-    ) -> DescriptorReading? {
+        _ pid: Int32, _ procfs: ProcFS, _ threads: Int, _ table: LargeProcess.Table?, _ stopReason: () -> StopReason?
+    ) throws(StopReason) -> DescriptorReading? {
         WorkerProgress.enter(.descriptors, pid)
         guard LargeProcess.isLarge(pid, procfs) else { return nil }
         let namespaces = NetworkNamespaces(procfs: procfs)
         var isHere = false
-        if rows == nil, readTable != nil, let own = namespaces.own { isHere = namespaces.namespace(of: pid) == own }
-        let read = LargeProcess.read(pid, procfs, threads: threads, readTable: isHere ? readTable : nil)
+        if !hasTriedTable, table != nil, let own = namespaces.own { isHere = namespaces.namespace(of: pid) == own }
+        let read = try LargeProcess.read(
+            pid, procfs, threads: threads, isHere ? table : nil, stopReason: stopReason)
         rows = rows ?? read?.rows
+        hasTriedTable = hasTriedTable || read?.hasTriedTable == true
         return read?.links
     }
 

@@ -3,25 +3,36 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// Reads a process with thousands of descriptors by several threads, and besides them the table of its sockets, which
-/// such a process needs.
+/// Reads a process with thousands of descriptors by several threads, and besides them the socket table, as soon as they
+/// have found so many sockets that it is needed.
 ///
 /// Reading a link takes 3 µs, of which most is the kernel's own work. So that a worker can be judged from outside, each
-/// thread says where it is, as those of ``SharedTreatment`` do.
+/// thread says where it is, as those of ``SharedTreatment`` do: once, so that a process which takes too long, by a million
+/// descriptors perhaps, is left out.
 final class LargeProcess: @unchecked Sendable {
+    /// Reads the socket table, without a word of its progress.
+    struct Table {
+        /// It is not needed for fewer sockets.
+        let minSockets: Int
+        let read: () -> FoundRows?
+    }
+
     private let folder: Int32
     private let pid: Int32
-    /// Reads the socket table; nil where nobody needs it.
-    private let readTable: (() -> FoundRows?)?
+    private let table: Table?
+    private let stopReason: () -> StopReason?
     private let part: Locked<Part>
-    private let nextRange = Atomic<Int32>(0)
+    private let nextNumber = Atomic<Int32>(0)
     private let nextThread = Atomic<Int>(1)
+    private let sockets = Atomic<Int>(0)
+    private let isTableTaken = Atomic<Bool>(false)
 
     /// What the threads have found.
     private struct Part {
         var links = DescriptorReading()
         /// Not everything was read, or not as it was expected.
         var isBroken = false
+        var stop: StopReason?
         var rows: FoundRows?
     }
 
@@ -32,10 +43,11 @@ final class LargeProcess: @unchecked Sendable {
     /// Of an entry whose name is a number: at most 10 digits.
     private static let maxEntrySize = 32
 
-    private init(folder: Int32, pid: Int32, readTable: (() -> FoundRows?)?) {
+    private init(_ folder: Int32, _ pid: Int32, _ table: Table?, _ stopReason: @escaping () -> StopReason?) {
         self.folder = folder
         self.pid = pid
-        self.readTable = readTable
+        self.table = table
+        self.stopReason = stopReason
         part = Locked(Part())
     }
 
@@ -46,18 +58,32 @@ final class LargeProcess: @unchecked Sendable {
         return fstatat(procfs.root.rawValue, "\(pid)/fd", &status, 0) == 0 && status.st_size >= minDescriptors
     }
 
+    /// What was read of a process.
+    struct Reading {
+        let links: DescriptorReading
+        /// nil where it was not needed, or there is none.
+        let rows: FoundRows?
+        let hasTriedTable: Bool
+    }
+
     /// The main thread only waits (``startThreads(_:_:_:)``).
     ///
-    /// - Parameter readTable: reads the socket table, by one of the threads, and says nothing of its progress.
+    /// - Parameter stopReason: asked by each thread for each thousand descriptors.
     /// - Returns: nil where it is to be read in the ordinary way, which tells the error, too.
     static func read(
-        _ pid: Int32, _ procfs: ProcFS, threads: Int, readTable: (() -> FoundRows?)?
-    ) -> (links: DescriptorReading, rows: FoundRows?)? {
+        _ pid: Int32, _ procfs: ProcFS, threads: Int, _ table: Table?, stopReason: () -> StopReason?
+    ) throws(StopReason) -> Reading? {
         let folder = openat(procfs.root.rawValue, "\(pid)/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard folder >= 0 else { return nil }
         defer { close(folder) }
-        let process = LargeProcess(folder: folder, pid: pid, readTable: readTable)
-        let argument = Unmanaged.passUnretained(process).toOpaque()
+        let reading = withoutActuallyEscaping(stopReason) { stopReason in
+            LargeProcess(folder, pid, table, stopReason).reading(threads)
+        }
+        return try reading.get()
+    }
+
+    private func reading(_ threads: Int) -> Result<Reading?, StopReason> {
+        let argument = Unmanaged.passUnretained(self).toOpaque()
         WorkerProgress.enter(.sharedSockets)
         let started = startThreads(threads, argument) { argument in
             let process = Unmanaged<LargeProcess>.fromOpaque(argument!).takeUnretainedValue()
@@ -69,35 +95,46 @@ final class LargeProcess: @unchecked Sendable {
         }
         for thread in started { pthread_join(thread, nil) }
         WorkerProgress.enter(.descriptors, pid)
-        let part = process.part.withLock { $0 }
-        return started.isEmpty || part.isBroken ? nil : (part.links, part.rows)
+        let part = part.withLock { $0 }
+        if let stop = part.stop { return .failure(stop) }
+        if started.isEmpty || part.isBroken { return .success(nil) }
+        return .success(
+            Reading(links: part.links, rows: part.rows, hasTriedTable: isTableTaken.load(ordering: .relaxed)))
     }
 
     private func work(_ thread: WorkerThread) {
-        if thread.number == 1, let readTable {
-            thread.enter(.socketTable)
-            let rows = readTable()
-            part.withLock { $0.rows = rows }
-        }
         var own = Part()
         // A position of its own in the folder.
         let mine = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         if mine < 0 { own.isBroken = true }
+        thread.enter(.descriptors, pid)
         var isOver = false
         while !own.isBroken && !isOver {
-            thread.enter(.descriptors, pid)
-            if WorkerProgress.isSharingOver {
+            own.stop = stopReason()
+            if own.stop != nil || WorkerProgress.isSharingOver {
                 own.isBroken = true
                 break
             }
-            let first = nextRange.add(Self.range, ordering: .relaxed).oldValue
+            let known = own.links.table.sockets.count
+            let first = nextNumber.add(Self.range, ordering: .relaxed).oldValue
             isOver = !read(mine, first..<first + Self.range, into: &own)
+            let count = own.links.table.sockets.count - known
+            readTable(thread, ifNeededFor: sockets.add(count, ordering: .relaxed).newValue, into: &own)
         }
         close(mine)
         part.withLock {
             $0.links.add(own.links)
             $0.isBroken = $0.isBroken || own.isBroken
+            $0.stop = $0.stop ?? own.stop
+            $0.rows = $0.rows ?? own.rows
         }
+    }
+
+    private func readTable(_ thread: WorkerThread, ifNeededFor sockets: Int, into part: inout Part) {
+        guard let table, sockets >= table.minSockets, !isTableTaken.exchange(true, ordering: .relaxed) else { return }
+        thread.enter(.socketTable)
+        part.rows = table.read()
+        thread.enter(.descriptors, pid)
     }
 
     /// A position in the folder is a descriptor's number plus 2, for `.` and `..` (fs/proc/fd.c, proc_readfd_common). If
@@ -119,7 +156,11 @@ final class LargeProcess: @unchecked Sendable {
                 guard count > 0 else { return false }
                 var names = DirectoryEntries(UnsafeRawBufferPointer(rebasing: entries[..<count]))
                 while let number = names.next(), let name = names.name {
-                    if number >= numbers.upperBound { return true }
+                    if number >= numbers.upperBound {
+                        // Nobody else walks through the gap before it: the kernel does so place by place.
+                        nextNumber.max(number, ordering: .relaxed)
+                        return true
+                    }
                     if number < next || part.links.read(number, in: folder, name) != nil {
                         part.isBroken = true
                         return false

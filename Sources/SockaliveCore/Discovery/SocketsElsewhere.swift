@@ -11,7 +11,7 @@ struct SocketsElsewhere {
     let limits: ProcessLimits
     let stopReason: () -> StopReason?
 
-    static let maxBorrowed = 400
+    private static let maxBorrowed = 400
     private static let maxNamespaces = 512
 
     /// The rows by inode.
@@ -33,12 +33,23 @@ struct SocketsElsewhere {
         let all = SocketSelection(ports: nil, listeners: true)
         let everything = SocketTables(procfs: procfs, source: tables.source, selection: all)
         let here = try everything.rows(of: namespace, seenBy: rest.map(\.process), inodes: nil)
+        // Or sockets that are newer than the table that does not know them.
+        var found = FoundRows()
+        for descriptor in rest.flatMap(\.descriptors) {
+            for row in here[descriptor.inode] where tables.selection.accepts(wholly: row.row) { found.add(row) }
+        }
         rest = rest.compactMap { $0.without(here.contains) }
-        if rest.isEmpty { return FoundRows() }
-        if mayBorrow, let rows = try borrowed.rows(of: rest) { return rows }
-        return try search(
-            Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]),
-            members: rest.map(\.process.pid))
+        if rest.isEmpty { return found }
+        let others: FoundRows
+        if mayBorrow, let rows = try borrowed.rows(of: rest) {
+            others = rows
+        } else {
+            others = try search(
+                Set(rest.flatMap(\.descriptors).map(\.inode)), besides: Set(known + [namespace]),
+                members: rest.map(\.process.pid))
+        }
+        found.add(others)
+        return found
     }
 
     /// Sockets that are TCP, or MPTCP; in doubt they are.

@@ -56,11 +56,11 @@ package struct KeepaliveRun {
                 let (socket, request) = (candidates[index].socket, candidates[index].request)
                 if !isLast && shares.areUsedUp(by: socket.process) { return false }
                 let start = ContinuousClock.now
-                defer { if shares.add(.now - start, of: socket.process) { slow(socket.process.pid) } }
-                guard
-                    var result = stopReason().map({ unreached(socket, $0) })
-                        ?? result(for: socket, request, isLast: isLast, met: isLast ? nil : rest?.errors[index])
-                else { return false }
+                let result =
+                    stopReason().map { unreached(socket, $0) }
+                    ?? result(for: socket, request, isLast: isLast, met: isLast ? nil : rest?.errors[index])
+                if shares.add(.now - start, of: socket.process) { slow(socket.process.pid) }
+                guard var result else { return false }
                 result.request = request
                 result.rule = candidates[index].rule
                 report(index, result)

@@ -114,12 +114,14 @@ final class SharedTreatment: @unchecked Sendable {
         while true {
             let start = nextItem.add(Self.portion, ordering: .relaxed).oldValue
             guard start < items.count else { return }
-            var time = ContinuousClock.now
             for item in items[start..<min(start + Self.portion, items.count)] {
                 thread.enter(.waiting)
                 if WorkerProgress.isSharingOver || stopReason() != nil { return }
                 if isSlow.load(ordering: .relaxed), isUsedUp(item) { continue }
+                // Not how long others, or a slow reader of the report, are waited for.
+                let begin = ContinuousClock.now
                 let outcome = treat(item, thread)
+                add(.now - begin, item)
                 thread.enter(.waiting)
                 switch outcome {
                 case .treated(let result):
@@ -130,9 +132,6 @@ final class SharedTreatment: @unchecked Sendable {
                 case .failed(let error): rest.withLock { $0.errors[item.index] = error }
                 case .untouched: break
                 }
-                let end = ContinuousClock.now
-                add(end - time, item)
-                time = end
             }
         }
     }

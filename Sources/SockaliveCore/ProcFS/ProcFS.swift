@@ -136,7 +136,8 @@ package final class ProcFS {
         let usable = table.sockets.filter { counts[$0.inode] == 1 || !isPathDescriptor("\(path)/\($0.fd)") }
         // Where all are O_PATH, the call says what is wrong.
         let inodes = Set(usable.map(\.inode))
-        table.sockets.removeAll { inodes.contains($0.inode) && !usable.contains($0) }
+        let numbers = Set(usable.map(\.fd))
+        table.sockets.removeAll { inodes.contains($0.inode) && !numbers.contains($0.fd) }
     }
 
     /// Whether a link in a descriptor folder is of a descriptor without rights to read and write, such as O_PATH

@@ -32,7 +32,7 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
         let cookie = identity.cookie.map { _ in Self.cookie(of: copy) } ?? nil
         let isKnown = cookie != nil && cookie == identity.cookie
         guard isKnown || Self.is(copy, identity, hasCookie: cookie != nil, &status) else {
-            close(copy)
+            Self.close(copy, thread)
             throw Errno.staleNFSFileHandle
         }
         descriptor = copy
@@ -79,11 +79,13 @@ struct BorrowedSocket: ~Copyable, SocketOptions {
 
     /// The last descriptor of a socket waits in close(2) for its data to leave, where SO_LINGER is on and the owner has
     /// closed its own meanwhile. A task that exits does not wait.
-    deinit {
+    private static func close(_ descriptor: Int32, _ thread: WorkerThread) {
         thread.enter(next: .close)
         let linger = (try? SocketOption.linger.value(of: descriptor, like: linger())) ?? linger()
-        if linger.l_onoff == 0 || sockalive_close_by_exit(descriptor) != 0 { close(descriptor) }
+        if linger.l_onoff == 0 || sockalive_close_by_exit(descriptor) != 0 { Glibc.close(descriptor) }
     }
+
+    deinit { Self.close(descriptor, thread) }
 
     mutating func get(level: Int32, name: Int32, into value: UnsafeMutableRawBufferPointer) throws -> Int {
         thread.enter(next: .options)

@@ -51,6 +51,9 @@ package struct HungProcess: Hashable, Sendable {
     /// Whether a worker hangs there even now.
     package var holdsWorker: Bool { leftBehind?.isAlive ?? false }
 
+    /// Whether there is still something to remember. A number without a process costs the next runs nothing.
+    var isThere: Bool { holdsWorker || pid > 0 && (kill(pid, 0) == 0 || errno == EPERM) }
+
     private static let retryAfter = 3600
 
     static func stranger(_ pid: Int32) -> HungProcess {
@@ -60,7 +63,7 @@ package struct HungProcess: Hashable, Sendable {
     /// Whether a stranger is still to be left alone.
     var isRecent: Bool {
         guard let linkHung else { return false }
-        return (0..<Self.retryAfter).contains(bootSeconds - linkHung) && (kill(pid, 0) == 0 || errno == EPERM)
+        return (0..<Self.retryAfter).contains(bootSeconds - linkHung) && isThere
     }
 }
 
@@ -75,7 +78,9 @@ extension HungProcess {
     }
 
     package static func write(_ processes: Set<HungProcess>, to path: String) throws(Errno) {
-        let lines = processes.prefix(capacity).map(\.line).sorted()
+        // A worker that hangs there is not to be joined by another one.
+        let kept = processes.filter { $0.leftBehind != nil } + processes.filter { $0.leftBehind == nil }
+        let lines = kept.prefix(capacity).map(\.line).sorted()
         try AtomicFile.write(lines.map { $0 + "\n" }.joined(), to: path, mode: 0o600)
     }
 

@@ -81,8 +81,10 @@ package struct SupervisedRun {
                 throw .workerFailed(.none)
             }
             if let error = collector.error {
-                guard case .stopped(let reason) = error else { throw error }
-                return try collector.stopped(reason, rememberHung)
+                if case .stopped(let reason) = error { return try collector.stopped(reason, rememberHung) }
+                // What an earlier search has set is told.
+                guard collector.hasSearched, let failure = error.failure else { throw error }
+                return collector.finished(nil, broken: failure)
             }
             switch exit {
             case .done: return collector.finished(nil)
@@ -251,7 +253,7 @@ package struct SupervisedRun {
         ) throws(SearchError) -> RunOutcome {
             if isExplaining { return finished(nil) }
             if hasSearched { return finished(reason) }
-            rememberHung(hung.union(before))
+            rememberHung(hung.union(before.filter(\.isThere)))
             throw .stopped(reason)
         }
 
@@ -313,10 +315,12 @@ package struct SupervisedRun {
         /// Those of the last run that were not reached, because they come last, or not wholly: they are as unproved as
         /// before.
         private func unproved(_ outcome: RunOutcome, _ interruption: SocketFailure?) -> Set<HungProcess> {
+            let before = before.filter(\.isThere)
             guard interruption == nil, isSearchOver, !before.isEmpty else { return before }
-            let results = outcome.results.filter { $0.failure != nil }
-            let failed = Set(outcome.failures.map(\.pid) + results.map(\.socket.process.pid))
-            return before.filter { failed.contains($0.pid) }
+            let results = outcome.results.filter { $0.failure?.isOfTime == true }
+            let failures = outcome.failures.filter { $0.failure.isOfTime }
+            let unreached = Set(failures.map(\.pid) + results.map(\.socket.process.pid))
+            return before.filter { unreached.contains($0.pid) }
         }
 
         private var hung: Set<HungProcess> {
@@ -324,6 +328,18 @@ package struct SupervisedRun {
             let strangers = recovery.hungExecutables.subtracting(before.map(\.pid)).map(HungProcess.stranger)
             let slow = late.subtracting(hangs.keys).map { HungProcess(pid: $0, leftBehind: nil, linkHung: nil) }
             return Set(targets + slow + strangers + before.filter { $0.isRecent || $0.holdsWorker })
+        }
+    }
+}
+
+extension SearchError {
+    /// nil where nothing was searched.
+    fileprivate var failure: SocketFailure? {
+        switch self {
+        case .source(let source): SocketFailure(.other, source.error, source.line, remedy: nil)
+        case .proc(let error):
+            SocketFailure(.other, error, "/proc could not be read any further (\(error))", remedy: "run again")
+        case .foreignNamespace, .stopped, .hidden, .noWorker, .workerFailed: nil
         }
     }
 }
@@ -344,6 +360,9 @@ extension [SocketResult] {
 }
 
 extension SocketFailure {
+    /// It was not reached in time, or hung.
+    fileprivate var isOfTime: Bool { ["ETIMEDOUT", "ECANCELED"].contains(code) }
+
     fileprivate static let unreported = SocketFailure(
         .other, .ioError, "its result was lost", remedy: "run again")
 

@@ -34,6 +34,28 @@ import Testing
         }
     }
 
+    /// As if the table had been read before they were made.
+    @Test func `sockets that are newer than the table are found, also where nothing can be borrowed`() throws {
+        let connections = try LiveConnections(each: 2, kinds: [.ipv4])
+        let procfs = try ProcFS()
+        let process = try #require(ProcessHandle(pid: getpid(), procfs: procfs))
+        let namespace = try #require(NetworkNamespaces(procfs: procfs).own)
+        let newer = connections.pairs.flatMap { [$0.client, $0.server] }
+        let descriptors = (newer + connections.listeners).map {
+            SocketDescriptor(fd: $0, inode: LiveConnections.inode(of: $0))
+        }
+        let entry = FDScan.Entry(process: process, descriptors: descriptors, needsThreads: false)
+        for source in [SocketSource.auto, .procfs] {
+            let elsewhere = SocketsElsewhere(
+                procfs: procfs,
+                tables: SocketTables(
+                    procfs: procfs, source: source, selection: SocketSelection(ports: connections.ports)),
+                mayBorrow: false, limits: ProcessLimits(), stopReason: { nil })
+            let rows = try elsewhere.rows(of: [entry], namespace: namespace, known: [namespace])
+            #expect(Set(rows.all.map(\.row.inode)) == Set(newer.map(LiveConnections.inode)), "\(source)")
+        }
+    }
+
     private func expectSame(_ one: SocketRow, _ other: SocketRow) {
         #expect(one.family == other.family)
         #expect(one.local == other.local)
