@@ -23,7 +23,6 @@ final class LargeProcess: @unchecked Sendable {
     private let stopReason: () -> StopReason?
     private let part: Locked<Part>
     private let nextNumber = Atomic<Int32>(0)
-    private let nextThread = Atomic<Int>(1)
     private let sockets = Atomic<Int>(0)
     private let isTableTaken = Atomic<Bool>(false)
 
@@ -66,8 +65,6 @@ final class LargeProcess: @unchecked Sendable {
         let hasTriedTable: Bool
     }
 
-    /// The main thread only waits (``startThreads(_:_:_:)``).
-    ///
     /// - Parameter stopReason: asked by each thread for each thousand descriptors.
     /// - Returns: nil where it is to be read in the ordinary way, which tells the error, too.
     static func read(
@@ -83,21 +80,11 @@ final class LargeProcess: @unchecked Sendable {
     }
 
     private func reading(_ threads: Int) -> Result<Reading?, StopReason> {
-        let argument = Unmanaged.passUnretained(self).toOpaque()
-        WorkerProgress.enter(.sharedSockets)
-        let started = startThreads(threads, argument) { argument in
-            let process = Unmanaged<LargeProcess>.fromOpaque(argument!).takeUnretainedValue()
-            let thread = WorkerThread(number: process.nextThread.add(1, ordering: .relaxed).oldValue)
-            thread.begin()
-            process.work(thread)
-            thread.enter(.none)
-            return nil
-        }
-        for thread in started { pthread_join(thread, nil) }
+        let started = WorkerThread.share(among: threads, work)
         WorkerProgress.enter(.descriptors, pid)
         let part = part.withLock { $0 }
         if let stop = part.stop { return .failure(stop) }
-        if started.isEmpty || part.isBroken { return .success(nil) }
+        if started == 0 || part.isBroken { return .success(nil) }
         return .success(
             Reading(links: part.links, rows: part.rows, hasTriedTable: isTableTaken.load(ordering: .relaxed)))
     }

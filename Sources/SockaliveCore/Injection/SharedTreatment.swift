@@ -41,7 +41,6 @@ final class SharedTreatment: @unchecked Sendable {
     private let report: (Int, SocketResult) -> Void
     private let rest: Locked<Rest>
     private let nextItem = Atomic<Int>(0)
-    private let nextThread = Atomic<Int>(1)
     /// A process, or a user, has used up the time that it has before others.
     private let isSlow = Atomic<Bool>(false)
 
@@ -93,19 +92,9 @@ final class SharedTreatment: @unchecked Sendable {
         }
     }
 
-    /// The main thread only waits (``startThreads(_:_:_:)``). Where no thread can be had, everything is left to it.
+    /// Where no thread can be had, everything is left to the main thread.
     private func run(_ count: Int) {
-        let shared = Unmanaged.passUnretained(self).toOpaque()
-        WorkerProgress.enter(.sharedSockets)
-        let threads = startThreads(count, shared) { shared in
-            let shared = Unmanaged<SharedTreatment>.fromOpaque(shared!).takeUnretainedValue()
-            let thread = WorkerThread(number: shared.nextThread.add(1, ordering: .relaxed).oldValue)
-            thread.begin()
-            shared.work(thread)
-            thread.enter(.none)
-            return nil
-        }
-        for thread in threads { pthread_join(thread, nil) }
+        _ = WorkerThread.share(among: count, work)
         WorkerProgress.enter(.waiting)
     }
 

@@ -144,11 +144,44 @@ struct WorkerThread: Sendable {
     static let maxCount = 5
 
     /// To be called by the thread itself.
-    func begin() {
+    private func begin() {
         WorkerProgress.page?._withUnsafeGuaranteedRef { $0.store(thread: sockalive_thread_id(), number) }
         // If another thread never ends (state D), its table of descriptors stays, and with it each socket that was just
         // borrowed: its owner's close(2) would send no FIN. Where a sandbox forbids it, the table is shared.
         _ = sockalive_unshare(CLONE_FILES)
+    }
+
+    /// Runs `body` on threads that say where they are. The main thread only waits (``startThreads(_:_:_:)``).
+    ///
+    /// - Returns: how many threads could be had.
+    static func share(among count: Int, _ body: (WorkerThread) -> Void) -> Int {
+        withoutActuallyEscaping(body) { body in
+            let work = Work(body)
+            WorkerProgress.enter(.sharedSockets)
+            let threads = startThreads(count, Unmanaged.passUnretained(work).toOpaque()) { work in
+                Unmanaged<Work>.fromOpaque(work!).takeUnretainedValue().run()
+                return nil
+            }
+            for thread in threads { pthread_join(thread, nil) }
+            withExtendedLifetime(work) {}
+            return threads.count
+        }
+    }
+
+    private final class Work: @unchecked Sendable {
+        private let body: (WorkerThread) -> Void
+        private let next = Atomic<Int>(WorkerThread.main.number + 1)
+
+        init(_ body: @escaping (WorkerThread) -> Void) {
+            self.body = body
+        }
+
+        func run() {
+            let thread = WorkerThread(number: next.wrappingAdd(1, ordering: .relaxed).oldValue)
+            thread.begin()
+            body(thread)
+            thread.enter(.none)
+        }
     }
 
     func enter(_ step: WorkerStep, _ pid: Int32 = 0, inode: UInt64 = 0) {
