@@ -1,7 +1,7 @@
 import SystemPackage
 
 /// A row of a socket table, with the network namespace that it is in.
-struct FoundRow {
+struct FoundRow: Equatable {
     var row: SocketRow
     /// That of the process, as a rule: a process may hold sockets of several namespaces.
     let namespace: NetworkNamespace
@@ -19,38 +19,12 @@ extension SocketRow {
     }
 }
 
-/// The numbers of what is listed, by inode, as a rule one each: a busy host has twenty thousand inodes, and hardly one
-/// twice. A dictionary of arrays would allocate memory for each.
-struct InodeIndex {
-    private var first: [UInt64: Int] = [:]
-    private var further: [UInt64: [Int]] = [:]
-
-    var inodeCount: Int { first.count }
-
-    mutating func reserveCapacity(_ count: Int) { first.reserveCapacity(count) }
-
-    func contains(_ inode: UInt64) -> Bool { first[inode] != nil }
-
-    func hasSeveral(_ inode: UInt64) -> Bool { !further.isEmpty && further[inode] != nil }
-
-    /// nil where there are several, or none.
-    func only(_ inode: UInt64) -> Int? { hasSeveral(inode) ? nil : first[inode] }
-
-    func numbers(of inode: UInt64) -> [Int] {
-        first[inode].map { [$0] + further[inode, default: []] } ?? []
-    }
-
-    mutating func add(_ number: Int, of inode: UInt64) {
-        // Found or inserted by one search.
-        func isNew(_ place: inout Int) -> Bool { place == number }
-        if !isNew(&first[inode, default: number]) { further[inode, default: []].append(number) }
-    }
-}
-
-/// Rows of socket tables.
+/// Rows by inode, as a rule one each. A dictionary of arrays would allocate memory for each of twenty thousand rows.
 struct FoundRows {
     private(set) var all: [FoundRow] = []
-    private var index = InodeIndex()
+    /// The number of the first row with an inode, and those of further ones.
+    private var first: [UInt64: Int] = [:]
+    private var further: [UInt64: [Int]] = [:]
 
     init() {}
 
@@ -60,25 +34,37 @@ struct FoundRows {
 
     mutating func reserveCapacity(_ count: Int) {
         all.reserveCapacity(count)
-        index.reserveCapacity(count)
+        first.reserveCapacity(count)
     }
 
-    var inodeCount: Int { index.inodeCount }
+    /// How many inodes have rows.
+    var inodeCount: Int { first.count }
 
-    func contains(_ inode: UInt64) -> Bool { index.contains(inode) }
+    func contains(_ inode: UInt64) -> Bool { first[inode] != nil }
 
-    subscript(inode: UInt64) -> [FoundRow] { index.numbers(of: inode).map { all[$0] } }
+    subscript(inode: UInt64) -> [FoundRow] {
+        guard let number = first[inode] else { return [] }
+        return [all[number]] + further[inode, default: []].map { all[$0] }
+    }
 
     /// The number of the only row with an inode; nil where there are several, or none.
-    func only(_ inode: UInt64) -> Int? { index.only(inode) }
+    func only(_ inode: UInt64) -> Int? {
+        guard let number = first[inode], further.isEmpty || further[inode] == nil else { return nil }
+        return number
+    }
 
     /// A connection that is known gets the new row: a dump that is repeated tells of it once more.
     mutating func add(_ row: FoundRow) {
         let inode = row.row.inode
-        if let known = index.numbers(of: inode).first(where: { all[$0].isSameConnection(as: row) }) {
+        guard let number = first[inode] else {
+            first[inode] = all.count
+            all.append(row)
+            return
+        }
+        if let known = ([number] + further[inode, default: []]).first(where: { all[$0].isSameConnection(as: row) }) {
             all[known] = row
         } else {
-            index.add(all.count, of: inode)
+            further[inode, default: []].append(all.count)
             all.append(row)
         }
     }

@@ -36,7 +36,9 @@ struct SocketCollector {
     private let search: ProcessSearch
     private let areCookiesGlobal: Bool
     private var entries: [Entry] = []
-    private var inodes = InodeIndex()
+    /// The first entry with an inode, and further ones: a busy host has twenty thousand inodes, and hardly one twice.
+    private var indexByInode: [UInt64: Int] = [:]
+    private var furtherByInode: [UInt64: [Int]] = [:]
     private var handles: [Int32: ProcessHandle] = [:]
     private var members: [Int32: MatchedProcess] = [:]
     private var hidden: [(process: MatchedProcess, error: Errno, rows: NamespaceRows)] = []
@@ -56,7 +58,7 @@ struct SocketCollector {
     /// - Parameter count: so many sockets will come, as a rule.
     mutating func reserveCapacity(_ count: Int) {
         entries.reserveCapacity(entries.count + count)
-        inodes.reserveCapacity(inodes.inodeCount + count)
+        indexByInode.reserveCapacity(indexByInode.count + count)
     }
 
     /// Only processes with a matching socket are read any further.
@@ -112,16 +114,20 @@ struct SocketCollector {
 
     /// nil if it is not known yet.
     private func index(of row: SocketRow, in namespace: NetworkNamespace) -> Int? {
-        let known = inodes.numbers(of: row.inode)
-        if known.isEmpty { return nil }
+        guard let first = indexByInode[row.inode] else { return nil }
         let key = key(of: row, in: namespace)
-        return known.first {
+        return ([first] + furtherByInode[row.inode, default: []]).first {
             self.key(of: entries[$0].row, in: entries[$0].namespace) == key
         }
     }
 
     private mutating func add(_ entry: consuming Entry) {
-        inodes.add(entries.count, of: entry.row.inode)
+        let inode = entry.row.inode
+        if indexByInode[inode] == nil {
+            indexByInode[inode] = entries.count
+        } else {
+            furtherByInode[inode, default: []].append(entries.count)
+        }
         entries.append(entry)
     }
 
@@ -146,7 +152,7 @@ struct SocketCollector {
         let sockets = entries.indices.map { index in
             DiscoveredSocket(
                 process: entries[index].process, holders: entries[index].holders, row: entries[index].row,
-                sharesInode: inodes.hasSeveral(entries[index].row.inode),
+                sharesInode: !furtherByInode.isEmpty && furtherByInode[entries[index].row.inode] != nil,
                 networkNamespace: entries[index].namespace.inode)
         }
         return Snapshot(sockets: sockets, processes: processes, unanswered: unanswered, handles: handles)
