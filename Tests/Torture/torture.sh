@@ -3,7 +3,8 @@
 # harmed targets: root's own, another user's, and another user's undumpable ones, which are accessed with all rights.
 # Needs gcc with 32-bit support (gcc-multilib), and root or CAP_SYS_PTRACE. Below 1000, the steps use three kinds of
 # targets, not ten.
-# Usage: Tests/Torture/torture.sh [N]; SOCKALIVE=PATH uses a built program, VICTIMS=FOLDER the output of build.sh.
+# Usage: Tests/Torture/torture.sh [N]; SOCKALIVE=PATH uses a built program, which is linked dynamically; VICTIMS=FOLDER
+# the output of build.sh.
 # shellcheck disable=SC2086 # the line is split into words
 set -eu
 cd "$(dirname "$0")/../.."
@@ -39,6 +40,10 @@ run() { # MODE NUMBER VICTIM [ARGUMENT]
     printf '%-10s %-8s %-34s %s\n' "${owner:-own}" "$mode" "$victim $*" "$line"
     # "harmed H of N, L hit a live injector, T while ..."
     set -- $line
+    [ "${4%,}" -gt 0 ] || {
+        echo "nothing was killed: a static program ($SOCKALIVE) loads no die-at.so" >&2
+        exit 1
+    }
     harmed=$((harmed + $2)) total=$((total + ${4%,})) live=$((live + $5)) holding=$((holding + ${10}))
 }
 
