@@ -38,7 +38,7 @@ extension Discovery {
             return AbsenceReason(idleProcesses: idle, otherOwners: [], unheld: [])
         }
         var seen: Set<Int32> = []
-        let owners = all.sockets.filter { !$0.holders.isEmpty }.map(\.process).filter { seen.insert($0.pid).inserted }
+        let owners = all.sockets.filter { $0.holder != nil }.map(\.process).filter { seen.insert($0.pid).inserted }
         return AbsenceReason(
             idleProcesses: idle, otherOwners: owners,
             unheld: unheld(all, seenBy: processes, selection.sockets))
@@ -68,7 +68,7 @@ extension Discovery {
                 AbsenceReason.Unheld(
                     row: row, ringOwner: owner.map { AbsenceReason.Process(pid: $0.pid, name: $0.name) }))
         }
-        let known = Set(all.sockets.filter { !$0.holders.isEmpty }.map(\.inode) + unheld.map(\.row.inode))
+        let known = Set(all.sockets.filter { $0.holder != nil }.map(\.inode) + unheld.map(\.row.inode))
         let namespaces = NetworkNamespaces(procfs: procfs)
         let tables = SocketTables(procfs: procfs, source: source, selection: sockets)
         var seen: Set<NetworkNamespace> = []

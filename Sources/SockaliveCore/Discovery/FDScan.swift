@@ -163,7 +163,7 @@ extension DiscoveredSocket {
                 $0.inode == inode && !procfs.isPathDescriptor("\(entry.process.pid)/fd/\($0.fd)")
             }.map { SocketHolder(pid: entry.process.pid, fd: $0.fd) }
         }
-        return socket.holders.isEmpty ? nil : socket
+        return socket.holder == nil ? nil : socket
     }
 }
 

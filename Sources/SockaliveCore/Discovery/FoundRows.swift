@@ -19,12 +19,10 @@ extension SocketRow {
     }
 }
 
-/// Rows by inode, as a rule one each. A dictionary of arrays would allocate memory for each of twenty thousand rows.
+/// Rows by inode, as a rule one each.
 struct FoundRows {
     private(set) var all: [FoundRow] = []
-    /// The number of the first row with an inode, and those of further ones.
-    private var first: [UInt64: Int] = [:]
-    private var further: [UInt64: [Int]] = [:]
+    private var numbers = InodeIndex()
 
     init() {}
 
@@ -34,42 +32,35 @@ struct FoundRows {
 
     mutating func reserveCapacity(_ count: Int) {
         all.reserveCapacity(count)
-        first.reserveCapacity(count)
     }
 
     /// How many inodes have rows.
-    var inodeCount: Int { first.count }
+    var inodeCount: Int { numbers.count }
 
-    func contains(_ inode: UInt64) -> Bool { first[inode] != nil }
+    func contains(_ inode: UInt64) -> Bool { numbers.first(inode) != nil }
 
     subscript(inode: UInt64) -> [FoundRow] {
-        guard let number = first[inode] else { return [] }
-        return [all[number]] + further[inode, default: []].map { all[$0] }
+        @inline(never)
+        get { numbers.all(inode).map { all[$0] } }
     }
 
     /// The number of the only row with an inode; nil where there are several, or none.
-    func only(_ inode: UInt64) -> Int? {
-        guard let number = first[inode], further.isEmpty || further[inode] == nil else { return nil }
-        return number
-    }
+    func only(_ inode: UInt64) -> Int? { numbers.only(inode) }
 
     /// A connection that is known gets the new row: a dump that is repeated tells of it once more.
+    @inline(never)
     mutating func add(_ row: FoundRow) {
         let inode = row.row.inode
-        guard let number = first[inode] else {
-            first[inode] = all.count
-            all.append(row)
+        if contains(inode), let known = numbers.all(inode).first(where: { all[$0].isSameConnection(as: row) }) {
+            all[known] = row
             return
         }
-        if let known = ([number] + further[inode, default: []]).first(where: { all[$0].isSameConnection(as: row) }) {
-            all[known] = row
-        } else {
-            further[inode, default: []].append(all.count)
-            all.append(row)
-        }
+        numbers.add(all.count, inode)
+        all.append(row)
     }
 
     /// The first ones are not copied.
+    @inline(never)
     mutating func add(_ rows: FoundRows) {
         if all.isEmpty {
             self = rows

@@ -56,7 +56,7 @@ struct RuleIndex {
 
     /// If the holders cannot be read, the socket is attributed to the process it was found with.
     private static func places(of socket: DiscoveredSocket, _ matching: (Int32) -> Set<Int>) -> Set<Int> {
-        guard let first = socket.holders.first else { return matching(socket.process.pid) }
+        guard let first = socket.holder else { return matching(socket.process.pid) }
         var places = matching(first.pid)
         for pid in Set(socket.holders.dropFirst().map(\.pid)) where pid != first.pid { places.formUnion(matching(pid)) }
         return places

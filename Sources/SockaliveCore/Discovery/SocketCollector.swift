@@ -26,19 +26,12 @@ struct SocketCollector {
         let interface: UInt32?
     }
 
-    private struct Entry {
-        var process: ProcessIdentity
-        let row: SocketRow
-        let namespace: NetworkNamespace
-        var holders: [SocketHolder]
-    }
-
     private let search: ProcessSearch
     private let areCookiesGlobal: Bool
-    private var entries: [Entry] = []
-    /// The first entry with an inode, and further ones: a busy host has twenty thousand inodes, and hardly one twice.
-    private var indexByInode: [UInt64: Int] = [:]
-    private var furtherByInode: [UInt64: [Int]] = [:]
+    private var sockets: [DiscoveredSocket] = []
+    /// That of each socket.
+    private var namespaces: [NetworkNamespace] = []
+    private var numbers = InodeIndex()
     private var handles: [Int32: ProcessHandle] = [:]
     private var members: [Int32: MatchedProcess] = [:]
     private var hidden: [(process: MatchedProcess, error: Errno, rows: NamespaceRows)] = []
@@ -57,8 +50,8 @@ struct SocketCollector {
 
     /// - Parameter count: so many sockets will come, as a rule.
     mutating func reserveCapacity(_ count: Int) {
-        entries.reserveCapacity(entries.count + count)
-        indexByInode.reserveCapacity(indexByInode.count + count)
+        sockets.reserveCapacity(sockets.count + count)
+        namespaces.reserveCapacity(sockets.count + count)
     }
 
     /// Only processes with a matching socket are read any further.
@@ -71,12 +64,12 @@ struct SocketCollector {
         each { fd, found in
             let holder = SocketHolder(pid: process.pid, fd: fd)
             if let index = index(of: found.row, in: found.namespace) {
-                entries[index].holders.append(holder)
+                sockets[index].add(holder)
             } else {
                 // Another holder of a socket that is known is asked for nothing.
                 identity = identity ?? search.identity(of: process)
                 guard let identity else { return }
-                add(Entry(process: identity, row: found.row, namespace: found.namespace, holders: [holder]))
+                add(identity, holder, found.row, found.namespace)
             }
         }
     }
@@ -113,54 +106,55 @@ struct SocketCollector {
     }
 
     /// nil if it is not known yet.
+    @inline(never)
     private func index(of row: SocketRow, in namespace: NetworkNamespace) -> Int? {
-        guard let first = indexByInode[row.inode] else { return nil }
+        guard numbers.first(row.inode) != nil else { return nil }
         let key = key(of: row, in: namespace)
-        return ([first] + furtherByInode[row.inode, default: []]).first {
-            self.key(of: entries[$0].row, in: entries[$0].namespace) == key
+        return numbers.all(row.inode).first {
+            self.key(of: sockets[$0].row, in: namespaces[$0]) == key
         }
     }
 
-    private mutating func add(_ entry: consuming Entry) {
-        let inode = entry.row.inode
-        if indexByInode[inode] == nil {
-            indexByInode[inode] = entries.count
-        } else {
-            furtherByInode[inode, default: []].append(entries.count)
-        }
-        entries.append(entry)
+    private mutating func add(
+        _ process: ProcessIdentity, _ holder: SocketHolder?, _ row: SocketRow, _ namespace: NetworkNamespace
+    ) {
+        numbers.add(sockets.count, row.inode)
+        sockets.append(
+            DiscoveredSocket(process: process, holder: holder, row: row, networkNamespace: namespace.inode))
+        namespaces.append(namespace)
     }
 
     /// The sockets by process and number; behind them those out of reach.
     ///
     /// - Parameter others: processes of which nobody knows whether they match.
     mutating func snapshot(processes: [Int32], unanswered others: [UnansweredProcess] = []) -> Snapshot {
-        for index in entries.indices {
-            if entries[index].holders.count > 1 { entries[index].holders.sort() }
+        for index in sockets.indices where sockets[index].hasOtherHolders {
+            sockets[index].holders.sort()
             // A socket of two processes was found with one of them; it is told with the first.
-            let first = entries[index].holders[0].pid
-            if first != entries[index].process.pid, let member = members[first],
-                let identity = search.identity(of: member)
+            if let first = sockets[index].holder?.pid, first != sockets[index].process.pid,
+                let member = members[first], let identity = search.identity(of: member)
             {
-                entries[index].process = identity
+                sockets[index].process = identity
             }
         }
-        if !areInOrder { entries.sort { $0.holders[0] < $1.holders[0] } }
+        let held = sockets.indices
         let rings = ringSockets
         let unanswered = addHidden(besides: rings) + rings + threads + others
-        // By their numbers: an entry is not copied.
-        let sockets = entries.indices.map { index in
-            DiscoveredSocket(
-                process: entries[index].process, holders: entries[index].holders, row: entries[index].row,
-                sharesInode: !furtherByInode.isEmpty && furtherByInode[entries[index].row.inode] != nil,
-                networkNamespace: entries[index].namespace.inode)
-        }
+        for number in numbers.shared { sockets[number].sharesInode = true }
+        // From here on the numbers are others.
+        sortByHolder(held)
         return Snapshot(sockets: sockets, processes: processes, unanswered: unanswered, handles: handles)
     }
 
-    /// They are, where all belong to one process.
-    private var areInOrder: Bool {
-        entries.indices.dropFirst().allSatisfy { !(entries[$0].holders[0] < entries[$0 - 1].holders[0]) }
+    /// They are in order, where all belong to one process.
+    private mutating func sortByHolder(_ held: Range<Int>) {
+        func isBefore(_ one: DiscoveredSocket, _ other: DiscoveredSocket) -> Bool {
+            guard let first = one.holder, let second = other.holder else { return false }
+            return first < second
+        }
+        if held.dropFirst().contains(where: { isBefore(sockets[$0], sockets[$0 - 1]) }) {
+            sockets[held].sort(by: isBefore)
+        }
     }
 
     /// A socket that nobody readable holds, and whose user is that of a process that may not be
@@ -181,7 +175,7 @@ struct SocketCollector {
             where row.uid != foreignUser && !listed.contains(row.inode) {
                 guard index(of: row, in: process.namespace) == nil else { continue }
                 answered.insert(process.pid)
-                add(Entry(process: identity, row: row, namespace: process.namespace, holders: []))
+                add(identity, nil, row, process.namespace)
             }
         }
         var hasOrphans: [NetworkNamespace: Bool] = [:]

@@ -199,6 +199,35 @@ import Testing
         #expect(sockets.map { $0.holders.map(\.fd) } == [[5], [6, 7]])
     }
 
+    /// The sockets of two namespaces are put in order behind each other. Whoever looks for them by their numbers from
+    /// before finds others.
+    @Test func `a socket that a readable process holds is not told of a hidden one, too`() throws {
+        let fixture = Fixture()
+        for (pid, namespace) in [(77, 1), (78, 2), (79, 1), (80, 1)] {
+            try fixture.add(pid, namespace: namespace, rows: [])
+        }
+        let procfs = try ProcFS(root: fixture.folder)
+        let search = ProcessSearch(procfs: procfs, [ProcessSelection(pids: [77, 78, 79, 80])])
+        let members = try search.processes().found.compactMap { NetworkNamespaces(procfs: procfs).member($0) }
+        let byPID = Dictionary(uniqueKeysWithValues: members.map { ($0.pid, $0) })
+        func row(_ inode: UInt64) -> SocketRow {
+            let end = Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: UInt16(inode))
+            return SocketRow(
+                family: .ipv4, local: end, remote: end, state: .established, timer: .none, uid: 0, inode: inode)
+        }
+        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false)
+        for pid in [77, 79, 78] as [Int32] {
+            let process = try #require(byPID[pid])
+            collector.add(process) { $0(5, FoundRow(row: row(UInt64(pid)), namespace: process.namespace)) }
+        }
+        // Besides, a socket that nobody readable holds.
+        let table = NamespaceRows([row(77), row(79), row(100)])
+        collector.deny(try #require(byPID[80]), .permissionDenied, rows: table)
+        let sockets = collector.snapshot(processes: [77, 78, 79, 80]).sockets
+        #expect(sockets.map(\.inode) == [77, 78, 79, 100])
+        #expect(sockets.map(\.holders.first?.pid) == [77, 78, 79, nil])
+    }
+
     @Test func `one socket of two processes is one`() throws {
         let fixture = Fixture()
         try fixture.add(77, namespace: 1, rows: [Self.ends[0]])
