@@ -41,6 +41,8 @@ final class LargeProcess: @unchecked Sendable {
     private static let range: Int32 = 1024
     /// Of an entry whose name is a number: at most 10 digits.
     private static let maxEntrySize = 32
+    /// So many numbers of a range may be missing before the kernel is asked which ones there are.
+    private static let maxMissing = 32
 
     private init(_ folder: Int32, _ pid: Int32, _ table: Table?, _ stopReason: @escaping () -> StopReason?) {
         self.folder = folder
@@ -50,11 +52,16 @@ final class LargeProcess: @unchecked Sendable {
         part = Locked(Part())
     }
 
-    /// Whether it has so many descriptors. Since Linux 6.2 that is the size of the folder with the links (fs/proc/fd.c,
-    /// proc_fd_getattr); before, nobody tells.
+    /// Whether it has so many descriptors. Before Linux 6.2 nobody tells.
     static func isLarge(_ pid: Int32, _ procfs: ProcFS) -> Bool {
         var status = stat()
         return fstatat(procfs.root.rawValue, "\(pid)/fd", &status, 0) == 0 && status.st_size >= minDescriptors
+    }
+
+    /// How many descriptors it has: since Linux 6.2 the size of the folder with the links (fs/proc/fd.c, proc_fd_getattr).
+    private var size: Int {
+        var status = stat()
+        return fstat(folder, &status) == 0 ? Int(status.st_size) : 0
     }
 
     /// What was read of a process.
@@ -80,9 +87,12 @@ final class LargeProcess: @unchecked Sendable {
     }
 
     private func reading(_ threads: Int) -> Result<Reading?, StopReason> {
+        let before = size
         let started = WorkerThread.share(among: threads, work)
         WorkerProgress.enter(.descriptors, pid)
-        let part = part.withLock { $0 }
+        var part = part.withLock { $0 }
+        // Some were closed meanwhile, or moved to a number that had been asked for before.
+        if part.links.count < min(before, size) { part.links.hasVanished = true }
         if let stop = part.stop { return .failure(stop) }
         if started == 0 || part.isBroken { return .success(nil) }
         return .success(
@@ -124,11 +134,45 @@ final class LargeProcess: @unchecked Sendable {
         thread.enter(.descriptors, pid)
     }
 
+    /// Most numbers below the highest one are taken, as a rule. So each is asked for: a list of them would cost as much
+    /// again as a third of the links.
+    ///
+    /// - Returns: whether there are descriptors with these numbers or higher ones.
+    private func read(_ folder: Int32, _ numbers: Range<Int32>, into part: inout Part) -> Bool {
+        var missing = 0
+        for number in numbers {
+            let error = Self.withName(of: number) { part.links.readLink(number, in: folder, $0) }
+            if error == .noSuchFileOrDirectory {
+                missing += 1
+                if missing == Self.maxMissing {
+                    return readListed(folder, number + 1..<numbers.upperBound, into: &part)
+                }
+            } else if error != nil {
+                part.isBroken = true
+                return false
+            }
+        }
+        return true
+    }
+
+    private static func withName<Result>(of number: Int32, _ body: (UnsafePointer<CChar>) -> Result) -> Result {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 12) { digits in
+            var (place, rest) = (11, number)
+            digits[place] = 0
+            repeat {
+                place -= 1
+                digits[place] = CChar(48 + rest % 10)
+                rest /= 10
+            } while rest > 0
+            return body(UnsafePointer(digits.baseAddress! + place))
+        }
+    }
+
     /// A position in the folder is a descriptor's number plus 2, for `.` and `..` (fs/proc/fd.c, proc_readfd_common). If
     /// that ever changes, the number of an entry that comes is too small, and the folder is read from its beginning.
     ///
     /// - Returns: whether there are descriptors with these numbers or higher ones.
-    private func read(_ folder: Int32, _ numbers: Range<Int32>, into part: inout Part) -> Bool {
+    private func readListed(_ folder: Int32, _ numbers: Range<Int32>, into part: inout Part) -> Bool {
         var next = numbers.lowerBound
         guard lseek(folder, Int(next) + 2, SEEK_SET) >= 0 else {
             part.isBroken = true

@@ -200,25 +200,31 @@ struct DescriptorTable {
 /// What one reading of a folder with descriptors has found.
 struct DescriptorReading {
     var table = DescriptorTable()
-    /// How many descriptors the folder lists.
-    var count = 0
+    /// How many descriptors there are.
+    fileprivate(set) var count = 0
     /// Some were gone when their links were read.
-    private(set) var hasVanished = false
+    var hasVanished = false
 
-    /// Reads the link of a descriptor.
+    /// Reads the link of a descriptor that the folder lists.
     ///
     /// - Returns: an error that is not the descriptor's end.
-    @inline(__always)
     mutating func read(_ number: Int32, in folder: Int32, _ name: UnsafePointer<CChar>) -> Errno? {
+        let error = readLink(number, in: folder, name)
+        guard error == .noSuchFileOrDirectory else { return error }
         count += 1
-        return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
+        hasVanished = true
+        return nil
+    }
+
+    /// Reads the link of a descriptor that may be there. ENOENT: it is not.
+    @inline(__always)
+    mutating func readLink(_ number: Int32, in folder: Int32, _ name: UnsafePointer<CChar>) -> Errno? {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 64) { target in
             // A longer link is no socket: `socket:[` and at most 20 digits.
             let length = readlinkat(folder, name, target.baseAddress!, target.count)
-            if length < 0 {
-                let error = Errno(rawValue: errno)
-                if error != .noSuchFileOrDirectory { return error }
-                hasVanished = true
-            } else if let inode = target[..<length].inode(ofKind: "socket") {
+            if length < 0 { return Errno(rawValue: errno) }
+            count += 1
+            if let inode = target[..<length].inode(ofKind: "socket") {
                 table.sockets.append(SocketDescriptor(fd: number, inode: inode))
             } else if target[..<length].elementsEqual("anon_inode:[io_uring]".utf8) {
                 table.rings.append(number)
