@@ -298,6 +298,12 @@ extension SocketResult {
             failure: nil, probe: nil, subflowDiffers: isUnknown)
     }
 
+    init(_ candidate: AssignedSocket, _ failure: SocketFailure, isFailedAction: Bool) {
+        self.init(socket: candidate.socket, failure: failure, isFailedAction: isFailedAction)
+        request = candidate.request
+        rule = candidate.rule
+    }
+
     init(socket: DiscoveredSocket, failure: SocketFailure, isFailedAction: Bool) {
         self.init(
             socket: socket, request: KeepaliveRequest(), action: isFailedAction ? .failed : .none, before: nil,

@@ -55,6 +55,7 @@ package enum SearchError: Error {
 struct RunEventWriter {
     let output: WorkerOutput
     private var lastProcess: (pid: Int32, startTime: UInt64)?
+    private var lastRule: (number: Int, request: KeepaliveRequest)?
     /// Used again for each event.
     private var memory = WireWriter()
 
@@ -93,9 +94,18 @@ struct RunEventWriter {
         writer.write(Int32(range.count))
         for index in range {
             encode(candidates[index].socket, into: &writer)
-            writer.write(candidates[index].request)
-            writer.write(Int32(clamping: candidates[index].rule))
+            encode(candidates[index].rule, candidates[index].request, into: &writer)
         }
+    }
+
+    /// Most sockets count to one rule, or many to the same: its request is sent once.
+    private mutating func encode(_ rule: Int, _ request: KeepaliveRequest, into writer: inout WireWriter) {
+        let isSame = lastRule.map { $0 == (rule, request) } ?? false
+        writer.write(isSame)
+        guard !isSame else { return }
+        writer.write(Int32(clamping: rule))
+        writer.write(request)
+        lastRule = (rule, request)
     }
 
     private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {
@@ -155,7 +165,9 @@ struct RunEventWriter {
         writer.write(isSame)
         if !isSame { process.write(into: &writer) }
         lastProcess = (process.pid, process.startTime)
-        writer.write(socket.holders)
+        writer.write(socket.hasOtherHolders)
+        writer.write(socket.holder)
+        if socket.hasOtherHolders { writer.write(socket.holders) }
         writer.write(socket.row)
         writer.write(socket.sharesInode)
         writer.write(socket.networkNamespace)
@@ -165,6 +177,7 @@ struct RunEventWriter {
 /// Reads the events of one worker.
 struct RunEventReader {
     private var lastProcess: ProcessIdentity?
+    private var lastRule: (number: Int, request: KeepaliveRequest)?
 
     /// Takes all whole events out of the bytes.
     mutating func read(_ bytes: inout [UInt8], _ body: (RunEvent) -> Void) throws {
@@ -184,9 +197,8 @@ struct RunEventReader {
             var candidates: [AssignedSocket] = []
             for _ in 0..<max(0, try reader.read(Int32.self)) {
                 let socket = try socket(&reader)
-                let request: KeepaliveRequest = try reader.read()
-                candidates.append(
-                    AssignedSocket(socket: socket, request: request, rule: Int(try reader.read(Int32.self))))
+                let rule = try rule(&reader)
+                candidates.append(AssignedSocket(socket: socket, request: rule.request, rule: rule.number))
             }
             return .candidates(candidates, total: total)
         case 2: return .result(index: Int(try reader.read(Int32.self)), try ResultRecord(&reader))
@@ -220,9 +232,24 @@ struct RunEventReader {
             process = try ProcessIdentity(&reader)
         }
         lastProcess = process
+        let hasOthers = try reader.read(Bool.self)
+        let holder = try reader.read(SocketHolder?.self)
+        let holders: [SocketHolder] = hasOthers ? try reader.readArray() : []
         return DiscoveredSocket(
-            process: process, holders: try reader.readArray(), row: try reader.read(), sharesInode: try reader.read(),
-            networkNamespace: try reader.read())
+            process: process, holder: holder, others: Array(holders.dropFirst()), row: try reader.read(),
+            sharesInode: try reader.read(), networkNamespace: try reader.read())
+    }
+
+    private mutating func rule(
+        _ reader: inout WireReader
+    ) throws(WireReader.Malformed) -> (number: Int, request: KeepaliveRequest) {
+        if try reader.read(Bool.self) {
+            guard let lastRule else { throw WireReader.Malformed() }
+            return lastRule
+        }
+        let rule = (number: Int(try reader.read(Int32.self)), request: try reader.read(KeepaliveRequest.self))
+        lastRule = rule
+        return rule
     }
 
     private func processes(_ reader: inout WireReader) throws(WireReader.Malformed) -> [ProcessIdentity] {
@@ -245,104 +272,6 @@ struct RunEventReader {
             unheld.append(AbsenceReason.Unheld(row: row, ringOwner: owner))
         }
         return unheld
-    }
-}
-
-extension ProcessIdentity {
-    fileprivate func write(into writer: inout WireWriter) {
-        writer.write(pid)
-        writer.write(name.bytes)
-        writer.write(executable) { $0.write($1.bytes) }
-        writer.write(uid)
-        writer.write(startTime)
-        writer.write(networkNamespace)
-        writer.write(place) { $1.write(into: &$0) }
-        writer.write(arguments) { $0.write($1.bytes) }
-    }
-
-    fileprivate convenience init(_ reader: inout WireReader) throws(WireReader.Malformed) {
-        self.init(
-            pid: try reader.read(), name: UntrustedText(try reader.readBytes()),
-            executable: try reader.readOptional { reader throws(WireReader.Malformed) in
-                UntrustedText(try reader.readBytes())
-            },
-            uid: try reader.read(), startTime: try reader.read(), networkNamespace: try reader.read(),
-            place: try reader.readOptional { reader throws(WireReader.Malformed) in try ProcessPlace(&reader) },
-            arguments: try reader.readOptional { reader throws(WireReader.Malformed) in
-                ProcessArguments(try reader.readBytes())
-            })
-    }
-}
-
-extension ProcessPlace {
-    fileprivate func write(into writer: inout WireWriter) {
-        writer.write(cgroup.text.bytes)
-        writer.write(containerName) { $0.write($1.bytes) }
-        writer.write(podName) { writer, pod in
-            writer.write(pod.name.bytes)
-            writer.write(pod.namespace) { $0.write($1.bytes) }
-        }
-    }
-
-    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
-        func text(_ reader: inout WireReader) throws(WireReader.Malformed) -> UntrustedText {
-            UntrustedText(try reader.readBytes())
-        }
-        self.init(
-            cgroup: CGroupPath(try reader.readBytes()), containerName: try reader.readOptional(text),
-            podName: try reader.readOptional { reader throws(WireReader.Malformed) in
-                PodName(name: try text(&reader), namespace: try reader.readOptional(text))
-            })
-    }
-}
-
-extension SocketFailure {
-    fileprivate func write(into writer: inout WireWriter) {
-        writer.write(kind)
-        writer.write(code)
-        writer.write(message)
-        writer.write(remedy) { $0.write($1) }
-    }
-
-    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
-        self.init(
-            try reader.read(), code: try reader.readText(), try reader.readText(),
-            remedy: try reader.readOptional { reader throws(WireReader.Malformed) in try reader.readText() })
-    }
-}
-
-extension SearchError {
-    fileprivate func write(into writer: inout WireWriter) {
-        switch self {
-        case .foreignNamespace: writer.write(UInt8(0))
-        case .stopped(.timeout(let limit)):
-            writer.write(UInt8(1))
-            writer.write(limit)
-        case .stopped(.signal(let name)):
-            writer.write(UInt8(2))
-            writer.write(name)
-        case .source(let failure):
-            writer.write(UInt8(3))
-            writer.write(failure.error.rawValue)
-            writer.write(failure.isOfText)
-        case .proc(let error), .noWorker(let error):
-            writer.write(UInt8(4))
-            writer.write(error.rawValue)
-        case .hidden: writer.write(UInt8(5))
-        case .workerFailed: writer.write(UInt8(0))
-        }
-    }
-
-    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
-        switch try reader.read(UInt8.self) {
-        case 0: self = .foreignNamespace
-        case 1: self = .stopped(.timeout(try reader.read()))
-        case 2: self = .stopped(.signal(try reader.readText()))
-        case 3: self = .source(SourceFailure(error: Errno(rawValue: try reader.read()), isOfText: try reader.read()))
-        case 4: self = .proc(Errno(rawValue: try reader.read()))
-        case 5: self = .hidden
-        default: throw WireReader.Malformed()
-        }
     }
 }
 
@@ -387,11 +316,11 @@ struct ResultRecord {
 }
 
 extension SocketResult {
-    init(_ candidate: AssignedSocket, _ record: ResultRecord) {
+    /// What became of the socket by now.
+    mutating func take(_ record: ResultRecord) {
         let numbers = record.numbers
-        self.init(
-            socket: candidate.socket, request: candidate.request, rule: candidate.rule, action: numbers.action,
-            before: numbers.before,
+        self = SocketResult(
+            socket: socket, request: request, rule: rule, action: numbers.action, before: numbers.before,
             after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
             crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
             failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers,

@@ -368,30 +368,6 @@ extension RunJob {
     }
 }
 
-extension ProcessSelection {
-    /// No name and no number selects: every process is asked for its executable.
-    fileprivate var looksAtAll: Bool { anyProcess || isByFilter }
-
-    /// As far as comm tells, which is cut and can be changed.
-    fileprivate func mayMean(_ pid: Int32, comm: ArraySlice<UInt8>) -> Bool {
-        func isName(_ name: some Collection<UInt8>) -> Bool { comm.elementsEqual(name.prefix(CommScan.maxCommLength)) }
-        if pids.contains(pid) || names.contains(where: { isName($0.bytes) }) { return true }
-        guard isByFilter else { return anyProcess }
-        return executable.map { isName(Array($0.utf8).baseName) } ?? true
-    }
-
-    /// Whether some process that it means may be there, and `/proc` does not show it (proc(5), hidepid).
-    fileprivate func isHidden(_ procfs: ProcFS) -> Bool {
-        if uid == geteuid() { return false }
-        let isByNumber = !pids.isEmpty && names.isEmpty && !anyProcess
-        let numbers = isByNumber ? pids : [1]
-        return numbers.contains { number in
-            let exists = kill(number, 0) == 0 || errno == EPERM
-            return exists && procfs.text("\(number)/comm") == nil
-        }
-    }
-}
-
 extension RunJob.Execution {
     /// Whether a socket failed because its owner has closed it, or ended.
     fileprivate func isClosed(_ candidate: AssignedSocket, _ failure: SocketFailure?) -> Bool {

@@ -119,8 +119,10 @@ package struct SupervisedRun {
         private let before: Set<HungProcess>
         private(set) var recovery: RunRecovery
         private var outcome = RunOutcome()
-        private var candidates: [AssignedSocket] = []
-        private var records: [ResultRecord?] = []
+        /// What became of each candidate, or that nothing is known of it yet. They take some megabytes, and are the
+        /// outcome in the end: not copied.
+        private var results: [SocketResult] = []
+        private var isTold: [Bool] = []
         private var gone: Set<Int> = []
         /// nil as long as no socket can be found a second time: by another worker, or in a second search of one.
         private var indexByKey: [SocketKey: Int]?
@@ -174,17 +176,15 @@ package struct SupervisedRun {
             case .result(let number, let record):
                 guard indices.indices.contains(number) else { return }
                 let index = indices[number]
-                if tellsEach {
-                    let result = SocketResult(candidates[index], record)
-                    progress(records[index] == nil ? .treated(result) : .proved(result))
-                }
-                records[index] = record
+                results[index].take(record)
+                if tellsEach { progress(isTold[index] ? .proved(results[index]) : .treated(results[index])) }
+                isTold[index] = true
             case .gone(let number):
                 guard indices.indices.contains(number) else { return }
                 gone.insert(indices[number])
             case .armed(let number, let settings):
                 guard indices.indices.contains(number) else { return }
-                recovery.add(armed: settings, of: candidates[indices[number]].socket)
+                recovery.add(armed: settings, of: results[indices[number]].socket)
             case .process(let failure): outcome.failures.append(failure)
             case .progress(let probing): progress(.probing(probing))
             case .absence(let reason): outcome.absence = reason
@@ -194,10 +194,10 @@ package struct SupervisedRun {
 
         /// Arrays of twenty thousand that grow are copied, and each copy is new memory.
         private mutating func reserve(_ total: Int) {
-            let needed = candidates.count + min(total, Self.maxReserved)
-            guard total > 0, needed > candidates.capacity else { return }
-            candidates.reserveCapacity(needed)
-            records.reserveCapacity(needed)
+            let needed = results.count + min(total, Self.maxReserved)
+            guard total > 0, needed > results.capacity else { return }
+            results.reserveCapacity(needed)
+            isTold.reserveCapacity(needed)
             indices.reserveCapacity(needed)
         }
 
@@ -207,26 +207,24 @@ package struct SupervisedRun {
             if workers > 1 || searches > 0 {
                 let key = SocketKey(candidate.socket)
                 if indexByKey == nil {
-                    let keys = candidates.enumerated().map { (SocketKey($1.socket), $0) }
+                    let keys = results.enumerated().map { (SocketKey($1.socket), $0) }
                     indexByKey = Dictionary(keys, uniquingKeysWith: { first, _ in first })
                 }
                 if let known = indexByKey?[key] {
                     indices.append(known)
                     return
                 }
-                indexByKey?[key] = candidates.count
+                indexByKey?[key] = results.count
             }
-            indices.append(candidates.count)
-            candidates.append(candidate)
-            records.append(nil)
+            indices.append(results.count)
+            results.append(SocketResult(candidate, .unreported, isFailedAction: mode != .keepalive(.list)))
+            isTold.append(false)
         }
 
         /// With what came of the sockets so far.
         var recoveryOfNextWorker: RunRecovery {
             var recovery = recovery
-            for case (let candidate, let record?) in zip(candidates, records) {
-                recovery.add(SocketResult(candidate, record))
-            }
+            for index in results.indices where isTold[index] { recovery.add(results[index]) }
             return recovery
         }
 
@@ -269,19 +267,12 @@ package struct SupervisedRun {
         func finished(_ reason: StopReason?, broken: SocketFailure? = nil) -> RunOutcome {
             let interruption = reason?.failure ?? broken
             var outcome = outcome
-            outcome.results.reserveCapacity(candidates.count)
-            for index in candidates.indices where gone.isEmpty || !gone.contains(index) {
-                if let record = records[index] {
-                    outcome.results.append(SocketResult(candidates[index], record))
-                    continue
-                }
-                let candidate = candidates[index]
-                let failure = recovery.failure(of: candidate.socket) ?? interruption ?? .unreported
-                var unknown = SocketResult(
-                    socket: candidate.socket, failure: failure, isFailedAction: mode != .keepalive(.list))
-                unknown.request = candidate.request
-                outcome.results.append(unknown)
+            outcome.results = results
+            for index in results.indices where !isTold[index] {
+                outcome.results[index].failure =
+                    recovery.failure(of: results[index].socket) ?? interruption ?? .unreported
             }
+            if !gone.isEmpty { outcome.results.removeAll(at: gone) }
             // A process that hung when the time was up, before another worker could tell its name.
             let told = excludedBefore.union(outcome.failures.map(\.pid))
             for (pid, failure) in recovery.excluded.sorted(by: { $0.key < $1.key })
@@ -349,11 +340,15 @@ extension [WorkerPosition] {
 }
 
 extension [SocketResult] {
+    fileprivate mutating func removeAll(at places: Set<Int>) {
+        self = indices.filter { !places.contains($0) }.map { self[$0] }
+    }
+
     /// By process and number, and behind them those that nobody readable holds.
     fileprivate mutating func sortByHolder() {
         func isBefore(_ one: SocketResult, _ other: SocketResult) -> Bool {
-            guard let second = other.socket.holders.first else { return !one.socket.holders.isEmpty }
-            return one.socket.holders.first.map { $0 < second } ?? false
+            guard let second = other.socket.holder else { return one.socket.holder != nil }
+            return one.socket.holder.map { $0 < second } ?? false
         }
         if indices.dropFirst().contains(where: { isBefore(self[$0], self[$0 - 1]) }) { sort(by: isBefore) }
     }

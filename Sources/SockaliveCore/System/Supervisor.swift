@@ -115,8 +115,11 @@ package struct Supervisor {
         var stall = Stall(page, stallLimit)
         var stopping: (reason: StopReason, since: ContinuousClock.Instant)?
         func take() throws {
-            page.read(into: &bytes)
-            try receive(&bytes)
+            for _ in 0..<WorkerPage.partCount {
+                page.read(into: &bytes)
+                try receive(&bytes)
+                if page.unread == 0 { break }
+            }
         }
         /// What it has said until its end is heard.
         func end(_ threads: [Int]) throws -> [Hang] {
@@ -311,11 +314,11 @@ package struct WorkerOutput {
                 usleep(100)
             }
         }
-        // It empties the ring before the worker would have to wait.
+        // It reads meanwhile, and empties the ring before the worker would have to wait.
         if unread < Self.wakeSize && page.unread >= Self.wakeSize { wakeParent() }
     }
 
-    private static let wakeSize = WorkerPage.ringSize / 4
+    private static let wakeSize = 1 << 16
 
     private func wakeParent() {
         _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
