@@ -27,6 +27,8 @@ struct Run {
         let recorder = limits.map { RunRecorder($0, reporter, configuration.rules) }
         do throws(RunError) {
             let (outcome, isRecorded) = try outcomeUnderLock(recorder)
+            // The process ends behind this: to free twenty thousand results one by one would only take time.
+            Self.last = outcome
             // Whoever reads the report may take as long as they like.
             HardLimit.disarm()
             RunControl.releaseSignals()
@@ -42,6 +44,8 @@ struct Run {
             throw error.printed()
         }
     }
+
+    nonisolated(unsafe) private static var last: RunOutcome?
 
     private func outcomeUnderLock(_ recorder: RunRecorder?) throws(RunError) -> (RunOutcome, isRecorded: Bool) {
         let lock = mode.needsLock ? try limits?.takeLock(reporter) : nil

@@ -46,6 +46,8 @@ final class SharedTreatment: @unchecked Sendable {
 
     /// So many sockets a thread takes at once.
     private static let portion = 16
+    /// How often each thread asks whether it is to stop.
+    private static let askInterval = Duration.milliseconds(1)
 
     private init(
         _ candidates: UnsafeBufferPointer<AssignedSocket>, _ items: UnsafeBufferPointer<Item>,
@@ -68,7 +70,7 @@ final class SharedTreatment: @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - items: of the candidates, those that any thread can borrow.
-    ///   - stopReason: asked before each socket, by each thread.
+    ///   - stopReason: asked before a socket, each millisecond at most, by each thread.
     ///   - treat: called by all threads at a time.
     ///   - slow: told of each process that has used up its time, by one thread at a time.
     ///   - report: told of each result as it comes, in the same way.
@@ -100,16 +102,21 @@ final class SharedTreatment: @unchecked Sendable {
 
     private func work(_ thread: WorkerThread) {
         let (items, rest, stopReason, treat, report) = (items, rest, stopReason, treat, report)
+        var asked: ContinuousClock.Instant?
         while true {
             let start = nextItem.add(Self.portion, ordering: .relaxed).oldValue
             guard start < items.count else { return }
             for item in items[start..<min(start + Self.portion, items.count)] {
                 thread.enter(.waiting)
-                if WorkerProgress.isSharingOver || stopReason() != nil { return }
-                if isSlow.load(ordering: .relaxed), isUsedUp(item) { continue }
-                // Not how long others, or a slow reader of the report, are waited for.
+                if WorkerProgress.isSharingOver { return }
                 let begin = ContinuousClock.now
+                if asked.map({ begin - $0 > Self.askInterval }) ?? true {
+                    if stopReason() != nil { return }
+                    asked = begin
+                }
+                if isSlow.load(ordering: .relaxed), isUsedUp(item) { continue }
                 let outcome = treat(item, thread)
+                // Not how long others, or a slow reader of the report, are waited for.
                 add(.now - begin, item)
                 thread.enter(.waiting)
                 switch outcome {

@@ -139,7 +139,7 @@ final class SocketAccess {
     /// How a socket can be borrowed by any thread: by this process's own rights. nil where a helper or ptrace leads to
     /// it, or nothing does.
     func loan(of socket: DiscoveredSocket) -> Loan? {
-        guard method == .pidfd, !socket.isUndecided, let holder = socket.holders.first else { return nil }
+        guard method == .pidfd, !socket.isUndecided, let holder = socket.holder else { return nil }
         let pid = holder.pid
         if let last = lastLoan, last.pid == pid { return last.loan }
         let loan = loan(of: pid, socket)
@@ -202,7 +202,8 @@ struct Loan: Sendable {
     func apply<Operation: SocketOperation>(
         _ operation: Operation, to socket: DiscoveredSocket, _ thread: WorkerThread
     ) -> Result<AccessResult<Operation.Outcome>, any Error>? {
-        let (holder, identity) = (socket.holders[0], socket.identity)
+        guard let holder = socket.holder else { return nil }
+        let identity = socket.identity
         thread.enter(.borrow, holder.pid, inode: identity.inode)
         guard var borrowed = try? BorrowedSocket(pidfd: pidfd, fd: holder.fd, identity: identity, thread: thread)
         else { return nil }

@@ -75,7 +75,7 @@ package struct SocketMemory: Equatable, Sendable {
         _ results: [SocketResult], start: Int, now: Int = bootMilliseconds, defaults: @autoclosure () -> Defaults?
     ) -> SocketMemory {
         // By pidfd there is nothing to remember.
-        if isEmpty && !results.contains(where: { $0.method == .ptrace }) { return self }
+        if isEmpty && !results.indices.contains(where: { results[$0].method == .ptrace }) { return self }
         let defaults = defaults()
         var updated = self
         updated.entries = entries.filter { (0...Self.maxAge).contains(now - $0.value.readAt) }

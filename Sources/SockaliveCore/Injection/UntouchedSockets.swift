@@ -27,7 +27,7 @@ final class UntouchedSockets {
 
     /// nil if the socket is to be asked itself.
     func result(for socket: DiscoveredSocket, _ request: KeepaliveRequest) -> SocketResult? {
-        guard method == .ptrace, !mayStopForListing, !socket.isUndecided, !socket.holders.isEmpty else { return nil }
+        guard method == .ptrace, !mayStopForListing, !socket.isUndecided, socket.holder != nil else { return nil }
         let entry = memory.entry(of: socket)
         let fit = entry?.fit(socket.row, now: now(), firewallTimeout: request.firewallTimeout) ?? .contradicted
         if let entry, fit == .confirmed {

@@ -74,7 +74,7 @@ package struct ProbeRun {
             candidate.armed = result.outcome
             candidate.pausedMicroseconds += result.pausedMicroseconds
             candidate.rights = result.rights
-            if let error = result.outcome.error, let holder = candidate.socket.holders.first {
+            if let error = result.outcome.error, let holder = candidate.socket.holder {
                 finish(&candidate, .failed(access.failure(for: error, holder: holder)))
             } else if result.outcome.pending == nil {
                 candidate.settle(.notAsked)

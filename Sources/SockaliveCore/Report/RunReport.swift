@@ -66,22 +66,26 @@ package struct Summary: Sendable {
     ///   - failures: of matching processes that could not be looked at; they count as failed.
     ///   - isProbed: connections were asked, even where there was none.
     package init(_ results: [SocketResult], _ failures: [ProcessFailure] = [], isProbed: Bool = false) {
-        var counts: [SocketAction: Int] = [:]
+        var (set, wouldSet, unchanged) = (0, 0, 0)
         var (failed, answers, unknown) = (failures.count, 0, 0)
         var silent = 0
         // By their numbers: a loop over the results themselves would copy each.
         for index in results.indices {
-            let action = results[index].action
-            counts[action, default: 0] += 1
-            if results[index].failure != nil { failed += 1 } else if action == .none { unknown += 1 }
+            let isFailed = results[index].failure != nil
+            if isFailed { failed += 1 }
+            switch results[index].action {
+            case .set: set += 1
+            case .wouldSet: wouldSet += 1
+            case .unchanged: unchanged += 1
+            case .none: unknown += isFailed ? 0 : 1
+            case .failed: break
+            }
             guard let probe = results[index].probe else { continue }
             answers += 1
             if !probe.answered { silent += 1 }
         }
         candidates = results.count
-        set = counts[.set] ?? 0
-        wouldSet = counts[.wouldSet] ?? 0
-        unchanged = counts[.unchanged] ?? 0
+        (self.set, self.wouldSet, self.unchanged) = (set, wouldSet, unchanged)
         self.failed = failed
         self.unknown = unknown
         let isProbed = isProbed || answers > 0
@@ -116,7 +120,7 @@ extension SocketResult {
         json.object("error", failure) { $1.write(to: &$0) }
         json.member("exe", socket.process.executable?.decoded)
         json.member("family", row.family.rawValue)
-        json.member("fd", socket.holders.first?.fd)
+        json.member("fd", socket.holder?.fd)
         json.member("firewall_timeout", request.firewallTimeout.count)
         json.array("holders") { json in
             for holder in socket.holders {

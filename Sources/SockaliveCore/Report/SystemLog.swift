@@ -145,7 +145,7 @@ package struct LogLine: Equatable, Sendable {
         // Always in quotes: a name can be empty, and it can look like a key.
         text += " process=\(Self.quoted(socket.process.name))"
         if let place = socket.process.place { add(place) }
-        if let holder = socket.holders.first { add("fd", "\(holder.fd)") }
+        if let holder = socket.holder { add("fd", "\(holder.fd)") }
         add("local", socket.row.localDescription)
         if socket.row.state.hasPeer { add("remote", socket.row.remoteDescription) }
     }

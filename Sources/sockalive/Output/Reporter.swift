@@ -120,7 +120,7 @@ struct Reporter {
     }
 
     static func name(_ socket: DiscoveredSocket) -> String {
-        let fd = socket.holders.first.map { " fd \($0.fd)" } ?? ""
+        let fd = socket.holder.map { " fd \($0.fd)" } ?? ""
         let peer = socket.row.state.hasPeer ? "→ \(socket.row.remoteDescription)" : "listening"
         return "\(socket.process.name.escaped) (PID \(socket.process.pid))\(fd) \(socket.row.localDescription) \(peer)"
     }

@@ -45,7 +45,7 @@ struct SocketTable {
         return [
             Cell("\(socket.process.pid)"),
             Cell(socket.process.name.escaped),
-            Cell(socket.holders.first.map { "\($0.fd)" } ?? "?"),
+            Cell(socket.holder.map { "\($0.fd)" } ?? "?"),
             Cell(socket.row.localDescription),
             Cell(peer(socket.row)),
             idle(result),
