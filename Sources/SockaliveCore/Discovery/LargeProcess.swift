@@ -27,8 +27,11 @@ final class LargeProcess: @unchecked Sendable {
     private let isTableTaken = Atomic<Bool>(false)
 
     /// What the threads have found.
-    private struct Part {
+    fileprivate struct Part {
         var links = DescriptorReading()
+        /// Numbers that were asked for in vain, and those between numbers that the kernel listed.
+        var missed: [Int32] = []
+        var gaps: [Range<Int32>] = []
         /// Not everything was read, or not as it was expected.
         var isBroken = false
         var stop: StopReason?
@@ -43,6 +46,7 @@ final class LargeProcess: @unchecked Sendable {
     private static let maxEntrySize = 32
     /// So many numbers of a range may be missing before the kernel is asked which ones there are.
     private static let maxMissing = 32
+    private static let maxGaps = 8192
 
     private init(_ folder: Int32, _ pid: Int32, _ table: Table?, _ stopReason: @escaping () -> StopReason?) {
         self.folder = folder
@@ -58,7 +62,9 @@ final class LargeProcess: @unchecked Sendable {
         return fstatat(procfs.root.rawValue, "\(pid)/fd", &status, 0) == 0 && status.st_size >= minDescriptors
     }
 
-    /// How many descriptors it has: since Linux 6.2 the size of the folder with the links (fs/proc/fd.c, proc_fd_getattr).
+    /// How many numbers it has taken: since Linux 6.2 the size of the folder with the links (fs/proc/fd.c,
+    /// proc_fd_getattr). Those count that wait for their file, too: a thread in accept(2) has one (net/socket.c,
+    /// __sys_accept4_file).
     private var size: Int {
         var status = stat()
         return fstat(folder, &status) == 0 ? Int(status.st_size) : 0
@@ -91,10 +97,10 @@ final class LargeProcess: @unchecked Sendable {
         let started = WorkerThread.share(among: threads, work)
         WorkerProgress.enter(.descriptors, pid)
         var part = part.withLock { $0 }
-        // Some were closed meanwhile, or moved to a number that had been asked for before.
-        if part.links.count < min(before, size) { part.links.hasVanished = true }
         if let stop = part.stop { return .failure(stop) }
         if started == 0 || part.isBroken { return .success(nil) }
+        let after = size
+        if before != after || part.links.count < after { readAgain(&part) }
         return .success(
             Reading(links: part.links, rows: part.rows, hasTriedTable: isTableTaken.load(ordering: .relaxed)))
     }
@@ -121,10 +127,26 @@ final class LargeProcess: @unchecked Sendable {
         close(mine)
         part.withLock {
             $0.links.add(own.links)
+            $0.missed += own.missed
+            $0.gaps += own.gaps
             $0.isBroken = $0.isBroken || own.isBroken
             $0.stop = $0.stop ?? own.stop
             $0.rows = $0.rows ?? own.rows
         }
+    }
+
+    /// A descriptor may have been moved (dup2(2)), from a number that was asked for later to one that was missing before.
+    private func readAgain(_ part: inout Part) {
+        // Nobody has so many; a process that wants to be slow to look at might.
+        guard part.gaps.count <= Self.maxGaps else { return }
+        var again = Part()
+        for number in part.missed { _ = again.read(number, in: folder) }
+        let rest = nextNumber.load(ordering: .relaxed)..<Int32.max
+        for gap in part.gaps + [rest] { _ = readListed(folder, gap, into: &again) }
+        guard again.links.count > 0 else { return }
+        // A gap that one thread found may be among the numbers of others.
+        again.links.remove(Set(part.links.table.sockets.map(\.fd) + part.links.table.rings))
+        part.links.add(again.links)
     }
 
     private func readTable(_ thread: WorkerThread, ifNeededFor sockets: Int, into part: inout Part) {
@@ -139,33 +161,16 @@ final class LargeProcess: @unchecked Sendable {
     ///
     /// - Returns: whether there are descriptors with these numbers or higher ones.
     private func read(_ folder: Int32, _ numbers: Range<Int32>, into part: inout Part) -> Bool {
-        var missing = 0
+        let known = part.missed.count
         for number in numbers {
-            let error = Self.withName(of: number) { part.links.readLink(number, in: folder, $0) }
-            if error == .noSuchFileOrDirectory {
-                missing += 1
-                if missing == Self.maxMissing {
-                    return readListed(folder, number + 1..<numbers.upperBound, into: &part)
-                }
-            } else if error != nil {
-                part.isBroken = true
-                return false
+            if part.read(number, in: folder) { continue }
+            if part.isBroken { return false }
+            part.missed.append(number)
+            if part.missed.count - known == Self.maxMissing {
+                return readListed(folder, number + 1..<numbers.upperBound, into: &part)
             }
         }
         return true
-    }
-
-    private static func withName<Result>(of number: Int32, _ body: (UnsafePointer<CChar>) -> Result) -> Result {
-        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 12) { digits in
-            var (place, rest) = (11, number)
-            digits[place] = 0
-            repeat {
-                place -= 1
-                digits[place] = CChar(48 + rest % 10)
-                rest /= 10
-            } while rest > 0
-            return body(UnsafePointer(digits.baseAddress! + place))
-        }
     }
 
     /// A position in the folder is a descriptor's number plus 2, for `.` and `..` (fs/proc/fd.c, proc_readfd_common). If
@@ -184,9 +189,13 @@ final class LargeProcess: @unchecked Sendable {
                 let size = max(Int(numbers.upperBound - next), 2) * Self.maxEntrySize
                 let count = sockalive_getdents(folder, entries.baseAddress, min(size, entries.count))
                 if count < 0 { part.isBroken = true }
-                guard count > 0 else { return false }
+                guard count > 0 else {
+                    part.gaps.append(next..<numbers.upperBound)
+                    return false
+                }
                 var names = DirectoryEntries(UnsafeRawBufferPointer(rebasing: entries[..<count]))
                 while let number = names.next(), let name = names.name {
+                    if number > next { part.gaps.append(next..<number) }
                     if number >= numbers.upperBound {
                         // Nobody else walks through the gap before it: the kernel does so place by place.
                         nextNumber.max(number, ordering: .relaxed)
@@ -200,6 +209,26 @@ final class LargeProcess: @unchecked Sendable {
                 }
             }
             return true
+        }
+    }
+}
+
+extension LargeProcess.Part {
+    /// Reads the link of a descriptor by its number.
+    ///
+    /// - Returns: whether there is one.
+    fileprivate mutating func read(_ number: Int32, in folder: Int32) -> Bool {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 12) { digits in
+            var (place, rest) = (11, number)
+            digits[place] = 0
+            repeat {
+                place -= 1
+                digits[place] = CChar(48 + rest % 10)
+                rest /= 10
+            } while rest > 0
+            let error = links.readLink(number, in: folder, digits.baseAddress! + place)
+            isBroken = isBroken || ![nil, .noSuchFileOrDirectory].contains(error)
+            return error == nil
         }
     }
 }

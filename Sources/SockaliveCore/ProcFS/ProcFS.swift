@@ -203,7 +203,7 @@ struct DescriptorReading {
     /// How many descriptors there are.
     fileprivate(set) var count = 0
     /// Some were gone when their links were read.
-    var hasVanished = false
+    private(set) var hasVanished = false
 
     /// Reads the link of a descriptor that the folder lists.
     ///
@@ -231,6 +231,11 @@ struct DescriptorReading {
             }
             return nil
         }
+    }
+
+    mutating func remove(_ numbers: Set<Int32>) {
+        table.sockets.removeAll { numbers.contains($0.fd) }
+        table.rings.removeAll(where: numbers.contains)
     }
 
     mutating func add(_ other: DescriptorReading) {
