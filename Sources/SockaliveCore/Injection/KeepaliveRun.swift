@@ -40,7 +40,8 @@ package struct KeepaliveRun {
     /// lock, a page that comes late) holds up nobody else.
     ///
     /// - Parameters:
-    ///   - stopReason: asked before each socket, never within one; a reason to stop makes the rest failed.
+    ///   - stopReason: asked before each socket, by several threads once a millisecond, and never within a socket; a reason
+    ///     to stop makes the rest failed.
     ///   - slow: told of each process that has used up its time, in the same way.
     ///   - report: told of each result as it comes, by one thread at a time.
     func treat(

@@ -109,12 +109,15 @@ final class SharedTreatment: @unchecked Sendable {
             for item in items[start..<min(start + Self.portion, items.count)] {
                 thread.enter(.waiting)
                 if WorkerProgress.isSharingOver { return }
-                let begin = ContinuousClock.now
+                var begin = ContinuousClock.now
                 if asked.map({ begin - $0 > Self.askInterval }) ?? true {
                     if stopReason() != nil { return }
                     asked = begin
                 }
-                if isSlow.load(ordering: .relaxed), isUsedUp(item) { continue }
+                if isSlow.load(ordering: .relaxed) {
+                    if isUsedUp(item) { continue }
+                    begin = .now
+                }
                 let outcome = treat(item, thread)
                 // Not how long others, or a slow reader of the report, are waited for.
                 add(.now - begin, item)

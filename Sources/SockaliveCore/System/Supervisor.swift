@@ -114,11 +114,13 @@ package struct Supervisor {
         var bytes: [UInt8] = []
         var stall = Stall(page, stallLimit)
         var stopping: (reason: StopReason, since: ContinuousClock.Instant)?
-        func take() throws {
+        /// - Parameter isAll: it says no more. Else there is more to do than to read what it says.
+        func take(isAll: Bool = true) throws {
             for _ in 0..<WorkerPage.partCount {
                 page.read(into: &bytes)
                 try receive(&bytes)
-                if page.unread == 0 { break }
+                guard page.unread > 0, isAll || control.stopReason == nil else { return }
+                whileWaiting()
             }
         }
         /// What it has said until its end is heard.
@@ -131,7 +133,7 @@ package struct Supervisor {
             while true {
                 let hasEnded = wait(for: channel)
                 let isDone = page.isDone
-                try take()
+                try take(isAll: isDone || hasEnded)
                 if isDone {
                     letEnd(worker)
                     return .done

@@ -303,7 +303,9 @@ package final class WorkerPage: @unchecked Sendable {
 
     /// Bytes that the parent has not read yet.
     var unread: Int {
-        Int(words[Place.written].load(ordering: .relaxed) &- words[Place.read].load(ordering: .acquiring))
+        // The other process may be out of its mind.
+        let count = words[Place.written].load(ordering: .relaxed) &- words[Place.read].load(ordering: .acquiring)
+        return Int(truncatingIfNeeded: count)
     }
 
     /// Takes what was written since, or a part of it: what stays in the processor's cache, and takes no new memory.
