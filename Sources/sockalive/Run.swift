@@ -17,13 +17,13 @@ struct Run {
     let limit: Seconds
     /// nil: no lock, no record.
     let limits: RunOptions?
+    /// The last line of a run that found something, for people.
+    var summary: (RunOutcome) -> String? = { _ in nil }
 
     private var reporter: Reporter { Reporter(output: output) }
 
     /// From the lock to the exit code.
-    ///
-    /// - Parameter summary: the last line of a run that found something, for people.
-    func execute(check: Bool = false, summary: (RunOutcome) -> String? = { _ in nil }) throws -> RunStatus {
+    func execute(check: Bool = false) throws -> RunStatus {
         let recorder = limits.map { RunRecorder($0, reporter, configuration.rules) }
         do throws(RunError) {
             let (outcome, isRecorded) = try outcomeUnderLock(recorder)

@@ -105,8 +105,7 @@ struct FDScan {
         // One thread of each table that was read.
         var owners = main == nil ? [] : [pid]
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(maxThreads) where thread != pid {
-            // Stop here; the caller's next check throws the reason.
-            if stopReason() != nil { break }
+            if let reason = stopReason() { throw reason }
             WorkerProgress.enter(.threads, pid)
             // Only a 1 says that the table is known. Where kcmp(2) is forbidden, the table is read.
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) == 1 }) { continue }
@@ -151,12 +150,13 @@ extension ProcFS {
 extension DiscoveredSocket {
     /// Where the socket is by now. Since it was found, its descriptor may have been closed, or moved (dup2(2)).
     ///
+    /// - Parameter stopReason: asked as by ``FDScan``; where there is one, nobody knows where it is.
     /// - Returns: nil if none of its processes has it any more.
-    func sought(in procfs: ProcFS) -> DiscoveredSocket? {
+    func sought(in procfs: ProcFS, _ stopReason: () -> StopReason?) -> DiscoveredSocket? {
         var socket = self
         let processes = Set(holders.map(\.pid)).sorted().compactMap { ProcessHandle(pid: $0, procfs: procfs) }
         // What cannot be read is not "no".
-        guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: { nil }), scan.denied.isEmpty
+        guard let scan = try? FDScan(procfs: procfs, processes: processes, stopReason: stopReason), scan.denied.isEmpty
         else { return self }
         socket.holders = scan.entries.flatMap { entry in
             entry.descriptors.filter {

@@ -88,7 +88,7 @@ final class SocketAccess {
             } catch {
                 guard error.isOfDescriptor else { throw error }
                 var failure = error
-                let moved = socket.sought(in: procfs)
+                let moved = socket.sought(in: procfs, stopReason)
                 failure.isClosed = moved == nil
                 guard let moved, moved.holders != socket.holders else { throw failure }
                 socket = moved

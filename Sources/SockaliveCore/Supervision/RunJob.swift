@@ -94,6 +94,7 @@ extension RunJob {
         private let job: RunJob
         private let procfs: ProcFS
         private let control: RunControl
+        private let stopReason: () -> StopReason?
         private let recovery: RunRecovery
         private let send: (RunEvent) -> Void
         /// Candidates that were sent.
@@ -112,6 +113,7 @@ extension RunJob {
             self.job = job
             self.procfs = procfs
             self.control = control
+            stopReason = { control.stopReason }
             self.recovery = recovery
             self.send = send
         }
@@ -188,7 +190,7 @@ extension RunJob {
                 method: borrows ? job.choice.resolved() : .ptrace, limits: limits, readsArguments: job.readsArguments,
                 sharing: recovery.sharing)
             let selection = job.rules.union
-            let snapshot = try discovery.snapshot(of: selection, stopReason: { [control] in control.stopReason })
+            let snapshot = try discovery.snapshot(of: selection, stopReason: stopReason)
             for process in snapshot.unanswered where reported.insert(process.pid).inserted {
                 let failure = process.failure(in: procfs)
                 send(.process(ProcessFailure(pid: process.pid, name: process.name, failure: failure)))
@@ -214,7 +216,7 @@ extension RunJob {
             kept.append((snapshot, candidates))
             let access = SocketAccess(
                 procfs: procfs, choice: job.choice, handles: snapshot.handles, unreachable: recovery.unreachable,
-                stopReason: { [control] in control.stopReason })
+                stopReason: stopReason)
             treat(candidates, first, access)
         }
 
@@ -228,7 +230,7 @@ extension RunJob {
                 includes: { [self] in mayBeLookedAt($0) }, excluded: Set(recovery.excluded.keys),
                 hungExecutables: recovery.hungExecutables)
             let discovery = Discovery(procfs: procfs, source: source, method: .ptrace, limits: limits)
-            let reason = discovery.absenceReason(processes, job.rules.union) { [control] in control.stopReason }
+            let reason = discovery.absenceReason(processes, job.rules.union, stopReason: stopReason)
             send(.absence(reason))
         }
 
@@ -238,7 +240,7 @@ extension RunJob {
                 return candidates
             }
             return TimerLook(procfs: procfs, memory: job.memory)
-                .refreshed(candidates) { [control] in control.stopReason == nil }
+                .refreshed(candidates) { [stopReason] in stopReason() == nil }
         }
 
         /// A process whose name or links hung is not looked at again in this run.
@@ -305,7 +307,7 @@ extension RunJob {
                 mode: mode, access: access, untouched: job.untouched(mode, access.method), timeLimit: control.timeLimit,
                 sharing: recovery.sharing
             ).treat(
-                isAll ? candidates : open.map { candidates[$0] }, stopReason: { [control] in control.stopReason },
+                isAll ? candidates : open.map { candidates[$0] }, stopReason: stopReason,
                 slow: { [send] in send(.late($0)) },
                 report: { [send] position, result in
                     let index = open[position]
@@ -373,7 +375,7 @@ extension RunJob.Execution {
     fileprivate func isClosed(_ candidate: AssignedSocket, _ failure: SocketFailure?) -> Bool {
         guard let failure else { return false }
         if failure.isClosed { return true }
-        return failure.mayBeOfClosed && candidate.socket.sought(in: procfs) == nil
+        return failure.mayBeOfClosed && candidate.socket.sought(in: procfs, stopReason) == nil
     }
 }
 

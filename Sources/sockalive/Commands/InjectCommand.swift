@@ -33,8 +33,8 @@ struct InjectCommand: ParsableCommand {
         let mode: RunJob.Mode = probe ? .injectAndProbe(waiting.time) : .keepalive(dryRun ? .dryRun : .inject)
         let run = Run(
             command: "inject", mode: mode, configuration: configuration, output: output, control: control,
-            limit: limits.timeout, limits: limits)
-        throw try run.execute(summary: summary)
+            limit: limits.timeout, limits: limits, summary: summary)
+        throw try run.execute()
     }
 
     private func summary(_ outcome: RunOutcome) -> String {

@@ -20,8 +20,9 @@ struct ProbeCommand: ParsableCommand {
         let configuration = try config.runConfiguration(selection, keepalive)
         let run = Run(
             command: "probe", mode: .probe(waiting.time), configuration: configuration, output: output,
-            control: control, limit: limits.timeout, limits: limits)
-        throw try run.execute { "\(Reporter.candidates($0.results)): \(Reporter.answersAndFailures($0))" }
+            control: control, limit: limits.timeout, limits: limits,
+            summary: { "\(Reporter.candidates($0.results)): \(Reporter.answersAndFailures($0))" })
+        throw try run.execute()
     }
 }
 
