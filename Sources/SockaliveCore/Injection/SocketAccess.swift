@@ -258,9 +258,15 @@ final class DirectSocketAccess {
             let thread = sockalive_pidfd_open_thread(tid)
             // EINVAL before Linux 6.9: no such flag.
             if thread == -EINVAL { throw SocketFailure.otherTable(holder) }
+            // It has ended since, and tells nothing about the socket.
+            if thread == -ESRCH { throw error }
             guard thread >= 0 else { throw Errno(rawValue: -thread) }
             defer { close(thread) }
-            return try BorrowedSocket(pidfd: thread, fd: holder.fd, identity: identity)
+            do {
+                return try BorrowedSocket(pidfd: thread, fd: holder.fd, identity: identity)
+            } catch Errno.noSuchProcess {
+                throw error
+            }
         }
     }
 
