@@ -25,8 +25,8 @@ final class CGroupScan: ProcessScan {
         let key = Array(memory.text[..<count])
         if let known = answers.withLock({ $0[key] }) { return known ? .yes : .no }
         let path = CGroupPath(procfs: key)
-        let isMeant = path.map { path in selections.contains { $0.mayMean(path) } } ?? false
-        answers.withLock { $0[key] = isMeant }
-        return isMeant ? .yes : .no
+        let matches = path.map { path in selections.contains { $0.mayMean(path) } } ?? false
+        answers.withLock { $0[key] = matches }
+        return matches ? .yes : .no
     }
 }

@@ -1,9 +1,9 @@
 /// Numbers, such as places in a list, by the inodes of sockets. Most inodes have one number.
 ///
-/// Of a busy host twenty thousand inodes are looked up, several times each. A Dictionary would take as long for it as a
-/// tenth of all other work on them. This is a hash table with open addressing, half full at most. Inodes count upwards,
-/// and who makes sockets can choose which ones to keep; the factor is random, so that nobody can choose those that
-/// collide (Dietzfelbinger et al., A Reliable Randomized Algorithm for the Closest-Pair Problem, 1997).
+/// Of a busy host twenty thousand inodes are looked up, several times each; a Dictionary takes several times as long for
+/// it. This is a hash table with open addressing, half full at most. Inodes count upwards, and who makes sockets can
+/// choose which ones to keep. The factor is random, so that nobody knows which ones collide (multiplicative hashing:
+/// Dietzfelbinger et al., A Reliable Randomized Algorithm for the Closest-Pair Problem, 1997).
 struct InodeIndex {
     private struct Slot {
         var inode: UInt64 = 0
@@ -21,19 +21,19 @@ struct InodeIndex {
 
     private static let factor = UInt64.random(in: 0...UInt64.max) | 1
 
-    /// The place where the inode is, or would be. One call each: inlined everywhere, it makes the program some 10 KB larger.
+    /// The number of the slot where the inode is, or would be. Inlined everywhere, it makes the program some 10 KB larger.
     @inline(never)
-    private func place(of inode: UInt64) -> Int {
+    private func slotNumber(of inode: UInt64) -> Int {
         let mask = slots.count - 1
-        var place = Int((inode &* Self.factor) >> shift)
-        while slots[place].number >= 0 && slots[place].inode != inode { place = (place + 1) & mask }
-        return place
+        var slot = Int((inode &* Self.factor) >> shift)
+        while slots[slot].number >= 0 && slots[slot].inode != inode { slot = (slot + 1) & mask }
+        return slot
     }
 
     /// The number that the inode got first.
     @inline(never)
     func first(_ inode: UInt64) -> Int? {
-        let number = slots[place(of: inode)].number
+        let number = slots[slotNumber(of: inode)].number
         return number < 0 ? nil : Int(number)
     }
 
@@ -54,9 +54,9 @@ struct InodeIndex {
 
     /// - Parameter number: less than 2³¹.
     mutating func add(_ number: Int, _ inode: UInt64) {
-        let place = place(of: inode)
-        if slots[place].number >= 0 { return further[inode, default: []].append(number) }
-        slots[place] = Slot(inode: inode, number: Int32(number))
+        let slot = slotNumber(of: inode)
+        if slots[slot].number >= 0 { return further[inode, default: []].append(number) }
+        slots[slot] = Slot(inode: inode, number: Int32(number))
         count += 1
         if count * 2 > slots.count { grow() }
     }
@@ -65,6 +65,6 @@ struct InodeIndex {
         let old = slots
         slots = [Slot](repeating: Slot(), count: old.count * 2)
         shift -= 1
-        for slot in old where slot.number >= 0 { slots[place(of: slot.inode)] = slot }
+        for slot in old where slot.number >= 0 { slots[slotNumber(of: slot.inode)] = slot }
     }
 }

@@ -130,14 +130,14 @@ struct ProcessFinder {
         if procfs.isOwn && [getpid(), getppid()].contains(pid) { return .no }
         WorkerProgress.enter(.arguments, pid)
         do {
-            let isMeant = try procfs.read("\(pid)/cmdline", limit: ProcessArguments.maxSize) { text in
+            let matches = try procfs.read("\(pid)/cmdline", limit: ProcessArguments.maxSize) { text in
                 text.split(separator: 0).contains { argument in
                     selection.commands.contains {
                         argument.elementsEqual($0.bytes) || argument.baseName.elementsEqual($0.bytes)
                     }
                 }
             }
-            return isMeant ? .yes : .no
+            return matches ? .yes : .no
         } catch Errno.fileTooLarge {
             return .no
         } catch {

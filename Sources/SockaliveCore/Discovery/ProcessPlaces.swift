@@ -128,7 +128,7 @@ final class ProcessPlaces {
         _ selector: ContainerSelector, _ part: CGroupPath.Part<ContainerID>, _ path: CGroupPath, _ pid: Int32
     ) -> Bool {
         let owner = owner(of: part, in: path)
-        return isMeant(
+        return matches(
             Question(option: Self.option(selector), isOfRoot: owner == 0), pid, part.value.text,
             isByID: selector.isID(of: part.value), rootHas: rootHas(selector)
         ) {
@@ -140,7 +140,7 @@ final class ProcessPlaces {
     private func matches(
         _ selector: PodSelector, _ part: CGroupPath.Part<PodID>, _ path: CGroupPath, _ pid: Int32
     ) -> Bool {
-        isMeant(
+        matches(
             Question(option: Self.option(selector), isOfRoot: owner(of: part, in: path) == 0), pid, part.value.text,
             isByID: selector.isID(of: part.value), rootHas: rootHas(selector)
         ) {
@@ -154,7 +154,7 @@ final class ProcessPlaces {
     /// What a user names like root's container or pod is not taken for it.
     ///
     /// - Parameter hasName: whether the container or pod has the name that is sought; nil if none is known.
-    private func isMeant(
+    private func matches(
         _ question: Question, _ pid: Int32, _ id: String, isByID: Bool, rootHas: @autoclosure () -> Bool,
         hasName: () -> Bool?
     ) -> Bool {

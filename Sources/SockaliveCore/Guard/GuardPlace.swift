@@ -174,8 +174,8 @@ package struct GuardPlace: Hashable, Sendable {
             return error.isOfGoneCgroup ? nil : .unknown
         }
         guard let pid = process else { return hung.isEmpty ? nil : .unknown }
-        guard let isMeant = try? places.matches(pid, selection) else { return .unknown }
-        return isMeant ? .yes : places.namelessProcesses.contains(pid) ? .unknown : nil
+        guard let matches = try? places.matches(pid, selection) else { return .unknown }
+        return matches ? .yes : places.namelessProcesses.contains(pid) ? .unknown : nil
     }
 
     private static let maxSearch = Seconds(5)

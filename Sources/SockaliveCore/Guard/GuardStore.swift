@@ -129,12 +129,12 @@ package struct GuardStore {
     /// Removes the guards that are meant.
     ///
     /// - Returns: those that were there.
-    package func remove(_ isMeant: (GuardState) -> Bool) throws(GuardFailure) -> [GuardState] {
+    package func remove(_ matches: (GuardState) -> Bool) throws(GuardFailure) -> [GuardState] {
         try folder.lock()
         var removed: [GuardState] = []
         for name in try names() {
             let state = try pinned(name).map(GuardState.init)
-            if let state, !isMeant(state) { continue }
+            if let state, !matches(state) { continue }
             try remove(name)
             if let state { removed.append(state) }
         }

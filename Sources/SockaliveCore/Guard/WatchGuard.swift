@@ -69,10 +69,10 @@ package final class WatchGuard {
                     GuardFailure(
                         error.kind, "\(UntrustedText(wish.place.words).escaped): \(error.message)",
                         remedy: error.remedy))
-                keep(&meant) { key, _ in key.wish == wish }
+                retain(&meant) { key, _ in key.wish == wish }
                 continue
             }
-            let isAnyKept = keep(&meant) { key, attached in
+            let isAnyKept = retain(&meant) { key, attached in
                 key.wish == wish && !now.cgroups.contains { $0.id == key.cgroup }
                     && (now.unknown.contains(key.cgroup) || now.walk.mayHaveMissed(attached.path))
             }
@@ -102,7 +102,7 @@ package final class WatchGuard {
 
     /// - Returns: whether there was any.
     @discardableResult
-    private func keep(_ meant: inout [Key: Attached], where isKept: (Key, Attached) -> Bool) -> Bool {
+    private func retain(_ meant: inout [Key: Attached], where isKept: (Key, Attached) -> Bool) -> Bool {
         let kept = attached.filter { isKept($0.key, $0.value) && $0.value.isThere }
         meant.merge(kept) { first, _ in first }
         return !kept.isEmpty

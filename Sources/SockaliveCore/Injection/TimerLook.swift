@@ -10,12 +10,12 @@ struct TimerLook {
     private static let pause: useconds_t = 20_000
     private static let maxSockets = 500
 
-    /// - Parameter mayGoOn: asked between two looks.
-    func refreshed(_ candidates: [AssignedSocket], mayGoOn: () -> Bool) -> [AssignedSocket] {
+    /// - Parameter stopReason: asked between two looks.
+    func refreshed(_ candidates: [AssignedSocket], stopReason: () -> StopReason?) -> [AssignedSocket] {
         var waiting = candidates.indices.filter { isHidden(candidates[$0].socket) }
         guard !waiting.isEmpty, waiting.count <= Self.maxSockets else { return candidates }
         var refreshed = candidates
-        for _ in 0..<Self.rounds where !waiting.isEmpty && mayGoOn() {
+        for _ in 0..<Self.rounds where !waiting.isEmpty && stopReason() == nil {
             WorkerProgress.enter(.waiting)
             usleep(Self.pause)
             waiting.removeAll { index in

@@ -21,14 +21,14 @@ struct ProbeArming: SocketOperation {
 
     func run(on socket: inout some SocketOptions & ~Copyable) throws -> Outcome {
         var found = try socket.keepalive()
-        let isLeftover = known != nil && found.hasProbeMarker
-        if let known, isLeftover { found = known }
+        let hasOwnMarker = known != nil && found.hasProbeMarker
+        if let known, hasOwnMarker { found = known }
         let tcpInfo = try socket.tcpInfo()
         guard !tcpInfo.isListening else {
             return Outcome(found: found, tcpInfo: tcpInfo, pending: nil, isTouched: false, error: nil)
         }
         // What the subflow has could not be put back.
-        if !isLeftover, try socket.differFromSubflow(found, timer: keepaliveByTimer) {
+        if !hasOwnMarker, try socket.differFromSubflow(found, timer: keepaliveByTimer) {
             throw SocketFailure.subflowDiffers
         }
         let steps = ProbePlan.arming(found, tcpInfo)

@@ -240,7 +240,7 @@ extension RunJob {
                 return candidates
             }
             return TimerLook(procfs: procfs, memory: job.memory)
-                .refreshed(candidates) { [stopReason] in stopReason() == nil }
+                .refreshed(candidates, stopReason: stopReason)
         }
 
         /// A process whose name or links hung is not looked at again in this run.
@@ -288,17 +288,17 @@ extension RunJob {
             }
         }
 
-        /// - Parameter keep: takes each result, for what comes afterwards.
+        /// - Parameter record: takes each result, for what comes afterwards.
         private func treat(
             _ candidates: [AssignedSocket], _ first: Int, _ access: SocketAccess, _ mode: KeepaliveRun.Mode,
-            keep: (Int, SocketResult) -> Void
+            record: (Int, SocketResult) -> Void
         ) {
             let isFirst = recovery.isEmpty && recovery.untouchable.isEmpty
             let open = candidates.indices.filter { index in
                 if isFirst { return true }
                 let known = recovery.known(candidates[index].socket)
                 guard let result = known ?? hung(candidates[index], isFailedAction: mode != .list) else { return true }
-                keep(index, result)
+                record(index, result)
                 if known == nil { send(.result(index: first + index, ResultRecord(result))) }
                 return false
             }
@@ -311,7 +311,7 @@ extension RunJob {
                 slow: { [send] in send(.late($0)) },
                 report: { [send] position, result in
                     let index = open[position]
-                    keep(index, result)
+                    record(index, result)
                     send(
                         result.failure != nil && isClosed(candidates[index], result.failure)
                             ? .gone(index: first + index) : .result(index: first + index, ResultRecord(result)))

@@ -93,9 +93,9 @@ package struct SupervisedRun {
                 return try collector.stopped(reason, rememberHung)
             case .hung(let hangs):
                 progress(.step("worker killed at \(hangs.map(\.position).words); another goes on without it"))
-                let mayGoOn = hangs.map { collector.add($0) }
+                let allowsAnother = hangs.map { collector.add($0) }
                 if collector.isExplaining { return collector.finished(nil) }
-                guard mayGoOn.contains(true) else { return try collector.broken(at: hangs[0].position) }
+                guard allowsAnother.contains(true) else { return try collector.broken(at: hangs[0].position) }
             case .lost(let position, let end):
                 progress(.step("worker \(end) at \(position.step.words(position.pid)); another goes on without it"))
                 losses += 1

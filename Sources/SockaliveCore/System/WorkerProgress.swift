@@ -75,19 +75,19 @@ struct WorkerThread: Sendable {
     /// - Returns: how many threads could be had.
     static func share(among count: Int, _ body: (WorkerThread) -> Void) -> Int {
         withoutActuallyEscaping(body) { body in
-            let work = Work(body)
+            let threadBody = ThreadBody(body)
             WorkerProgress.enter(.sharedSockets)
-            let threads = startThreads(count, Unmanaged.passUnretained(work).toOpaque()) { work in
-                Unmanaged<Work>.fromOpaque(work!).takeUnretainedValue().run()
+            let threads = startThreads(count, Unmanaged.passUnretained(threadBody).toOpaque()) { threadBody in
+                Unmanaged<ThreadBody>.fromOpaque(threadBody!).takeUnretainedValue().run()
                 return nil
             }
             for thread in threads { pthread_join(thread, nil) }
-            withExtendedLifetime(work) {}
+            withExtendedLifetime(threadBody) {}
             return threads.count
         }
     }
 
-    private final class Work: @unchecked Sendable {
+    private final class ThreadBody: @unchecked Sendable {
         private let body: (WorkerThread) -> Void
         private let next = Atomic<Int>(WorkerThread.main.number + 1)
 
@@ -195,45 +195,45 @@ package final class WorkerPage: @unchecked Sendable {
     // MARK: positions
 
     /// Of a thread: step, process and a count; the inode; the number that the kernel gave it.
-    private func place(of thread: Int) -> UnsafeMutablePointer<Word> {
+    private func positionWords(of thread: Int) -> UnsafeMutablePointer<Word> {
         words + Place.threads + Place.wordsPerThread * thread
     }
 
     /// Only the thread itself writes there.
     func store(_ position: WorkerPosition, of thread: Int = 0) {
-        let place = place(of: thread)
-        place[1].store(position.inode, ordering: .relaxed)
+        let own = positionWords(of: thread)
+        own[1].store(position.inode, ordering: .relaxed)
         let pid = UInt64(UInt32(bitPattern: position.pid))
-        let count = (place[0].load(ordering: .relaxed) &+ 1) & 0xff_ffff
-        place[0].store(pid << 32 | UInt64(position.step.rawValue) << 24 | count, ordering: .releasing)
+        let count = (own[0].load(ordering: .relaxed) &+ 1) & 0xff_ffff
+        own[0].store(pid << 32 | UInt64(position.step.rawValue) << 24 | count, ordering: .releasing)
     }
 
     /// The same process and socket.
     fileprivate func store(_ step: WorkerStep, of thread: Int) {
-        let word = place(of: thread)
+        let word = positionWords(of: thread)
         let old = word.pointee.load(ordering: .relaxed)
         let count = (old &+ 1) & 0xff_ffff
         word.pointee.store(old & ~0xffff_ffff | UInt64(step.rawValue) << 24 | count, ordering: .releasing)
     }
 
     fileprivate func store(thread id: Int32, _ thread: Int) {
-        place(of: thread)[2].store(UInt64(UInt32(bitPattern: id)), ordering: .relaxed)
+        positionWords(of: thread)[2].store(UInt64(UInt32(bitPattern: id)), ordering: .relaxed)
     }
 
     /// nil for the main thread, and for one that has not begun.
     func threadID(of thread: Int) -> Int32? {
-        let id = Int32(truncatingIfNeeded: place(of: thread)[2].load(ordering: .relaxed))
+        let id = Int32(truncatingIfNeeded: positionWords(of: thread)[2].load(ordering: .relaxed))
         return id > 0 ? id : nil
     }
 
     func position(of thread: Int) -> WorkerPosition {
-        let place = place(of: thread)
+        let own = positionWords(of: thread)
         var word = mark(of: thread)
-        var inode = place[1].load(ordering: .relaxed)
+        var inode = own[1].load(ordering: .relaxed)
         // A worker that runs may write both meanwhile.
         for _ in 0..<1000 where mark(of: thread) != word {
             word = mark(of: thread)
-            inode = place[1].load(ordering: .relaxed)
+            inode = own[1].load(ordering: .relaxed)
         }
         let scanned = (0..<WorkerProgress.maxScanThreads).map {
             Int32(truncatingIfNeeded: words[Place.scanned + $0].load(ordering: .relaxed))
@@ -276,7 +276,7 @@ package final class WorkerPage: @unchecked Sendable {
     }
 
     /// It differs from an earlier one if the thread has entered another step since.
-    func mark(of thread: Int) -> UInt64 { place(of: thread).pointee.load(ordering: .acquiring) }
+    func mark(of thread: Int) -> UInt64 { positionWords(of: thread).pointee.load(ordering: .acquiring) }
 
     // MARK: the ring
 
