@@ -92,20 +92,27 @@ struct RunEventWriter {
         writer.write(UInt8(1))
         writer.write(Int32(clamping: candidates.count - range.lowerBound))
         writer.write(Int32(range.count))
-        for index in range {
-            encode(candidates[index].socket, into: &writer)
-            encode(candidates[index].rule, candidates[index].request, into: &writer)
-        }
+        for index in range { encode(candidates[index], into: &writer) }
     }
 
-    /// Most sockets count to one rule, or many to the same: its request is sent once.
-    private mutating func encode(_ rule: Int, _ request: KeepaliveRequest, into writer: inout WireWriter) {
-        let isSame = lastRule.map { $0 == (rule, request) } ?? false
-        writer.write(isSame)
-        guard !isSame else { return }
-        writer.write(Int32(clamping: rule))
-        writer.write(request)
-        lastRule = (rule, request)
+    /// Many sockets belong to one process, and count to one rule: its names, and the rule's request, are sent once.
+    private mutating func encode(_ candidate: AssignedSocket, into writer: inout WireWriter) {
+        let (socket, process) = (candidate.socket, candidate.socket.process)
+        let numbers = CandidateNumbers(
+            candidate,
+            isOfLastProcess: lastProcess.map { $0 == (process.pid, process.startTime) } ?? false,
+            isOfLastRule: lastRule.map { $0 == (candidate.rule, candidate.request) } ?? false)
+        writer.write(numbers)
+        if !numbers.isOfLastProcess {
+            process.write(into: &writer)
+            lastProcess = (process.pid, process.startTime)
+        }
+        if !numbers.isOfLastRule {
+            writer.write(Int32(clamping: candidate.rule))
+            writer.write(candidate.request)
+            lastRule = (candidate.rule, candidate.request)
+        }
+        if numbers.hasOtherHolders { writer.write(socket.holders) }
     }
 
     private mutating func encode(_ event: RunEvent, into writer: inout WireWriter) {
@@ -157,20 +164,23 @@ struct RunEventWriter {
             error.write(into: &writer)
         }
     }
+}
 
-    /// Many sockets belong to one process: its names are sent once.
-    private mutating func encode(_ socket: DiscoveredSocket, into writer: inout WireWriter) {
-        let process = socket.process
-        let isSame = lastProcess.map { $0 == (process.pid, process.startTime) } ?? false
-        writer.write(isSame)
-        if !isSame { process.write(into: &writer) }
-        lastProcess = (process.pid, process.startTime)
-        writer.write(socket.hasOtherHolders)
-        writer.write(socket.holder)
-        if socket.hasOtherHolders { writer.write(socket.holders) }
-        writer.write(socket.row)
-        writer.write(socket.sharesInode)
-        writer.write(socket.networkNamespace)
+/// What has one size of a candidate: it is written and read in one piece.
+private struct CandidateNumbers: BitwiseCopyable {
+    let isOfLastProcess, isOfLastRule, hasOtherHolders, sharesInode: Bool
+    let holder: SocketHolder?
+    let networkNamespace: UInt64?
+    let row: SocketRow
+
+    init(_ candidate: AssignedSocket, isOfLastProcess: Bool, isOfLastRule: Bool) {
+        self.isOfLastProcess = isOfLastProcess
+        self.isOfLastRule = isOfLastRule
+        hasOtherHolders = candidate.socket.hasOtherHolders
+        sharesInode = candidate.socket.sharesInode
+        holder = candidate.socket.holder
+        networkNamespace = candidate.socket.networkNamespace
+        row = candidate.socket.row
     }
 }
 
@@ -196,9 +206,7 @@ struct RunEventReader {
             let total = Int(try reader.read(Int32.self))
             var candidates: [AssignedSocket] = []
             for _ in 0..<max(0, try reader.read(Int32.self)) {
-                let socket = try socket(&reader)
-                let rule = try rule(&reader)
-                candidates.append(AssignedSocket(socket: socket, request: rule.request, rule: rule.number))
+                candidates.append(try candidate(&reader))
             }
             return .candidates(candidates, total: total)
         case 2: return .result(index: Int(try reader.read(Int32.self)), try ResultRecord(&reader))
@@ -222,34 +230,18 @@ struct RunEventReader {
         }
     }
 
-    private mutating func socket(_ reader: inout WireReader) throws(WireReader.Malformed) -> DiscoveredSocket {
-        let isSame = try reader.read(Bool.self)
-        let process: ProcessIdentity
-        if isSame {
-            guard let lastProcess else { throw WireReader.Malformed() }
-            process = lastProcess
-        } else {
-            process = try ProcessIdentity(&reader)
+    private mutating func candidate(_ reader: inout WireReader) throws(WireReader.Malformed) -> AssignedSocket {
+        let numbers: CandidateNumbers = try reader.read()
+        if !numbers.isOfLastProcess { lastProcess = try ProcessIdentity(&reader) }
+        if !numbers.isOfLastRule {
+            lastRule = (number: Int(try reader.read(Int32.self)), request: try reader.read(KeepaliveRequest.self))
         }
-        lastProcess = process
-        let hasOthers = try reader.read(Bool.self)
-        let holder = try reader.read(SocketHolder?.self)
-        let holders: [SocketHolder] = hasOthers ? try reader.readArray() : []
-        return DiscoveredSocket(
-            process: process, holder: holder, others: Array(holders.dropFirst()), row: try reader.read(),
-            sharesInode: try reader.read(), networkNamespace: try reader.read())
-    }
-
-    private mutating func rule(
-        _ reader: inout WireReader
-    ) throws(WireReader.Malformed) -> (number: Int, request: KeepaliveRequest) {
-        if try reader.read(Bool.self) {
-            guard let lastRule else { throw WireReader.Malformed() }
-            return lastRule
-        }
-        let rule = (number: Int(try reader.read(Int32.self)), request: try reader.read(KeepaliveRequest.self))
-        lastRule = rule
-        return rule
+        guard let lastProcess, let lastRule else { throw WireReader.Malformed() }
+        let holders: [SocketHolder] = numbers.hasOtherHolders ? try reader.readArray() : []
+        let socket = DiscoveredSocket(
+            process: lastProcess, holder: numbers.holder, others: Array(holders.dropFirst()), row: numbers.row,
+            sharesInode: numbers.sharesInode, networkNamespace: numbers.networkNamespace)
+        return AssignedSocket(socket: socket, request: lastRule.request, rule: lastRule.number)
     }
 
     private func processes(_ reader: inout WireReader) throws(WireReader.Malformed) -> [ProcessIdentity] {

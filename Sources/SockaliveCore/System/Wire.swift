@@ -32,7 +32,7 @@ struct WireWriter {
         write(Int32(0))
         body(&self)
         let length = Int32(clamping: bytes.count - start - 4)
-        withUnsafeBytes(of: length) { bytes.replaceSubrange(start..<start + 4, with: $0) }
+        bytes.withUnsafeMutableBytes { $0.storeBytes(of: length, toByteOffset: start, as: Int32.self) }
     }
 }
 
