@@ -89,6 +89,26 @@ import Testing
         #expect(value["none"] is NSNull && value["object"] is NSNull && value["true"] as? Bool == true)
     }
 
+    /// At the end of the buffer (64 KiB), in several ways, and beyond it.
+    @Test func `a text of any length is whole`() throws {
+        for length in Array(65_480...65_540) + [131_071, 131_072, 131_073, 300_000] {
+            let name = String(repeating: "abcdefg", count: length / 7) + String(repeating: "x", count: length % 7)
+            var bytes: [UInt8] = []
+            var json = JSONWriter {
+                bytes += $0
+                return true
+            }
+            json.object { json in
+                json.member("name", name)
+                json.member("number", 12_345_678)
+            }
+            let isWhole = json.finish()
+            #expect(isWhole)
+            let value = try #require(JSONSerialization.jsonObject(with: Data(bytes)) as? [String: Any])
+            #expect(value["name"] as? String == name && value["number"] as? Int == 12_345_678)
+        }
+    }
+
     @Test func `whoever does not read is not written to again`() {
         var calls = 0
         var json = JSONWriter { _ in

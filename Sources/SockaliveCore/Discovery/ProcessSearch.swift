@@ -158,6 +158,8 @@ struct ProcessSearch {
 package struct ProcessArguments: Equatable, Sendable {
     /// Each argument ends with a zero byte.
     let bytes: [UInt8]
+    /// Each of them as text. Of twenty thousand sockets of one process it is asked for each time.
+    package let list: [String]
 
     /// Longer ones are cut where they are shown.
     static let maxShown = 4096
@@ -166,11 +168,8 @@ package struct ProcessArguments: Equatable, Sendable {
 
     init(_ bytes: [UInt8]) {
         self.bytes = bytes
-    }
-
-    package var list: [UntrustedText] {
         var parts = bytes.split(separator: 0, omittingEmptySubsequences: false)
         if parts.last?.isEmpty ?? false { parts.removeLast() }
-        return parts.map { UntrustedText($0) }
+        list = parts.map { UntrustedText($0).decoded }
     }
 }

@@ -2,32 +2,43 @@
 ///
 /// Two blanks of indentation a level, as `JSONEncoder` writes it for the other documents. The caller gives the keys in
 /// their alphabetic order.
+///
+/// A document of a busy host has a million values, most of some bytes. They are copied into memory of fixed size: an array
+/// asks at each of them whether it is shared, and whether it is to grow, which takes longer than all the rest.
 package struct JSONWriter {
-    private var bytes: [UInt8] = []
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferSize, alignment: 8)
+    /// So many bytes of the buffer are waiting.
+    private var count = 0
     private let sink: (UnsafeRawBufferPointer) -> Bool
     private var depth = 0
     private var hasMember = false
     /// The reader has gone.
     package private(set) var isBroken = false
 
-    private static let flushSize = 1 << 16
+    private static let bufferSize = 1 << 16
 
     /// - Parameter sink: takes the next part of the document; false if nobody reads it.
     package init(sink: @escaping (UnsafeRawBufferPointer) -> Bool) {
         self.sink = sink
-        bytes.reserveCapacity(Self.flushSize + 4096)
     }
 
+    /// Once, at the end.
+    ///
     /// - Returns: whether all was written.
     package mutating func finish() -> Bool {
         append(UInt8(ascii: "\n"))
         flush()
+        buffer.deallocate()
         return !isBroken
     }
 
     private mutating func flush() {
-        if !isBroken && !bytes.isEmpty { isBroken = !bytes.withUnsafeBytes(sink) }
-        bytes.removeAll(keepingCapacity: true)
+        hand(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+        count = 0
+    }
+
+    private mutating func hand(_ bytes: UnsafeRawBufferPointer) {
+        if !isBroken && !bytes.isEmpty { isBroken = !sink(bytes) }
     }
 
     // MARK: structure
@@ -68,7 +79,6 @@ package struct JSONWriter {
     package mutating func element(_ body: (inout JSONWriter) -> Void) {
         begin()
         object(body)
-        if bytes.count >= Self.flushSize { flush() }
     }
 
     private mutating func nest(_ open: UInt8, _ close: UInt8, _ body: (inout JSONWriter) -> Void) {
@@ -99,7 +109,7 @@ package struct JSONWriter {
 
     private mutating func indent() {
         let count = min(1 + 2 * depth, Self.indentation.utf8CodeUnitCount)
-        bytes.append(contentsOf: UnsafeBufferPointer(start: Self.indentation.utf8Start, count: count))
+        append(UnsafeRawBufferPointer(start: Self.indentation.utf8Start, count: count))
     }
 
     // MARK: values
@@ -182,7 +192,7 @@ package struct JSONWriter {
                 digits[start] = UInt8(ascii: "0") + UInt8(rest % 10)
                 rest /= 10
             } while rest > 0
-            bytes.append(contentsOf: digits[start...])
+            append(UnsafeRawBufferPointer(rebasing: digits[start...]))
         }
     }
 
@@ -192,7 +202,7 @@ package struct JSONWriter {
         let isPlain = value.withUTF8 { text in
             guard text.allSatisfy({ $0 >= 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") })
             else { return false }
-            bytes.append(contentsOf: text)
+            append(UnsafeRawBufferPointer(text))
             return true
         }
         if !isPlain {
@@ -201,13 +211,29 @@ package struct JSONWriter {
         append(UInt8(ascii: "\""))
     }
 
-    private mutating func append(_ byte: UInt8) { bytes.append(byte) }
-
-    private mutating func append(_ text: StaticString) {
-        bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    private mutating func append(_ byte: UInt8) {
+        if count == buffer.count { flush() }
+        buffer[count] = byte
+        count += 1
     }
 
-    private mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
+    private mutating func append(_ text: StaticString) {
+        append(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    private mutating func append(_ text: String) {
+        var text = text
+        text.withUTF8 { append(UnsafeRawBufferPointer($0)) }
+    }
+
+    /// What is larger than the buffer goes past it.
+    private mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        if bytes.count > buffer.count - count { flush() }
+        guard bytes.count <= buffer.count else { return hand(bytes) }
+        guard let start = bytes.baseAddress else { return }
+        (buffer.baseAddress! + count).copyMemory(from: start, byteCount: bytes.count)
+        count += bytes.count
+    }
 }
 
 /// What stands in a string of a JSON document.

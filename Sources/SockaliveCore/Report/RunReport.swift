@@ -110,7 +110,7 @@ extension SocketResult {
         json.member("action", action.rawValue)
         write("before", before, to: &json)
         json.member("cgroup", place?.cgroup.text.decoded)
-        json.member("command", socket.process.arguments?.list.map(\.decoded))
+        json.member("command", socket.process.arguments?.list)
         json.object("container", place?.cgroup.container?.value) { json, container in
             json.member("id", container.isName ? nil : container.text)
             json.member("name", place?.containerName?.decoded)
