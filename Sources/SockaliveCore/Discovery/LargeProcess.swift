@@ -101,6 +101,7 @@ final class LargeProcess: @unchecked Sendable {
         if started == 0 || part.isBroken { return .success(nil) }
         let after = size
         if before != after || part.links.count < after { readAgain(&part) }
+        if part.isBroken { return .success(nil) }
         return .success(
             Reading(links: part.links, rows: part.rows, hasTriedTable: isTableTaken.load(ordering: .relaxed)))
     }
@@ -143,6 +144,8 @@ final class LargeProcess: @unchecked Sendable {
         for number in part.missed { _ = again.read(number, in: folder) }
         let rest = nextNumber.load(ordering: .relaxed)..<Int32.max
         for gap in part.gaps + [rest] { _ = readListed(folder, gap, into: &again) }
+        // Rights may have been lost meanwhile: the ordinary way tells of that.
+        part.isBroken = again.isBroken
         guard again.links.count > 0 else { return }
         // A gap that one thread found may be among the numbers of others.
         again.links.remove(Set(part.links.table.sockets.map(\.fd) + part.links.table.rings))
