@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 import Testing
 
 @testable import SockaliveCore
@@ -15,17 +15,19 @@ import Testing
     static let isLoadable = (try? load()) != nil
 
     private static let bpftool = ["/usr/sbin/bpftool", "/sbin/bpftool", "/usr/bin/bpftool"]
-        .first { FileManager.default.isExecutableFile(atPath: $0) }
+        .first { (path: String) in access(path, X_OK) == 0 }
 
     private static func dump(_ id: UInt32) throws -> String {
-        let (process, output) = (Process(), Pipe())
-        process.executableURL = URL(fileURLWithPath: try #require(bpftool))
-        process.arguments = ["prog", "dump", "xlated", "id", "\(id)", "opcodes"]
-        process.standardOutput = output
-        try process.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return String(decoding: data, as: UTF8.self)
+        let program = try #require(bpftool)
+        let (ours, theirs) = try Channel.pair()
+        defer { ours.close() }
+        let child = try ChildProcess.spawn(
+            program, [program, "prog", "dump", "xlated", "id", "\(id)", "opcodes"],
+            descriptors: [(STDOUT_FILENO, theirs.descriptor)])
+        theirs.close()
+        let output = ours.readToEnd()
+        #expect(child.wait() == .exited(0))
+        return output
     }
 
     /// As bpftool writes it. Where the kernel's verifier replaces an instruction by others, nil.
