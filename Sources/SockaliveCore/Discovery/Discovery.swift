@@ -63,9 +63,10 @@ package struct Discovery {
                 LargeProcess.Table(minSockets: Self.maxBorrowedPerNamespace + 1) { tables.rowsHere(own) }
             }, stopReason: stopReason)
         let groups = Group.groups(of: scan, namespaces)
-        // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
-        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: mayBorrow)
         let found = try borrowedRows(groups, tables) ?? tableRows(groups, tables, scan.rows, stopReason)
+        // Since Linux 5.4 cookies count through all namespaces; pidfd_getfd(2) is of 5.6.
+        var collector = SocketCollector(
+            procfs: procfs, search: search, areCookiesGlobal: mayBorrow, rowCount: found.all.count)
         let rows =
             groups.contains(where: \.needsWholeTable)
             ? Dictionary(grouping: found.all, by: \.namespace).mapValues { NamespaceRows($0.map(\.row)) } : [:]
@@ -160,11 +161,11 @@ package struct Discovery {
             collector.add(process) { add in
                 for descriptor in entry.descriptors {
                     if let number = found.only(descriptor.inode) {
-                        add(descriptor.fd, found.all[number])
+                        add(descriptor.fd, found.all[number], number)
                         continue
                     }
                     for row in rows(of: descriptor, in: process, among: found[descriptor.inode]) {
-                        add(descriptor.fd, row)
+                        add(descriptor.fd, row, nil)
                     }
                 }
             }

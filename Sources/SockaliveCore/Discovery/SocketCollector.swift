@@ -31,7 +31,11 @@ struct SocketCollector {
     private var sockets: [DiscoveredSocket] = []
     /// That of each socket.
     private var namespaces: [NetworkNamespace] = []
+    /// The first sockets by inode. As a rule nobody asks, and there are none in it.
     private var numbers = InodeIndex()
+    private var indexedCount = 0
+    /// The socket of each row that is the only one with its inode, by the row's number; -1: none yet.
+    private var numbersByRow: [Int32]
     private var handles: [Int32: ProcessHandle] = [:]
     private var members: [Int32: MatchedProcess] = [:]
     private var hidden: [(process: MatchedProcess, error: Errno, rows: NamespaceRows)] = []
@@ -41,8 +45,11 @@ struct SocketCollector {
     private var threads: [UnansweredProcess] = []
     private let procfs: ProcFS
 
-    /// - Parameter areCookiesGlobal: no two sockets of two namespaces have one cookie (Linux 5.4).
-    init(procfs: ProcFS, search: ProcessSearch, areCookiesGlobal: Bool) {
+    /// - Parameters:
+    ///   - areCookiesGlobal: no two sockets of two namespaces have one cookie (Linux 5.4).
+    ///   - rowCount: so many rows have numbers.
+    init(procfs: ProcFS, search: ProcessSearch, areCookiesGlobal: Bool, rowCount: Int) {
+        numbersByRow = Array(repeating: -1, count: rowCount)
         self.procfs = procfs
         self.search = search
         self.areCookiesGlobal = areCookiesGlobal
@@ -56,22 +63,32 @@ struct SocketCollector {
 
     /// Only processes with a matching socket are read any further.
     ///
-    /// - Parameter each: hands on each descriptor of the process with the row of its socket.
-    mutating func add(_ process: MatchedProcess, each: ((_ fd: Int32, _ found: FoundRow) -> Void) -> Void) {
+    /// - Parameter each: hands on each descriptor of the process with the row of its socket, and the row's number where
+    ///   no other row has its inode: whose socket is found by that, and not sought among twenty thousand.
+    mutating func add(
+        _ process: MatchedProcess, each: ((_ fd: Int32, _ found: FoundRow, _ number: Int?) -> Void) -> Void
+    ) {
         var identity: ProcessIdentity?
         handles[process.pid] = process.handle
         members[process.pid] = process
-        each { fd, found in
+        each { fd, found, number in
             let holder = SocketHolder(pid: process.pid, fd: fd)
-            if let index = index(of: found.row, in: found.namespace) {
-                sockets[index].add(holder)
+            if number == nil { indexAll() }
+            if let known = number.map(socketNumber) ?? index(of: found.row, in: found.namespace) {
+                sockets[known].add(holder)
             } else {
                 // Another holder of a socket that is known is asked for nothing.
                 identity = identity ?? search.identity(of: process)
                 guard let identity else { return }
+                if let number { numbersByRow[number] = Int32(sockets.count) }
                 add(identity, holder, found.row, found.namespace)
             }
         }
+    }
+
+    private func socketNumber(ofRow row: Int) -> Int? {
+        let number = numbersByRow[row]
+        return number < 0 ? nil : Int(number)
     }
 
     /// - Parameter rows: the table of the process's namespace.
@@ -87,6 +104,7 @@ struct SocketCollector {
     ///
     /// - Parameter held: which of the sockets are in the descriptor table of any process.
     mutating func markHeld(_ held: (Set<UInt64>) throws -> Set<UInt64>) rethrows {
+        if !ringOwners.isEmpty { indexAll() }
         let unknown = ringOwners.filter(\.files.isIncomplete).flatMap { process, _, rows in
             rows.all.filter { index(of: $0, in: process.namespace) == nil }.map(\.inode)
         }
@@ -105,7 +123,12 @@ struct SocketCollector {
             interface: row.cookie == nil ? row.interface?.index : nil)
     }
 
-    /// nil if it is not known yet.
+    private mutating func indexAll() {
+        for number in indexedCount..<sockets.count { numbers.add(number, sockets[number].inode) }
+        indexedCount = sockets.count
+    }
+
+    /// Of those in ``numbers``; nil if it is not known yet.
     @inline(never)
     private func index(of row: SocketRow, in namespace: NetworkNamespace) -> Int? {
         guard numbers.first(row.inode) != nil else { return nil }
@@ -118,7 +141,6 @@ struct SocketCollector {
     private mutating func add(
         _ process: ProcessIdentity, _ holder: SocketHolder?, _ row: SocketRow, _ namespace: NetworkNamespace
     ) {
-        numbers.add(sockets.count, row.inode)
         sockets.append(
             DiscoveredSocket(process: process, holder: holder, row: row, networkNamespace: namespace.inode))
         namespaces.append(namespace)
@@ -138,6 +160,7 @@ struct SocketCollector {
             }
         }
         let held = sockets.indices
+        if indexedCount > 0 || !hidden.isEmpty || !ringOwners.isEmpty { indexAll() }
         let rings = ringSockets
         let unanswered = addHidden(besides: rings) + rings + threads + others
         for number in numbers.shared { sockets[number].sharesInode = true }
@@ -176,6 +199,7 @@ struct SocketCollector {
                 guard index(of: row, in: process.namespace) == nil else { continue }
                 answered.insert(process.pid)
                 add(identity, nil, row, process.namespace)
+                indexAll()
             }
         }
         var hasOrphans: [NetworkNamespace: Bool] = [:]

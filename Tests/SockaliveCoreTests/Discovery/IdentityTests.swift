@@ -198,10 +198,10 @@ import Testing
                 interface: NetworkInterface(index: index))
         }
         #expect(!rows[0].isSameConnection(as: rows[1]) && rows[1].isSameConnection(as: rows[2]))
-        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false)
+        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false, rowCount: 0)
         collector.add(process) { add in
             for (index, row) in rows.enumerated() {
-                add(Int32(5 + index), FoundRow(row: row, namespace: process.namespace))
+                add(Int32(5 + index), FoundRow(row: row, namespace: process.namespace), nil)
             }
         }
         let sockets = collector.snapshot(processes: [77]).sockets
@@ -210,7 +210,10 @@ import Testing
 
     /// The sockets of two namespaces are put in order behind each other. Whoever looks for them by their numbers from
     /// before finds others.
-    @Test func `a socket that a readable process holds is not told of a hidden one, too`() throws {
+    ///
+    /// - Parameter areNumbered: no two rows have one inode.
+    @Test(arguments: [false, true])
+    func `a socket that a readable process holds is not told of a hidden one, too`(areNumbered: Bool) throws {
         let fixture = Fixture()
         for (pid, namespace) in [(77, 1), (78, 2), (79, 1), (80, 1)] {
             try fixture.add(pid, namespace: namespace, rows: [])
@@ -224,17 +227,22 @@ import Testing
             return SocketRow(
                 family: .ipv4, local: end, remote: end, state: .established, timer: .none, uid: 0, inode: inode)
         }
-        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false)
-        for pid in [77, 79, 78] as [Int32] {
+        var collector = SocketCollector(procfs: procfs, search: search, areCookiesGlobal: false, rowCount: 3)
+        let readable: [Int32] = [77, 79, 78]
+        for (number, pid) in readable.enumerated() {
             let process = try #require(byPID[pid])
-            collector.add(process) { $0(5, FoundRow(row: row(UInt64(pid)), namespace: process.namespace)) }
+            let row = FoundRow(row: row(UInt64(pid)), namespace: process.namespace)
+            collector.add(process) { add in
+                for fd in [5, 6] as [Int32] { add(fd, row, areNumbered ? number : nil) }
+            }
         }
         // Besides, a socket that nobody readable holds.
         let table = NamespaceRows([row(77), row(79), row(100)])
         collector.deny(try #require(byPID[80]), .permissionDenied, rows: table)
         let sockets = collector.snapshot(processes: [77, 78, 79, 80]).sockets
         #expect(sockets.map(\.inode) == [77, 78, 79, 100])
-        #expect(sockets.map(\.holders.first?.pid) == [77, 78, 79, nil])
+        #expect(sockets.map(\.holder?.pid) == [77, 78, 79, nil])
+        #expect(sockets.map { $0.holders.map(\.fd) } == [[5, 6], [5, 6], [5, 6], []])
     }
 
     @Test func `one socket of two processes is one`() throws {
