@@ -67,10 +67,16 @@ struct RunEventWriter {
     }
 
     mutating func send(_ event: RunEvent) {
-        guard case .candidates(let candidates, _) = event else { return write(event) }
-        for start in stride(from: 0, to: candidates.count, by: Self.candidatesInFrame) {
-            let end = min(start + Self.candidatesInFrame, candidates.count)
-            write { $0.encode(candidates, start..<end, into: &$1) }
+        switch event {
+        case .candidates(let candidates, _):
+            for start in stride(from: 0, to: candidates.count, by: Self.candidatesInFrame) {
+                let end = min(start + Self.candidatesInFrame, candidates.count)
+                write { $0.encode(candidates, start..<end, into: &$1) }
+            }
+        // There are twenty thousand of them, and other threads wait meanwhile.
+        case .result(let index, let record) where record.failure == nil:
+            withFrame(2, ResultNumbers(index, record)) { output.write($0) }
+        default: write(event)
         }
     }
 
@@ -127,8 +133,8 @@ struct RunEventWriter {
         case .candidates(let candidates, _): encode(candidates, candidates.indices, into: &writer)
         case .result(let index, let record):
             writer.write(UInt8(2))
-            writer.write(Int32(index))
-            record.write(into: &writer)
+            writer.write(ResultNumbers(index, record))
+            record.failure?.write(into: &writer)
         case .gone(let index):
             writer.write(UInt8(8))
             writer.write(Int32(index))
@@ -209,7 +215,10 @@ struct RunEventReader {
                 candidates.append(try candidate(&reader))
             }
             return .candidates(candidates, total: total)
-        case 2: return .result(index: Int(try reader.read(Int32.self)), try ResultRecord(&reader))
+        case 2:
+            let numbers: ResultNumbers = try reader.read()
+            let failure = numbers.hasFailure ? try SocketFailure(&reader) : nil
+            return .result(index: Int(numbers.index), ResultRecord(numbers: numbers.numbers, failure: failure))
         case 3: return .armed(index: Int(try reader.read(Int32.self)), try reader.read())
         case 4:
             let pid = try reader.read(Int32.self)
@@ -296,14 +305,22 @@ struct ResultRecord {
         failure = result.failure
     }
 
-    fileprivate func write(into writer: inout WireWriter) {
-        writer.write(numbers)
-        writer.write(failure) { $1.write(into: &$0) }
+    fileprivate init(numbers: Numbers, failure: SocketFailure?) {
+        self.numbers = numbers
+        self.failure = failure
     }
+}
 
-    fileprivate init(_ reader: inout WireReader) throws(WireReader.Malformed) {
-        numbers = try reader.read()
-        failure = try reader.readOptional { reader throws(WireReader.Malformed) in try SocketFailure(&reader) }
+/// What has one size of the event ``RunEvent/result(index:_:)``.
+private struct ResultNumbers: BitwiseCopyable {
+    let index: Int32
+    let hasFailure: Bool
+    let numbers: ResultRecord.Numbers
+
+    init(_ index: Int, _ record: ResultRecord) {
+        self.index = Int32(index)
+        hasFailure = record.failure != nil
+        numbers = record.numbers
     }
 }
 

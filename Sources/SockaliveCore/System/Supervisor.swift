@@ -101,7 +101,7 @@ package struct Supervisor {
         page.keepFromChildren()
         WorkerProgress.report(to: page)
         WorkerProgress.enter(.waiting)
-        work(WorkerOutput(page: page, channel: channel))
+        work(WorkerOutput(page: .passRetained(page), channel: channel))
         page.isDone = true
         // The parent need not wait for what the kernel has to tidy up.
         _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
@@ -302,22 +302,27 @@ package struct Supervisor {
 
 /// What a worker says to its parent.
 package struct WorkerOutput {
-    fileprivate let page: WorkerPage
+    /// It stays for as long as the worker. Its threads write one after the other, and none counts its references.
+    fileprivate let page: Unmanaged<WorkerPage>
     fileprivate let channel: Int32
 
     /// - Parameter mayWait: false while a target is held: if the parent is stopped and has not read for long, the bytes
     ///   are lost.
     package func write(_ bytes: [UInt8], mayWait: Bool = true) {
-        guard mayWait || page.hasRoom(bytes.count) else { return }
-        let unread = page.unread
-        bytes.withUnsafeBytes { bytes in
+        bytes.withUnsafeBytes { write($0, mayWait: mayWait) }
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer, mayWait: Bool = true) {
+        page._withUnsafeGuaranteedRef { page in
+            guard mayWait || page.hasRoom(bytes.count) else { return }
+            let unread = page.unread
             page.write(bytes) {
                 wakeParent()
                 usleep(100)
             }
+            // It reads meanwhile, and empties the ring before the worker would have to wait.
+            if unread < Self.wakeSize && unread + bytes.count >= Self.wakeSize { wakeParent() }
         }
-        // It reads meanwhile, and empties the ring before the worker would have to wait.
-        if unread < Self.wakeSize && page.unread >= Self.wakeSize { wakeParent() }
     }
 
     private static let wakeSize = 1 << 16

@@ -36,6 +36,17 @@ struct WireWriter {
     }
 }
 
+/// Hands on a frame of a byte and one value. It needs no memory that is shared with other threads.
+func withFrame<Value: BitwiseCopyable>(_ kind: UInt8, _ value: Value, _ body: (UnsafeRawBufferPointer) -> Void) {
+    let length = 1 + MemoryLayout<Value>.size
+    withUnsafeTemporaryAllocation(byteCount: 4 + length, alignment: 8) { bytes in
+        bytes.storeBytes(of: Int32(length), as: Int32.self)
+        bytes.storeBytes(of: kind, toByteOffset: 4, as: UInt8.self)
+        bytes.storeBytes(of: value, toByteOffset: 5, as: Value.self)
+        body(UnsafeRawBufferPointer(bytes))
+    }
+}
+
 /// Reads what ``WireWriter`` wrote.
 struct WireReader {
     struct Malformed: Error {}
