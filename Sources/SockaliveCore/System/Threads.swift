@@ -59,7 +59,7 @@ final class Locked<Value>: @unchecked Sendable {
     init(_ value: Value) {
         self.value = value
         mutex.initialize(to: pthread_mutex_t())
-        pthread_mutex_init(mutex, nil)
+        sockalive_init_mutex(mutex)
     }
 
     deinit {
