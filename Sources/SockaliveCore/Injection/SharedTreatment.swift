@@ -31,42 +31,29 @@ final class SharedTreatment: @unchecked Sendable {
         case untouched
     }
 
-    typealias Treat = (Item, WorkerThread) -> Outcome
-
     private let items: UnsafeBufferPointer<Item>
     private let candidates: UnsafeBufferPointer<AssignedSocket>
-    private let stopReason: () -> StopReason?
-    private let treat: Treat
-    private let slow: (Int32) -> Void
-    private let report: (Int, SocketResult) -> Void
     private let rest: Locked<Rest>
     private let nextItem = Atomic<Int>(0)
     /// A process, or a user, has used up the time that it has before others.
     private let isSlow = Atomic<Bool>(false)
 
-    /// So many sockets a thread takes at once.
-    private static let portion = 16
+    /// So many sockets a thread takes at once: those whose marks in ``Rest/isTreated`` lie in one cache line, so that
+    /// threads seldom write to the same one.
+    private static let portion = 64
     /// How often each thread asks whether it is to stop.
     private static let askInterval = Duration.milliseconds(1)
 
     private init(
         _ candidates: UnsafeBufferPointer<AssignedSocket>, _ items: UnsafeBufferPointer<Item>,
-        _ shares: KeepaliveRun.TimeShares,
-        stopReason: @escaping () -> StopReason?, treat: @escaping Treat, slow: @escaping (Int32) -> Void,
-        report: @escaping (Int, SocketResult) -> Void
+        _ shares: KeepaliveRun.TimeShares
     ) {
         self.candidates = candidates
         self.items = items
-        self.stopReason = stopReason
-        self.treat = treat
-        self.slow = slow
-        self.report = report
         rest = Locked(Rest(isTreated: Array(repeating: false, count: candidates.count), shares: shares))
     }
 
     /// Treats the items. Returns when all threads have ended.
-    ///
-    /// The threads share no object whose references each of them counts for each socket: they would wait for each other.
     ///
     /// - Parameters:
     ///   - items: of the candidates, those that any thread can borrow.
@@ -76,32 +63,23 @@ final class SharedTreatment: @unchecked Sendable {
     ///   - report: told of each result as it comes, in the same way.
     static func rest(
         of candidates: UnsafeBufferPointer<AssignedSocket>, _ items: UnsafeBufferPointer<Item>, threads: Int,
-        _ shares: KeepaliveRun.TimeShares, stopReason: () -> StopReason?, treat: Treat, slow: (Int32) -> Void,
-        report: (Int, SocketResult) -> Void
+        _ shares: KeepaliveRun.TimeShares, stopReason: () -> StopReason?, treat: (Item, WorkerThread) -> Outcome,
+        slow: (Int32) -> Void, report: (Int, SocketResult) -> Void
     ) -> Rest {
-        withoutActuallyEscaping(stopReason) { stopReason in
-            withoutActuallyEscaping(treat) { treat in
-                withoutActuallyEscaping(slow) { slow in
-                    withoutActuallyEscaping(report) { report in
-                        let shared = SharedTreatment(
-                            candidates, items, shares, stopReason: stopReason, treat: treat, slow: slow,
-                            report: report)
-                        shared.run(threads)
-                        return shared.rest.withLock { $0 }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Where no thread can be had, everything is left to the main thread.
-    private func run(_ count: Int) {
-        _ = WorkerThread.share(among: count, work)
+        let shared = SharedTreatment(candidates, items, shares)
+        // Where no thread can be had, everything is left to the main thread.
+        _ = WorkerThread.share(among: threads) { shared.work($0, stopReason, treat, slow, report) }
         WorkerProgress.enter(.waiting)
+        return shared.rest.withLock { $0 }
     }
 
-    private func work(_ thread: WorkerThread) {
-        let (items, rest, stopReason, treat, report) = (items, rest, stopReason, treat, report)
+    /// The threads share no object whose references each of them counts for each socket: they would wait for each other.
+    /// What the caller does is handed on as arguments for the same reason.
+    private func work(
+        _ thread: WorkerThread, _ stopReason: () -> StopReason?, _ treat: (Item, WorkerThread) -> Outcome,
+        _ slow: (Int32) -> Void, _ report: (Int, SocketResult) -> Void
+    ) {
+        let (items, rest) = (items, rest)
         var asked: ContinuousClock.Instant?
         while true {
             let start = nextItem.add(Self.portion, ordering: .relaxed).oldValue
@@ -120,7 +98,7 @@ final class SharedTreatment: @unchecked Sendable {
                 }
                 let outcome = treat(item, thread)
                 // Not how long others, or a slow reader of the report, are waited for.
-                add(.now - begin, item)
+                add(.now - begin, item, slow)
                 thread.enter(.waiting)
                 switch outcome {
                 case .treated(let result):
@@ -140,7 +118,7 @@ final class SharedTreatment: @unchecked Sendable {
         return rest.withLock { $0.shares.areUsedUp(by: process) }
     }
 
-    private func add(_ time: Duration, _ item: Item) {
+    private func add(_ time: Duration, _ item: Item, _ slow: (Int32) -> Void) {
         guard time > KeepaliveRun.TimeShares.usual else { return }
         let process = candidates[item.index].socket.process
         let isUsedUp = rest.withLock {
