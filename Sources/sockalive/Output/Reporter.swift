@@ -16,7 +16,7 @@ struct Reporter {
 
     /// One line for each distinct failure, with the connections it hit; the rest are counted, for cron mails every line.
     func failures(_ results: [SocketResult]) {
-        let rest = distinctLines(results) { $0.failure?.line }
+        let rest = distinctLines(results) { results[$0].failure?.line }
         if rest > 0 { StandardStreams.error("and \(rest) more failed: --json tells of each") }
     }
 
@@ -24,18 +24,20 @@ struct Reporter {
     /// explicitly was warned about when the run began.
     func userTimeouts(_ results: [SocketResult]) {
         guard !output.quiet else { return }
-        let rest = distinctLines(results) { result in
-            result.request.wanted.userTimeout == nil ? result.userTimeoutRisk.map { "at risk: \($0.line)" } : nil
+        let rest = distinctLines(results) { index in
+            guard results[index].request.wanted.userTimeout == nil else { return nil }
+            return results[index].userTimeoutRisk.map { "at risk: \($0.line)" }
         }
         if rest > 0 { StandardStreams.error("and \(rest) more are at risk by their TCP_USER_TIMEOUT") }
     }
 
+    /// - Parameter line: by the number of the result: a loop over the results themselves would copy each.
     /// - Returns: the number of sockets whose lines were too many.
-    private func distinctLines(_ results: [SocketResult], _ line: (SocketResult) -> String?) -> Int {
+    private func distinctLines(_ results: [SocketResult], _ line: (Int) -> String?) -> Int {
         var order: [String] = []
         var sockets: [String: [DiscoveredSocket]] = [:]
         for index in results.indices {
-            guard let line = line(results[index]) else { continue }
+            guard let line = line(index) else { continue }
             if sockets[line] == nil { order.append(line) }
             sockets[line, default: []].append(results[index].socket)
         }
@@ -58,7 +60,7 @@ struct Reporter {
 
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
     func silence(_ results: [SocketResult]) {
-        let silent = results.indices.filter { results[$0].isSilent }
+        let silent = results.indices.filter { results[$0].probe != nil && results[$0].isSilent }
         for index in silent.prefix(Self.maxNamed) {
             StandardStreams.error(
                 "\(Self.name(results[index].socket)): silent: the peer answers neither keepalive probes nor data; "
