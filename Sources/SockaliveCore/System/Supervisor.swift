@@ -101,7 +101,7 @@ package struct Supervisor {
         page.keepFromChildren()
         WorkerProgress.report(to: page)
         WorkerProgress.enter(.waiting)
-        work(WorkerOutput(page: .passRetained(page), channel: channel))
+        work(WorkerOutput(page: page, channel: channel))
         page.isDone = true
         // The parent need not wait for what the kernel has to tidy up.
         _ = send(channel, [0], 1, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
@@ -302,9 +302,15 @@ package struct Supervisor {
 
 /// What a worker says to its parent.
 package struct WorkerOutput {
-    /// It stays for as long as the worker. Its threads write one after the other, and none counts its references.
-    fileprivate let page: Unmanaged<WorkerPage>
-    fileprivate let channel: Int32
+    /// The worker's threads write one after the other, and none counts its references.
+    private let page: Unmanaged<WorkerPage>
+    private let channel: Int32
+
+    /// - Parameter page: stays for as long as this.
+    init(page: WorkerPage, channel: Int32) {
+        self.page = .passUnretained(page)
+        self.channel = channel
+    }
 
     /// - Parameter mayWait: false while a target is held: if the parent is stopped and has not read for long, the bytes
     ///   are lost.
