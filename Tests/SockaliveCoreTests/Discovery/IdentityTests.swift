@@ -51,7 +51,7 @@ import Testing
                     _ = WorkerThread.share(among: 2) { _ in usleep(UInt32.random(in: 0...200)) }
                 }
                 let number = numbers.lowerBound + Int32(random.below(numbers.count))
-                dup2(sockets[random.below(sockets.count)], number)
+                _ = duplicate(sockets[random.below(sockets.count)], as: number)
             }
         }
 

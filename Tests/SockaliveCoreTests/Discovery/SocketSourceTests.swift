@@ -207,7 +207,7 @@ import Testing
     func `a second descriptor is a second holder of one socket`(source: SocketSource) throws {
         let connections = try LiveConnections(each: 1, kinds: [.ipv4])
         let original = connections.pairs[0].client
-        let copy = dup(original)
+        let copy = fcntl(original, F_DUPFD_CLOEXEC, 0)
         defer { close(copy) }
         let socket = try #require(try snapshot(connections, source)[LiveConnections.inode(of: original)])
         #expect(socket.holders.map(\.fd) == [original, copy].sorted())

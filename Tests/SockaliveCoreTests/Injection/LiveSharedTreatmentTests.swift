@@ -75,7 +75,7 @@ struct LiveSharedTreatmentTests {
         let closedInode = LiveConnections.inode(of: closed)
         let elsewhere = fcntl(moved, F_DUPFD_CLOEXEC, 700)
         defer { close(elsewhere) }
-        for descriptor in [closed, moved] { #expect(dup2(connections.listeners[0], descriptor) == descriptor) }
+        for descriptor in [closed, moved] { #expect(duplicate(connections.listeners[0], as: descriptor) == descriptor) }
         let (results, counts) = treat(found, procfs)
         #expect(counts.allSatisfy { $0 == 1 })
         for result in results.compactMap(\.self) {

@@ -46,6 +46,7 @@ final class LiveConnections {
         let listener = listeners[listeners.count - 1]
         let client = try Self.connect(kind, try Self.port(of: listener))
         let server = accept(listener, nil, nil)
+        _ = fcntl(server, F_SETFD, FD_CLOEXEC)
         guard server >= 0 else { throw Errno(rawValue: errno) }
         pairs.append((client, server))
         return (client, server)

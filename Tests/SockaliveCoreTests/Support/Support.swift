@@ -1,4 +1,13 @@
+import Glibc
+
 @testable import SockaliveCore
+
+/// dup2(2) with close-on-exec: a child of another test, whose every socket is set, must not inherit the copy. The
+/// module of glibc hides dup3(2).
+func duplicate(_ descriptor: Int32, as number: Int32) -> Int32 {
+    typealias Function = @convention(c) (Int32, Int32, Int32) -> Int32
+    return unsafeBitCast(dlsym(nil, "dup3"), to: Function.self)(descriptor, number, O_CLOEXEC)
+}
 
 /// Parses a table's text as discovery does.
 func socketRows(
