@@ -137,6 +137,21 @@ extension ProcessTests {
             }
         }
 
+        /// The main thread has exited, and no other one lives for longer than some milliseconds.
+        @Test(arguments: TestProgram.kinds, ["ptrace", "pidfd"])
+        func `a thread that ends gives way to another`(kind: TestProgram.Kind, method: String) throws {
+            let target = try Echoer([TestProgram.path("victim-odd", kind), "relay"])
+            #expect(target.echoes())
+            for round in 1...10 {
+                for (off, action) in [(["--off"], round == 1 ? "unchanged" : "set"), ([], "set")] {
+                    let report = try Report.of(["inject", "--method", method] + off + target.selection)
+                    #expect(report.summary.failed == 0 && report.summary.candidates == 1, "\(report)")
+                    #expect(try report.socket.action == action && report.socket.method == method)
+                }
+                #expect(target.echoes())
+            }
+        }
+
         /// If descriptors can be borrowed, no thread is stopped except on request.
         @Test(arguments: ["zombie-main", "own-table"], ["auto", "pidfd"])
         func `before Linux 6_9 another thread's table is refused, and no thread is stopped`(

@@ -101,32 +101,54 @@ struct FDScan {
         var tables = Tables(sockets: main?.sockets ?? [])
         for ring in main?.rings ?? [] { tables.add(procfs.files(ofRing: "\(pid)/fdinfo/\(ring)")) }
         guard main == nil || procfs.threadCount(of: pid) > 1 else { return tables }
+        // Threads may live for a millisecond each: those that were listed may all have ended.
+        for _ in 0..<maxWalks {
+            let hasRead = try readThreads(of: pid, hasMain: main != nil, procfs, &tables, stopReason)
+            if hasRead { break }
+        }
+        return tables
+    }
+
+    private static let maxWalks = 50
+
+    /// - Parameter hasMain: the main thread's table was read.
+    /// - Returns: false if no table was read, because threads have ended.
+    private static func readThreads(
+        of pid: Int32, hasMain: Bool, _ procfs: ProcFS, _ tables: inout Tables, _ stopReason: () -> StopReason?
+    ) throws -> Bool {
         var known = Set(tables.sockets)
         // One thread of each table that was read.
-        var owners = main == nil ? [] : [pid]
+        var owners = hasMain ? [pid] : []
+        var hasSeenEnd = false
         for thread in try procfs.numbers(in: "\(pid)/task").prefix(maxThreads) where thread != pid {
             if let reason = stopReason() { throw reason }
             WorkerProgress.enter(.threads, pid)
             // Only a 1 says that the table is known. Where kcmp(2) is forbidden, the table is read.
             if owners.contains(where: { sockalive_shares_descriptors($0, thread) == 1 }) { continue }
             WorkerProgress.enter(.descriptors, pid)
+            let reading = Result { try procfs.descriptors(in: "\(pid)/task/\(thread)/fd") }
+            // What it had may have been read in part.
+            let hasEnded = procfs.hasEnded("\(pid)/task/\(thread)")
+            hasSeenEnd = hasSeenEnd || hasEnded
             let own: DescriptorTable
             do {
-                guard let table = try procfs.descriptors(in: "\(pid)/task/\(thread)/fd") else { continue }
+                guard let table = try reading.get() else { continue }
                 own = table
             } catch {
                 let error = error as? Errno ?? .ioError
-                if ![.noSuchFileOrDirectory, .noSuchProcess].contains(error) { tables.threadError = error }
+                let isGone = hasEnded || error == .noSuchFileOrDirectory || error == .noSuchProcess
+                if !isGone { tables.threadError = error }
                 continue
             }
             for ring in own.rings { tables.add(procfs.files(ofRing: "\(pid)/task/\(thread)/fdinfo/\(ring)")) }
             let added = own.sockets.filter { known.insert($0).inserted }
             tables.sockets += added
             tables.needsThreads = tables.needsThreads || !added.isEmpty
+            if hasEnded { continue }
             owners.append(thread)
             if owners.count == maxTables { break }
         }
-        return tables
+        return !owners.isEmpty || !hasSeenEnd
     }
 }
 

@@ -122,9 +122,10 @@ struct SocketTables {
         for member in members {
             WorkerProgress.enter(.socketTable, member.pid)
             do {
-                for row in try textRows(procfs.networkFolder(of: member.pid), of: namespace, inodes: inodes) {
-                    rows.add(row)
+                let read = try procfs.inNetworkFolder(of: member.pid) {
+                    try textRows($0, of: namespace, inodes: inodes)
                 }
+                for row in read { rows.add(row) }
             } catch {
                 // What cannot be read is not "no".
                 if member.isAlive(procfs) { throw SourceFailure(error: error as? Errno ?? .ioError, isOfText: true) }

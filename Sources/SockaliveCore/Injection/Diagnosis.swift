@@ -100,6 +100,11 @@ struct Diagnosis {
                 "PID \(pid) or a process that shares its memory led the held thread to another call; it was not made",
                 remedy: "somebody plays tricks: look at what PID \(pid) is, and leave it out with --user or --exe")
         case .descriptor where error == .staleNFSFileHandle: return changed(error, holder)
+        case .ended:
+            return SocketFailure(
+                .other, .resourceTemporarilyUnavailable,
+                "each thread of PID \(pid) that was chosen ended before it could be used; nothing was changed",
+                remedy: "run again")
         case .gone: return gone(error, pid)
         case _ where error == .noSuchProcess: return gone(error, pid)
         case .frozen: return frozen(error, pid)

@@ -252,23 +252,58 @@ final class DirectSocketAccess {
         do {
             return try BorrowedSocket(pidfd: pidfd(of: holder.pid), fd: holder.fd, identity: identity)
         } catch let error as Errno where [.badFileDescriptor, .noSuchProcess, .staleNFSFileHandle].contains(error) {
-            let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: identity.inode)
-            guard let tid = try? choice.best(nil), tid != holder.pid else { throw error }
-            // The number may be another thread's by now: what is borrowed is compared with the socket's identity.
-            let thread = sockalive_pidfd_open_thread(tid)
-            // EINVAL before Linux 6.9: no such flag.
-            if thread == -EINVAL { throw SocketFailure.otherTable(holder) }
-            // It has ended since, and tells nothing about the socket.
-            if thread == -ESRCH { throw error }
-            guard thread >= 0 else { throw Errno(rawValue: -thread) }
-            defer { close(thread) }
+            return try untilNoThreadEnds(holder.pid) { try borrow(identity, holder, insteadOf: error) }
+        }
+    }
+
+    /// From another thread than the main one.
+    private func borrow(
+        _ identity: SocketIdentity, _ holder: SocketHolder, insteadOf error: Errno
+    ) throws -> BorrowedSocket {
+        let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: identity.inode)
+        let tid: Int32
+        do {
+            tid = try choice.best(nil)
+        } catch let own as Errno {
+            if own == .noSuchProcess { throw RemoteSocket.AttachError(reason: .chooseThread, errno: own) }
+            // The main thread has exited, and no other one has the socket.
+            throw own == .staleNFSFileHandle && error == .noSuchProcess ? own : error
+        }
+        guard tid != holder.pid else { throw error }
+        // The number may be another thread's by now: what is borrowed is compared with the socket's identity.
+        let thread = sockalive_pidfd_open_thread(tid)
+        // EINVAL before Linux 6.9: no such flag.
+        if thread == -EINVAL { throw SocketFailure.otherTable(holder) }
+        // It has ended since, and tells nothing about the socket.
+        if thread == -ESRCH { throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess) }
+        guard thread >= 0 else { throw Errno(rawValue: -thread) }
+        defer { close(thread) }
+        do {
+            return try BorrowedSocket(pidfd: thread, fd: holder.fd, identity: identity)
+        } catch is Errno where procfs.hasEnded("\(holder.pid)/task/\(tid)") {
+            throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess)
+        }
+    }
+
+    /// Threads may live for a millisecond each. One that ends before anything was done with it gives way to another.
+    private func untilNoThreadEnds<Value: ~Copyable>(_ pid: Int32, _ body: () throws -> Value) throws -> Value {
+        let end = ContinuousClock.now + Self.maxEndingTime
+        var left = Self.maxEnded
+        while true {
             do {
-                return try BorrowedSocket(pidfd: thread, fd: holder.fd, identity: identity)
-            } catch Errno.noSuchProcess {
-                throw error
+                return try body()
+            } catch let error as RemoteSocket.AttachError where error.isOfEndedThread {
+                guard handles[pid].map({ $0.isAlive(procfs) }) ?? true else {
+                    throw RemoteSocket.AttachError(reason: .gone, errno: .noSuchProcess)
+                }
+                left -= 1
+                if left == 0 || .now > end { throw error }
             }
         }
     }
+
+    private static let maxEnded = 200
+    private static let maxEndingTime = Duration.seconds(1)
 
     /// A process's code is looked for once. It may have changed since (dlclose(3), execve(2)): that is noticed
     /// while the process is held, before anything is called, and then it is looked for again. A thread that cannot be
@@ -285,10 +320,11 @@ final class DirectSocketAccess {
             let known = gadgetsByProcess[holder.pid]
             var tid: Int32 = 0
             do {
-                let target = try inspector.target(known: known, besides: excluded)
-                gadgetsByProcess[holder.pid] = target.gadgets
-                tid = target.tid
-                return try runByPtrace(target, operation, identity)
+                return try untilNoThreadEnds(holder.pid) {
+                    let target = try inspector.target(known: &gadgetsByProcess[holder.pid], besides: excluded)
+                    tid = target.tid
+                    return try runByPtrace(target, operation, identity)
+                }
             } catch let error as RemoteSocket.AttachError {
                 // No other thread is left.
                 if error.reason == .chooseThread || error.reason == .descriptor, let firstError { throw firstError }
@@ -356,7 +392,7 @@ extension RemoteSocket.AttachError {
     /// It would be met again for every socket of the process.
     fileprivate var isOfProcess: Bool {
         switch reason {
-        case .seize, .stop, .gone, .replaced, .tampered, .frozen, .memory, .userCode: true
+        case .seize, .stop, .gone, .replaced, .tampered, .frozen, .memory, .userCode, .ended: true
         case .chooseThread: errno == .resourceBusy || errno == .noSuchProcess
         case .call, .prepare: errno == .timedOut
         case .unsupported, .seccomp, .descriptor: false
@@ -365,6 +401,9 @@ extension RemoteSocket.AttachError {
 
     /// A wait for the target came to its limit.
     fileprivate var mayHaveWaited: Bool { reason == .stop || errno == .timedOut }
+
+    /// The thread that was chosen, or all that were listed.
+    fileprivate var isOfEndedThread: Bool { reason == .ended || reason == .chooseThread && errno == .noSuchProcess }
 
     /// A signal came before the thread was ready. It was delivered.
     fileprivate var isSignal: Bool { reason == .prepare && errno == .interrupted }

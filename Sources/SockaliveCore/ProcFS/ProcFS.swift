@@ -147,6 +147,18 @@ package final class ProcFS {
         return fstatat(root.rawValue, link, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mode & 0o600 == 0
     }
 
+    /// Whether a thread has ended, or is about to: it has no descriptor table any more (kernel/exit.c, exit_files;
+    /// `FDSize` is 0 then, fs/proc/array.c). Until it is gone, its folders are empty, and its links give EACCES.
+    ///
+    /// - Parameter thread: `PID/task/TID`.
+    func hasEnded(_ thread: String) -> Bool {
+        do {
+            return try status(thread).descriptorTableSize == 0
+        } catch {
+            return [.noSuchFileOrDirectory, .noSuchProcess].contains(error as? Errno)
+        }
+    }
+
     /// How many threads a process has. Its `task` folder has one link for each, and two more (fs/proc/base.c,
     /// proc_task_getattr).
     func threadCount(of pid: Int32) -> Int {

@@ -33,7 +33,7 @@ package struct ProcessStatus: Equatable, Sendable {
     /// Signals that are blocked; nil if the text does not tell.
     private(set) var blockedSignals: UInt64?
     /// Slots in the descriptor table that the kernel has allocated.
-    private(set) var descriptorTableSize = 0
+    private(set) var descriptorTableSize: Int?
     /// The kernel keeps a second copy of each return address, and a `ret` to another address fails.
     private(set) var hasShadowStack = false
     /// The thread's number in its own PID namespace (Linux 4.1).
@@ -79,7 +79,7 @@ package struct ProcessStatus: Equatable, Sendable {
             blockedSignals = first.hexadecimal()
             handledSignals |= blockedSignals ?? .max
         case "SigCgt:": handledSignals |= first.hexadecimal() ?? .max
-        case "FDSize:": descriptorTableSize = first.decimal() ?? 0
+        case "FDSize:": descriptorTableSize = first.decimal()
         case "x86_Thread_features:": hasShadowStack = values.contains { $0.elementsEqual("shstk".utf8) }
         // One for each nested namespace; the innermost is the last.
         case "Tgid:": threadGroup = first.decimal()

@@ -82,6 +82,8 @@ final class HeldThread {
     func attachError(for error: Errno) -> RemoteSocket.AttachError {
         switch tracee.state {
         case .replaced: RemoteSocket.AttachError(reason: .replaced, errno: .noSuchProcess)
+        case .gone where isUntouched, .same where isUntouched && error == .noSuchProcess:
+            RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess)
         case .gone: RemoteSocket.AttachError(reason: .gone, errno: .noSuchProcess)
         case .same where reason == .call:
             RemoteSocket.AttachError(
@@ -89,6 +91,9 @@ final class HeldThread {
         case .same: RemoteSocket.AttachError(reason: error == .noSuchProcess ? .gone : reason, errno: error)
         }
     }
+
+    /// It has not stopped yet, so nothing was read of it or changed.
+    private var isUntouched: Bool { reason == .seize || reason == .stop }
 
     private func prepare() throws(Errno) {
         // If this process dies before the recovery frames are installed, the kernel detaches and the thread runs on
@@ -133,8 +138,7 @@ final class HeldThread {
             isSeized = true
         } catch .notPermitted {
             // A thread that has just died gives EPERM, too.
-            guard try target.isSocket(target.holder.fd) else { throw .noSuchProcess }
-            throw .notPermitted
+            throw target.procfs.hasEnded(path) ? .noSuchProcess : .notPermitted
         }
     }
 

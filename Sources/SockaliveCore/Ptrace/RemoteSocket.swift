@@ -37,6 +37,8 @@ struct RemoteSocket: ~Copyable, SocketOptions {
         /// The thread makes no system call (ETIMEDOUT), or is stopped outside of one (EBUSY), and this kernel does not
         /// tell whether it is in a restartable sequence. Nothing of it was changed.
         case userCode
+        /// The thread ended before it was held. Nothing was changed.
+        case ended
     }
 
     /// Why a process could not be held, or a remote call did not complete.

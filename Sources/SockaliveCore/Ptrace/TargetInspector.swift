@@ -20,11 +20,12 @@ struct TargetInspector {
     private static let maxMapsSize = 32 << 20
 
     /// - Parameters:
-    ///   - known: the gadgets of this process, if an earlier call found them.
+    ///   - known: the gadgets of this process, if an earlier call found them. They are kept even where this one fails:
+    ///     they belong to the process's memory, not to a thread.
     ///   - excluded: threads that cannot be held.
     /// - Throws: ``RemoteSocket/AttachError``.
     func target(
-        known: SyscallGadgets?, besides excluded: Set<Int32> = []
+        known: inout SyscallGadgets?, besides excluded: Set<Int32> = []
     ) throws(RemoteSocket.AttachError) -> RemoteTarget {
         // First of all: what else stands in the way may pass, and this does not.
         guard hasPtraceMethod else { throw RemoteSocket.AttachError(reason: .unsupported, errno: .notSupported) }
@@ -36,13 +37,34 @@ struct TargetInspector {
             procfs: procfs, pid: holder.pid, fd: holder.fd, inode: inode, excluded: excluded)
         // Any thread serves to read the memory map. The main thread may be a zombie, which has none.
         let any = try choosing { try choice.best(nil) }
-        let map = try preparing {
-            let stat = try procfs.read("\(holder.pid)/task/\(any)/stat") { ProcessStat($0) }
-            return try procfs.read("\(holder.pid)/task/\(any)/maps", limit: Self.maxMapsSize) {
+        let map = try inspecting(any) { () throws(RemoteSocket.AttachError) in try self.map(of: any) }
+        let tid = try choosing { try choice.best(map) }
+        return try inspecting(tid) { () throws(RemoteSocket.AttachError) in try target(tid, map, &known) }
+    }
+
+    /// What a thread that ends meanwhile says, or does not say, is no answer.
+    private func inspecting<Value>(
+        _ tid: Int32, _ body: () throws(RemoteSocket.AttachError) -> Value
+    ) throws(RemoteSocket.AttachError) -> Value {
+        let result = Result(catching: body)
+        if procfs.hasEnded("\(holder.pid)/task/\(tid)") {
+            throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess)
+        }
+        return try result.get()
+    }
+
+    private func map(of tid: Int32) throws(RemoteSocket.AttachError) -> MemoryMap {
+        try preparing {
+            let stat = try procfs.read("\(holder.pid)/task/\(tid)/stat") { ProcessStat($0) }
+            return try procfs.read("\(holder.pid)/task/\(tid)/maps", limit: Self.maxMapsSize) {
                 MemoryMap($0, startOfStack: stat?.startOfStack)
             }
         }
-        let tid = try choosing { try choice.best(map) }
+    }
+
+    private func target(
+        _ tid: Int32, _ map: MemoryMap, _ known: inout SyscallGadgets?
+    ) throws(RemoteSocket.AttachError) -> RemoteTarget {
         let thread = "\(holder.pid)/task/\(tid)"
         let status = try preparing { try procfs.status("\(thread)") }
         let isFiltered = status.seccomp != 0
@@ -51,10 +73,11 @@ struct TargetInspector {
             throw RemoteSocket.AttachError(reason: .seccomp, errno: .notPermitted)
         }
         let gadgets = if let known { known } else { try findGadgets(thread: thread, map) }
+        known = gadgets
         return RemoteTarget(
             procfs: procfs, holder: holder, inode: inode, tid: tid, gadgets: gadgets, status: status,
             stacks: map.stacks,
-            spareDescriptor: spareDescriptor(thread, status.descriptorTableSize), rights: rights)
+            spareDescriptor: spareDescriptor(thread, status.descriptorTableSize ?? 0), rights: rights)
     }
 
     private func choosing<Value>(_ body: () throws -> Value) throws(RemoteSocket.AttachError) -> Value {

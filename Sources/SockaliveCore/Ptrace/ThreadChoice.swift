@@ -52,9 +52,13 @@ struct ThreadChoice {
             if state == "D" && error == .noSuchProcess { error = .resourceBusy }
             guard rank > best.rank else { continue }
             do {
-                if try holdsSocket(tid) { best = (tid, rank) } else { error = .staleNFSFileHandle }
+                if try holdsSocket(tid) {
+                    best = (tid, rank)
+                } else if !procfs.hasEnded("\(pid)/task/\(tid)") {
+                    error = .staleNFSFileHandle
+                }
             } catch let denial as Errno where denial.isPermission {
-                error = denial
+                if !procfs.hasEnded("\(pid)/task/\(tid)") { error = denial }
             } catch {
                 // This thread has ended.
             }

@@ -162,10 +162,11 @@ struct NetworkNamespaces {
     func namespace(of pid: Int32) -> NetworkNamespace? {
         WorkerProgress.enter(.namespace, pid)
         if let linked = Self.linked("\(pid)", procfs) { return linked }
-        let folder = procfs.networkFolder(of: pid)
-        if let linked = Self.linked(folder, procfs) { return linked }
-        guard let files = procfs.identity("\(folder)/net/tcp") else { return nil }
-        return files == ownFiles ? own : .files(files)
+        return procfs.inNetworkFolder(of: pid) { folder in
+            if let linked = Self.linked(folder, procfs) { return linked }
+            guard let files = procfs.identity("\(folder)/net/tcp") else { return nil }
+            return files == ownFiles ? own : .files(files)
+        }
     }
 
     /// Equal for all processes of a namespace; nil if the process is gone, or only its main thread is.
@@ -180,10 +181,12 @@ struct NetworkNamespaces {
         var lastError = Errno.noSuchProcess
         for pid in members {
             WorkerProgress.enter(.namespace, pid)
-            let file = openat(
-                procfs.root.rawValue, "\(procfs.networkFolder(of: pid))/ns/net", O_RDONLY | O_CLOEXEC)
+            let file = procfs.inNetworkFolder(of: pid) { folder in
+                let file = openat(procfs.root.rawValue, "\(folder)/ns/net", O_RDONLY | O_CLOEXEC)
+                return file >= 0 ? file : -errno
+            }
             guard file >= 0 else {
-                lastError = Errno(rawValue: errno)
+                lastError = Errno(rawValue: -file)
                 continue
             }
             defer { close(file) }
@@ -201,9 +204,24 @@ struct NetworkNamespaces {
 }
 
 extension ProcFS {
+    /// Reads what a folder tells of the process's network namespace. Where that is a thread's, and the thread ends
+    /// meanwhile, another one is asked: threads may live for a millisecond each.
+    func inNetworkFolder<Value, Failure: Error>(
+        of pid: Int32, _ body: (String) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        var left = 50
+        while true {
+            let folder = networkFolder(of: pid)
+            let value = Result { () throws(Failure) in try body(folder) }
+            left -= 1
+            let hasOthers = hasEnded(folder) && threadCount(of: pid) > 1
+            if !hasOthers || left == 0 { return try value.get() }
+        }
+    }
+
     /// The folder that shows the process's network namespace: `PID`. If the main thread has exited, it has left its
     /// namespaces (kernel/exit.c, exit_task_namespaces); then it is `PID/task/TID` of a living thread.
-    func networkFolder(of pid: Int32) -> String {
+    private func networkFolder(of pid: Int32) -> String {
         guard identity("\(pid)/net/tcp") == nil else { return "\(pid)" }
         let threads = ((try? numbers(in: "\(pid)/task")) ?? []).map { "\(pid)/task/\($0)" }
         return threads.first { identity("\($0)/net/tcp") != nil } ?? "\(pid)"

@@ -7,6 +7,7 @@
  *   threads        the main thread is asleep; others open and close descriptors without pause
  *   own-table      the echoing thread has its own descriptor table; other threads do not have the socket
  *   zombie-main    the main thread has exited
+ *   relay          the same, and each thread that echoes ends after 8 ms, when it has started the next one
  *   vfork          the parent waits uninterruptibly for a child that echoes
  *   coroutine      the stack pointer is in memory from malloc, right above data that others use
  *   one-coroutine  the same without other threads
@@ -84,6 +85,17 @@ static void *churn(void *unused)
         if (fd < 0 || other < 0 || close(fd) < 0 || close(other) < 0)
             _exit(6);
     }
+    return unused;
+}
+
+static void *relay(void *unused)
+{
+    struct pollfd input = {.fd = connection, .events = POLLIN};
+    char byte;
+    pthread_detach(pthread_self());
+    if (poll(&input, 1, 8) > 0 && (read(connection, &byte, 1) != 1 || write(connection, &byte, 1) != 1))
+        _exit(0);
+    start_thread(relay, NULL);
     return unused;
 }
 
@@ -295,6 +307,9 @@ int main(int argc, char **argv)
         run_own_table();
     } else if (strcmp(how, "zombie-main") == 0) {
         start_thread(echo_thread, NULL);
+        pthread_exit(NULL);
+    } else if (strcmp(how, "relay") == 0) {
+        start_thread(relay, NULL);
         pthread_exit(NULL);
     } else if (strcmp(how, "vfork") == 0) {
         run_vfork();

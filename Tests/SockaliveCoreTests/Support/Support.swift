@@ -32,3 +32,10 @@ extension Snapshot {
         return KeepaliveRun(mode: mode, access: access).results(for: candidates)
     }
 }
+
+extension TargetInspector {
+    func target(known: SyscallGadgets?) throws(RemoteSocket.AttachError) -> RemoteTarget {
+        var known = known
+        return try target(known: &known)
+    }
+}
