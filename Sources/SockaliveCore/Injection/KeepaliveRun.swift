@@ -208,18 +208,18 @@ package struct SocketResult: Sendable {
     package internal(set) var request: KeepaliveRequest
     /// The number of the rule that it counts to.
     package internal(set) var rule = 0
-    package let action: SocketAction
-    package let before: KeepaliveSettings?
+    package internal(set) var action: SocketAction
+    package internal(set) var before: KeepaliveSettings?
     package internal(set) var after: KeepaliveSettings?
     /// Where the plan leads; in a dry run it differs from `after`.
-    package let planned: KeepaliveSettings?
-    package let idleSeconds: Double?
+    package internal(set) var planned: KeepaliveSettings?
+    package internal(set) var idleSeconds: Double?
     package internal(set) var method: Method?
     /// Whether the target would have recovered by itself, had this process been killed while it held it;
     /// nil where it was not held.
-    package let crashSafe: Bool?
+    package internal(set) var crashSafe: Bool?
     /// With whose rights it was reached; nil where it was not.
-    package let rights: Rights?
+    package internal(set) var rights: Rights?
     package internal(set) var pausedMicroseconds: Int
     package internal(set) var failure: SocketFailure?
     /// nil where the connection was not asked.

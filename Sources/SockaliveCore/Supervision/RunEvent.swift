@@ -328,11 +328,16 @@ extension SocketResult {
     /// What became of the socket by now.
     mutating func take(_ record: ResultRecord) {
         let numbers = record.numbers
-        self = SocketResult(
-            socket: socket, request: request, rule: rule, action: numbers.action, before: numbers.before,
-            after: numbers.after, planned: numbers.planned, idleSeconds: numbers.idleSeconds, method: numbers.method,
-            crashSafe: numbers.crashSafe, rights: numbers.rights, pausedMicroseconds: numbers.pausedMicroseconds,
-            failure: record.failure, probe: numbers.probe, subflowDiffers: numbers.subflowDiffers,
-            settingsSource: numbers.settingsSource, restartedWait: numbers.restartedWait)
+        action = numbers.action
+        (before, after, planned) = (numbers.before, numbers.after, numbers.planned)
+        idleSeconds = numbers.idleSeconds
+        (method, rights) = (numbers.method, numbers.rights)
+        crashSafe = numbers.crashSafe
+        pausedMicroseconds = numbers.pausedMicroseconds
+        failure = record.failure
+        probe = numbers.probe
+        subflowDiffers = numbers.subflowDiffers
+        settingsSource = numbers.settingsSource
+        restartedWait = numbers.restartedWait
     }
 }
