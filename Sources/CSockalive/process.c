@@ -40,16 +40,6 @@ int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *
     return 0;
 }
 
-void sockalive_init_mutex(pthread_mutex_t *mutex)
-{
-    pthread_mutexattr_t spins;
-
-    pthread_mutexattr_init(&spins);
-    pthread_mutexattr_settype(&spins, PTHREAD_MUTEX_ADAPTIVE_NP);
-    pthread_mutex_init(mutex, &spins);
-    pthread_mutexattr_destroy(&spins);
-}
-
 pid_t sockalive_thread_id(void)
 {
     return (pid_t)syscall(SYS_gettid);

@@ -86,10 +86,6 @@ int sockalive_processors(void);
  */
 int sockalive_start_on_other_cpu(pthread_t *thread, void *(*run)(void *), void *argument);
 
-/* A mutex whose waiter spins for a moment before it sleeps (glibc, nptl/pthread_mutex_lock.c, ADAPTIVE_NP): whoever has
-   it lets it go within a microsecond, and to sleep and be woken takes some fifty. */
-void sockalive_init_mutex(pthread_mutex_t *mutex);
-
 /* gettid(2), which glibc has since 2.30. */
 pid_t sockalive_thread_id(void);
 

@@ -31,9 +31,11 @@ struct SocketCollector {
     private var sockets: [DiscoveredSocket] = []
     /// That of each socket.
     private var namespaces: [NetworkNamespace] = []
-    /// The first sockets by inode. As a rule nobody asks, and there are none in it.
+    /// Numbers in `sockets[..<indexedCount]`: most runs seek none of them by its inode.
     private var numbers = InodeIndex()
     private var indexedCount = 0
+    /// Some socket was sought by its inode, or its row has no number: it may share its inode with others.
+    private var seeksInodes = false
     /// The socket of each row that is the only one with its inode, by the row's number; -1: none yet.
     private var numbersByRow: [Int32]
     private var handles: [Int32: ProcessHandle] = [:]
@@ -47,7 +49,7 @@ struct SocketCollector {
 
     /// - Parameters:
     ///   - areCookiesGlobal: no two sockets of two namespaces have one cookie (Linux 5.4).
-    ///   - rowCount: so many rows have numbers.
+    ///   - rowCount: rows are numbered from 0 up to this.
     init(procfs: ProcFS, search: ProcessSearch, areCookiesGlobal: Bool, rowCount: Int) {
         numbersByRow = Array(repeating: -1, count: rowCount)
         self.procfs = procfs
@@ -64,7 +66,7 @@ struct SocketCollector {
     /// Only processes with a matching socket are read any further.
     ///
     /// - Parameter each: hands on each descriptor of the process with the row of its socket, and the row's number where
-    ///   no other row has its inode: whose socket is found by that, and not sought among twenty thousand.
+    ///   no other row has the same inode. By that number the socket is found at once.
     mutating func add(
         _ process: MatchedProcess, each: ((_ fd: Int32, _ found: FoundRow, _ number: Int?) -> Void) -> Void
     ) {
@@ -73,7 +75,10 @@ struct SocketCollector {
         members[process.pid] = process
         each { fd, found, number in
             let holder = SocketHolder(pid: process.pid, fd: fd)
-            if number == nil { indexAll() }
+            if number == nil {
+                seeksInodes = true
+                indexAll()
+            }
             if let known = number.map(socketNumber) ?? index(of: found.row, in: found.namespace) {
                 sockets[known].add(holder)
             } else {
@@ -160,7 +165,7 @@ struct SocketCollector {
             }
         }
         let held = sockets.indices
-        if indexedCount > 0 || !hidden.isEmpty || !ringOwners.isEmpty { indexAll() }
+        if seeksInodes || !hidden.isEmpty || !ringOwners.isEmpty { indexAll() }
         let rings = ringSockets
         let unanswered = addHidden(besides: rings) + rings + threads + others
         for number in numbers.shared { sockets[number].sharesInode = true }

@@ -38,8 +38,8 @@ final class SharedTreatment: @unchecked Sendable {
     /// A process, or a user, has used up the time that it has before others.
     private let isSlow = Atomic<Bool>(false)
 
-    /// So many sockets a thread takes at once: those whose marks in ``Rest/isTreated`` lie in one cache line, so that
-    /// threads seldom write to the same one.
+    /// So many sockets a thread takes at once. The marks of neighbours in ``Rest/isTreated`` lie in one cache line, which
+    /// the threads take from each other: with 16, 18,000 sockets took 2% longer.
     private static let portion = 64
     /// How often each thread asks whether it is to stop.
     private static let askInterval = Duration.milliseconds(1)
@@ -74,7 +74,7 @@ final class SharedTreatment: @unchecked Sendable {
     }
 
     /// The threads share no object whose references each of them counts for each socket: they would wait for each other.
-    /// What the caller does is handed on as arguments for the same reason.
+    /// That is why the closures are arguments: one that an object holds is retained for each call.
     private func work(
         _ thread: WorkerThread, _ stopReason: () -> StopReason?, _ treat: (Item, WorkerThread) -> Outcome,
         _ slow: (Int32) -> Void, _ report: (Int, SocketResult) -> Void

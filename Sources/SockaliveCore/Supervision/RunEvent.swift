@@ -61,6 +61,7 @@ struct RunEventWriter {
 
     /// Some 20 KiB.
     private static let candidatesInFrame = 64
+    fileprivate static let resultKind: UInt8 = 2
 
     init(_ output: WorkerOutput) {
         self.output = output
@@ -73,9 +74,9 @@ struct RunEventWriter {
                 let end = min(start + Self.candidatesInFrame, candidates.count)
                 write { $0.encode(candidates, start..<end, into: &$1) }
             }
-        // There are twenty thousand of them, and other threads wait meanwhile.
+        // Twenty thousand results are written one by one, and other threads wait meanwhile.
         case .result(let index, let record) where record.failure == nil:
-            withFrame(2, ResultNumbers(index, record)) { output.write($0) }
+            withFrame(Self.resultKind, ResultNumbers(index, record)) { output.write($0) }
         default: write(event)
         }
     }
@@ -132,7 +133,7 @@ struct RunEventWriter {
             writer.write(pid)
         case .candidates(let candidates, _): encode(candidates, candidates.indices, into: &writer)
         case .result(let index, let record):
-            writer.write(UInt8(2))
+            writer.write(Self.resultKind)
             writer.write(ResultNumbers(index, record))
             record.failure?.write(into: &writer)
         case .gone(let index):
@@ -215,7 +216,7 @@ struct RunEventReader {
                 candidates.append(try candidate(&reader))
             }
             return .candidates(candidates, total: total)
-        case 2:
+        case RunEventWriter.resultKind:
             let numbers: ResultNumbers = try reader.read()
             let failure = numbers.hasFailure ? try SocketFailure(&reader) : nil
             return .result(index: Int(numbers.index), ResultRecord(numbers: numbers.numbers, failure: failure))
@@ -311,7 +312,7 @@ struct ResultRecord {
     }
 }
 
-/// What has one size of the event ``RunEvent/result(index:_:)``.
+/// The part of ``RunEvent/result(index:_:)`` that always has the same size.
 private struct ResultNumbers: BitwiseCopyable {
     let index: Int32
     let hasFailure: Bool

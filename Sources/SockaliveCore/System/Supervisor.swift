@@ -306,7 +306,7 @@ package struct WorkerOutput {
     private let page: Unmanaged<WorkerPage>
     private let channel: Int32
 
-    /// - Parameter page: stays for as long as this.
+    /// - Parameter page: must outlive this value.
     init(page: WorkerPage, channel: Int32) {
         self.page = .passUnretained(page)
         self.channel = channel

@@ -36,7 +36,7 @@ struct WireWriter {
     }
 }
 
-/// Hands on a frame of a byte and one value. It needs no memory that is shared with other threads.
+/// Hands on a frame of a byte and one value, which lies on the stack.
 func withFrame<Value: BitwiseCopyable>(_ kind: UInt8, _ value: Value, _ body: (UnsafeRawBufferPointer) -> Void) {
     let length = 1 + MemoryLayout<Value>.size
     withUnsafeTemporaryAllocation(byteCount: 4 + length, alignment: 8) { bytes in
@@ -58,7 +58,8 @@ struct WireReader {
         self.bytes = bytes
     }
 
-    /// A value whose every bit pattern is one: numbers and structures of numbers.
+    /// Numbers, and structures of numbers. Only this same program writes them: whether the bits are a value of the type
+    /// is not checked.
     mutating func read<Value: BitwiseCopyable>(_: Value.Type = Value.self) throws(Malformed) -> Value {
         let size = MemoryLayout<Value>.size
         guard bytes.count - position >= size else { throw Malformed() }

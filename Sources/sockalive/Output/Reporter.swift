@@ -60,6 +60,7 @@ struct Reporter {
 
     /// A line for each connection whose peer did not answer; whoever runs a backup wants to know which.
     func silence(_ results: [SocketResult]) {
+        // The first question copies nothing.
         let silent = results.indices.filter { results[$0].probe != nil && results[$0].isSilent }
         for index in silent.prefix(Self.maxNamed) {
             StandardStreams.error(

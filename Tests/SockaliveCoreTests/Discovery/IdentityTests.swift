@@ -211,7 +211,7 @@ import Testing
     /// The sockets of two namespaces are put in order behind each other. Whoever looks for them by their numbers from
     /// before finds others.
     ///
-    /// - Parameter areNumbered: no two rows have one inode.
+    /// - Parameter areNumbered: whether the rows' numbers are handed on.
     @Test(arguments: [false, true])
     func `a socket that a readable process holds is not told of a hidden one, too`(areNumbered: Bool) throws {
         let fixture = Fixture()

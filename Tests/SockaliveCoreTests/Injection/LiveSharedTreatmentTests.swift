@@ -9,6 +9,8 @@ import Testing
 @Suite(.serialized, .enabled(if: MethodChoice.auto.resolved() == .pidfd, "nothing can be borrowed here"))
 struct LiveSharedTreatmentTests {
     private let sharing = Sharing(threads: 4, minSockets: 1)
+    /// More than three threads take at once.
+    private static let many = 120
 
     private func snapshot(_ connections: LiveConnections, _ procfs: ProcFS) throws -> Snapshot {
         let selection = Selection(
@@ -66,7 +68,7 @@ struct LiveSharedTreatmentTests {
     }
 
     @Test func `what no thread can borrow at once is sought by the main thread, and told once`() throws {
-        let connections = try LiveConnections(each: 20, kinds: [.ipv4])
+        let connections = try LiveConnections(each: Self.many, kinds: [.ipv4])
         let procfs = try ProcFS()
         let found = try snapshot(connections, procfs)
         // One is closed, and one is moved to another number.
@@ -90,7 +92,7 @@ struct LiveSharedTreatmentTests {
 
     @Test func `an operation that fails is told as it would be by one thread`() throws {
         guard LiveConnections.hasMultipath else { return }
-        let connections = try LiveConnections(each: 10, kinds: [.multipath])
+        let connections = try LiveConnections(each: Self.many, kinds: [.multipath])
         let procfs = try ProcFS()
         let found = try snapshot(connections, procfs)
         let request = KeepaliveRequest(userTimeout: 5000)

@@ -5,22 +5,27 @@ import Testing
 
 /// What a worker says, as its parent reads it.
 @Suite struct RunEventTests {
-    private static let process = ProcessIdentity(
-        pid: 77, name: UntrustedText("beremote"), executable: UntrustedText("/opt/beremote"), uid: 7, startTime: 8,
-        networkNamespace: 9, place: nil, arguments: nil)
+    private static let processes = [77, 78].map { pid in
+        ProcessIdentity(
+            pid: pid, name: UntrustedText("beremote \(pid)"), executable: UntrustedText("/opt/\(pid)"), uid: 7,
+            startTime: 8, networkNamespace: 9, place: nil, arguments: nil)
+    }
 
     private static func socket(_ number: Int) -> DiscoveredSocket {
+        let process = processes[number / 50 % 2]
         let end = Endpoint(address: IPAddress(ipv4: 0x7f00_0001), port: UInt16(number))
         let row = SocketRow(
             family: .ipv4, local: end, remote: end, state: .established, timer: .keepalive(seconds: 1.5), uid: 7,
             inode: UInt64(number), idleSeconds: number % 2 == 0 ? nil : 2.5, cookie: UInt64(number) << 40)
-        let holders = (0...number % 3).map { SocketHolder(pid: 77, fd: Int32(number + $0)) }
+        let holders = (0...number % 3).map { SocketHolder(pid: process.pid, fd: Int32(number + $0)) }
         return DiscoveredSocket(
             process: process, holders: holders, row: row, sharesInode: number % 5 == 0, networkNamespace: 9)
     }
 
     /// Sends the events through the ring, and reads them as they come.
-    private static func sent(_ events: [RunEvent]) throws -> [RunEvent] {
+    ///
+    /// - Parameter size: the reader gets so many bytes at a time.
+    private static func sent(_ events: [RunEvent], by size: Int = .max) throws -> [RunEvent] {
         let page = try #require(WorkerPage())
         var writer = RunEventWriter(WorkerOutput(page: page, channel: -1))
         var reader = RunEventReader()
@@ -28,8 +33,13 @@ import Testing
         for event in events {
             writer.send(event)
             while page.unread > 0 {
-                page.read(into: &bytes)
-                try reader.read(&bytes) { received.append($0) }
+                var part: [UInt8] = []
+                page.read(into: &part)
+                while !part.isEmpty {
+                    bytes += part.prefix(size)
+                    part.removeFirst(min(size, part.count))
+                    try reader.read(&bytes) { received.append($0) }
+                }
             }
         }
         withExtendedLifetime(page) {}
@@ -37,7 +47,8 @@ import Testing
         return received
     }
 
-    @Test func `candidates arrive as they were found`() throws {
+    @Test(arguments: [7, .max])
+    func `candidates arrive as they were found`(size: Int) throws {
         let requests = [KeepaliveRequest(), KeepaliveRequest(idle: 5, userTimeout: 9000)]
         let candidates = (1...200).map { number in
             AssignedSocket(
@@ -45,7 +56,7 @@ import Testing
         }
         var received: [AssignedSocket] = []
         var total: Int?
-        for event in try Self.sent([.candidates(candidates, total: candidates.count)]) {
+        for event in try Self.sent([.candidates(candidates, total: candidates.count)], by: size) {
             guard case .candidates(let some, let left) = event else { continue }
             total = total ?? left
             received += some
@@ -54,7 +65,8 @@ import Testing
         #expect(received.map(\.socket.holders) == candidates.map(\.socket.holders))
         #expect(received.map(\.socket.sharesInode) == candidates.map(\.socket.sharesInode))
         #expect(received.map(\.request) == candidates.map(\.request) && received.map(\.rule) == candidates.map(\.rule))
-        #expect(received.allSatisfy { $0.socket.process.name == Self.process.name && $0.socket.process.uid == 7 })
+        #expect(received.map(\.socket.process.name) == candidates.map(\.socket.process.name))
+        #expect(received.allSatisfy { $0.socket.process.uid == 7 && $0.socket.process.startTime == 8 })
     }
 
     @Test func `results arrive with and without a failure`() throws {
@@ -83,6 +95,22 @@ import Testing
         for (index, result) in results.enumerated() {
             #expect(received[index].map { "\($0)" } == "\(result)")
         }
+    }
+
+    /// They go round in the ring several times.
+    @Test func `a hundred thousand results arrive in their order`() throws {
+        let result = SocketResult(socket: Self.socket(1), failure: .overwritten, isFailedAction: true)
+        var done = result
+        done.failure = nil
+        let records = [ResultRecord(result), ResultRecord(done), ResultRecord(done)]
+        var indices: [Int] = []
+        for event in try Self.sent((0..<100_000).map { .result(index: $0, records[$0 % 3]) }) {
+            guard case .result(let index, let record) = event else { continue }
+            var read = result
+            read.take(record)
+            if (read.failure == nil) == (index % 3 != 0) { indices.append(index) }
+        }
+        #expect(indices.elementsEqual(0..<100_000))
     }
 
     @Test func `what is no event is refused`() throws {
