@@ -102,25 +102,34 @@ struct FDScan {
         for ring in main?.rings ?? [] { tables.add(procfs.files(ofRing: "\(pid)/fdinfo/\(ring)")) }
         guard main == nil || procfs.threadCount(of: pid) > 1 else { return tables }
         // Threads may live for a millisecond each: those that were listed may all have ended.
-        for _ in 0..<maxWalks {
-            let hasRead = try readThreads(of: pid, hasMain: main != nil, procfs, &tables, stopReason)
-            if hasRead { break }
+        var ended: Set<Int32> = []
+        let end = ContinuousClock.now + maxWalkTime
+        while try !readThreads(of: pid, hasMain: main != nil, procfs, &tables, &ended, stopReason) {
+            // What nobody could read is not "no".
+            if .now > end {
+                tables.threadError = .resourceTemporarilyUnavailable
+                break
+            }
         }
         return tables
     }
 
-    private static let maxWalks = 50
+    private static let maxWalkTime = Duration.milliseconds(200)
 
-    /// - Parameter hasMain: the main thread's table was read.
-    /// - Returns: false if no table was read, because threads have ended.
+    /// - Parameters:
+    ///   - hasMain: the main thread's table was read.
+    ///   - ended: threads that have ended, and are not asked again.
+    /// - Returns: false if no table was read, and more threads have ended since they were listed.
     private static func readThreads(
-        of pid: Int32, hasMain: Bool, _ procfs: ProcFS, _ tables: inout Tables, _ stopReason: () -> StopReason?
+        of pid: Int32, hasMain: Bool, _ procfs: ProcFS, _ tables: inout Tables, _ ended: inout Set<Int32>,
+        _ stopReason: () -> StopReason?
     ) throws -> Bool {
         var known = Set(tables.sockets)
         // One thread of each table that was read.
         var owners = hasMain ? [pid] : []
-        var hasSeenEnd = false
-        for thread in try procfs.numbers(in: "\(pid)/task").prefix(maxThreads) where thread != pid {
+        var (hasRead, reads, endedBefore) = (hasMain, 0, ended.count)
+        for thread in try procfs.numbers(in: "\(pid)/task").prefix(maxThreads)
+        where thread != pid && !ended.contains(thread) {
             if let reason = stopReason() { throw reason }
             WorkerProgress.enter(.threads, pid)
             // Only a 1 says that the table is known. Where kcmp(2) is forbidden, the table is read.
@@ -128,8 +137,8 @@ struct FDScan {
             WorkerProgress.enter(.descriptors, pid)
             let reading = Result { try procfs.descriptors(in: "\(pid)/task/\(thread)/fd") }
             // What it had may have been read in part.
-            let hasEnded = procfs.hasEnded("\(pid)/task/\(thread)")
-            hasSeenEnd = hasSeenEnd || hasEnded
+            let hasEnded = procfs.hasEnded(thread, of: pid)
+            if hasEnded { ended.insert(thread) } else { hasRead = true }
             let own: DescriptorTable
             do {
                 guard let table = try reading.get() else { continue }
@@ -144,11 +153,11 @@ struct FDScan {
             let added = own.sockets.filter { known.insert($0).inserted }
             tables.sockets += added
             tables.needsThreads = tables.needsThreads || !added.isEmpty
-            if hasEnded { continue }
-            owners.append(thread)
-            if owners.count == maxTables { break }
+            if !hasEnded { owners.append(thread) }
+            reads += 1
+            if reads == maxTables { break }
         }
-        return !owners.isEmpty || !hasSeenEnd
+        return hasRead || ended.count == endedBefore
     }
 }
 

@@ -68,7 +68,7 @@ struct SocketTables {
         return try onOwnThread {
             let status = sockalive_enter_network(file)
             guard status >= 0 else { throw Errno(rawValue: -status) }
-            return FoundRows(try textRows("thread-self", of: namespace, inodes: inodes))
+            return FoundRows(try textRows("thread-self", of: namespace, inodes: inodes) ?? [])
         }
     }
 
@@ -122,10 +122,10 @@ struct SocketTables {
         for member in members {
             WorkerProgress.enter(.socketTable, member.pid)
             do {
-                let read = try procfs.inNetworkFolder(of: member.pid) {
-                    try textRows($0, of: namespace, inodes: inodes)
+                let read = try procfs.inNetworkFolder(of: member.pid) { folder in
+                    try textRows(folder, of: namespace, inodes: inodes)
                 }
-                for row in read { rows.add(row) }
+                for row in read ?? [] { rows.add(row) }
             } catch {
                 // What cannot be read is not "no".
                 if member.isAlive(procfs) { throw SourceFailure(error: error as? Errno ?? .ioError, isOfText: true) }
@@ -136,10 +136,12 @@ struct SocketTables {
         return rows
     }
 
-    /// A missing file means that this kernel lacks the address family, or that the process is gone.
+    /// A missing file means that this kernel lacks the address family, or that the process, or the thread, is gone.
+    ///
+    /// - Returns: nil if a thread has ended before both files could be read.
     private func textRows(
         _ process: String, of namespace: NetworkNamespace, inodes: Set<UInt64>?
-    ) throws -> [FoundRow] {
+    ) throws -> [FoundRow]? {
         var rows: [FoundRow] = []
         for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
             let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
@@ -147,6 +149,7 @@ struct SocketTables {
             do {
                 found = try procfs.read("\(process)/net/\(file)") { reader.rows(in: $0) }
             } catch Errno.noSuchFileOrDirectory, Errno.noSuchProcess {
+                if procfs.hasEnded(process) { return nil }
                 continue
             }
             for row in found where row.inode != 0 && selection.accepts(row) {

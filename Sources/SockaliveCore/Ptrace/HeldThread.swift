@@ -92,7 +92,7 @@ final class HeldThread {
         }
     }
 
-    /// It has not stopped yet, so nothing was read of it or changed.
+    /// No call was made in it, and nothing was written into its memory.
     private var isUntouched: Bool { reason == .seize || reason == .stop }
 
     private func prepare() throws(Errno) {

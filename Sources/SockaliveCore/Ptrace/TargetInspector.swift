@@ -42,24 +42,30 @@ struct TargetInspector {
         return try inspecting(tid) { () throws(RemoteSocket.AttachError) in try target(tid, map, &known) }
     }
 
-    /// What a thread that ends meanwhile says, or does not say, is no answer.
+    /// What fails because the thread ends meanwhile says nothing about the process.
     private func inspecting<Value>(
         _ tid: Int32, _ body: () throws(RemoteSocket.AttachError) -> Value
     ) throws(RemoteSocket.AttachError) -> Value {
-        let result = Result(catching: body)
-        if procfs.hasEnded("\(holder.pid)/task/\(tid)") {
+        do {
+            return try body()
+        } catch {
+            guard procfs.hasEnded(tid, of: holder.pid) else { throw error }
             throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess)
         }
-        return try result.get()
     }
 
+    /// A thread that ends loses its memory first, and shows an empty map then.
     private func map(of tid: Int32) throws(RemoteSocket.AttachError) -> MemoryMap {
-        try preparing {
+        let map = try preparing {
             let stat = try procfs.read("\(holder.pid)/task/\(tid)/stat") { ProcessStat($0) }
             return try procfs.read("\(holder.pid)/task/\(tid)/maps", limit: Self.maxMapsSize) {
                 MemoryMap($0, startOfStack: stat?.startOfStack)
             }
         }
+        if map.code.isEmpty, procfs.hasEnded(tid, of: holder.pid) {
+            throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess)
+        }
+        return map
     }
 
     private func target(

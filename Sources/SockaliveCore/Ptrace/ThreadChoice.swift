@@ -37,33 +37,38 @@ struct ThreadChoice {
     /// The most suitable thread whose own descriptor table contains the socket.
     ///
     /// - Parameter map: nil if any thread is suitable.
-    /// - Throws: `noSuchProcess`; `resourceBusy` if all are in state D; `staleNFSFileHandle` if none has the socket;
+    /// - Throws: `noSuchProcess`, also where threads ended that may have had the socket; `resourceBusy` if all are in state D; `staleNFSFileHandle` if none has the socket;
     ///   `permissionDenied` if this may not be read.
     func best(_ map: MemoryMap?) throws -> Int32 {
         let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads).enumerated()
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
         var best: (tid: Int32, rank: Rank) = (0, .never)
         var error = Errno.noSuchProcess
+        // It may have had a table of its own.
+        var hasSeenEnd = false
         for (number, tid) in threads where best.rank < enough && !excluded.contains(tid) {
             // A server of a thousand threads that all wait so is not asked for each of its sockets.
             if number >= Self.maxWaiting && [.waitingWithRoom, .transferring].contains(best.rank) { break }
             let state = state(of: tid)
+            if state == nil { hasSeenEnd = true }
             let rank = rank(tid, state, map)
             if state == "D" && error == .noSuchProcess { error = .resourceBusy }
             guard rank > best.rank else { continue }
             do {
                 if try holdsSocket(tid) {
                     best = (tid, rank)
-                } else if !procfs.hasEnded("\(pid)/task/\(tid)") {
+                } else if procfs.hasEnded(tid, of: pid) {
+                    hasSeenEnd = true
+                } else {
                     error = .staleNFSFileHandle
                 }
             } catch let denial as Errno where denial.isPermission {
-                if !procfs.hasEnded("\(pid)/task/\(tid)") { error = denial }
+                if procfs.hasEnded(tid, of: pid) { hasSeenEnd = true } else { error = denial }
             } catch {
-                // This thread has ended.
+                hasSeenEnd = true
             }
         }
-        guard best.rank > .never else { throw error }
+        guard best.rank > .never else { throw hasSeenEnd && error == .staleNFSFileHandle ? .noSuchProcess : error }
         return best.tid
     }
 

@@ -181,14 +181,12 @@ struct NetworkNamespaces {
         var lastError = Errno.noSuchProcess
         for pid in members {
             WorkerProgress.enter(.namespace, pid)
-            let file = procfs.inNetworkFolder(of: pid) { folder in
+            let opened = procfs.inNetworkFolder(of: pid) { folder -> Int32? in
                 let file = openat(procfs.root.rawValue, "\(folder)/ns/net", O_RDONLY | O_CLOEXEC)
-                return file >= 0 ? file : -errno
+                if file < 0 { lastError = Errno(rawValue: errno) }
+                return file < 0 ? nil : file
             }
-            guard file >= 0 else {
-                lastError = Errno(rawValue: -file)
-                continue
-            }
+            guard let file = opened else { continue }
             defer { close(file) }
             var status = stat()
             guard fstat(file, &status) == 0, namespace == .inode(UInt64(status.st_ino)) else { continue }
@@ -204,19 +202,19 @@ struct NetworkNamespaces {
 }
 
 extension ProcFS {
-    /// Reads what a folder tells of the process's network namespace. Where that is a thread's, and the thread ends
-    /// meanwhile, another one is asked: threads may live for a millisecond each.
+    /// What a folder tells of the process's network namespace. Where that is a thread's, and the thread ends before it
+    /// tells, another one is asked: threads may live for a millisecond each.
+    ///
+    /// - Parameter body: nil where the folder tells nothing.
     func inNetworkFolder<Value, Failure: Error>(
-        of pid: Int32, _ body: (String) throws(Failure) -> Value
-    ) throws(Failure) -> Value {
-        var left = 50
-        while true {
+        of pid: Int32, _ body: (String) throws(Failure) -> Value?
+    ) throws(Failure) -> Value? {
+        for _ in 0..<50 {
             let folder = networkFolder(of: pid)
-            let value = Result { () throws(Failure) in try body(folder) }
-            left -= 1
-            let hasOthers = hasEnded(folder) && threadCount(of: pid) > 1
-            if !hasOthers || left == 0 { return try value.get() }
+            if let value = try body(folder) { return value }
+            guard hasEnded(folder), threadCount(of: pid) > 1 else { return nil }
         }
+        return nil
     }
 
     /// The folder that shows the process's network namespace: `PID`. If the main thread has exited, it has left its

@@ -34,12 +34,12 @@ package enum WorkerProgress {
 
     /// The next call about the same process and socket, by the main thread.
     package static func enter(next step: WorkerStep) {
-        if let beat, step == .stop { beat() }
+        if let beat, step == .stop || step == .inspect { beat() }
         WorkerThread.main.enter(next: step)
     }
 
-    /// Called while this process waits for the stop of a thread that it holds, if it has no page: a helper tells its
-    /// worker so.
+    /// Called while this process waits for the stop of a thread that it holds, or chooses another one, if it has no page:
+    /// a helper tells its worker so.
     nonisolated(unsafe) static var beat: (() -> Void)?
 
     /// Whether a thread is held that does not recover by itself if this process is killed.
