@@ -1,4 +1,5 @@
 import CSockalive
+import Glibc
 import SystemPackage
 
 /// Where the socket table is read.
@@ -119,44 +120,57 @@ struct SocketTables {
         of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
     ) throws(SourceFailure) -> FoundRows {
         var rows = FoundRows()
+        var isUnread = false
         for member in members {
             WorkerProgress.enter(.socketTable, member.pid)
             do {
                 let read = try procfs.inNetworkFolder(of: member.pid) { folder in
                     try textRows(folder, of: namespace, inodes: inodes)
                 }
-                for row in read ?? [] { rows.add(row) }
+                guard let read else {
+                    isUnread = isUnread || member.isAlive(procfs)
+                    continue
+                }
+                for row in read { rows.add(row) }
             } catch {
                 // What cannot be read is not "no".
                 if member.isAlive(procfs) { throw SourceFailure(error: error as? Errno ?? .ioError, isOfText: true) }
             }
             // A process that ended meanwhile may have shown an empty table, or half of one.
-            if member.isAlive(procfs) { break }
+            if member.isAlive(procfs) { return rows }
         }
+        if isUnread { throw SourceFailure(error: .resourceTemporarilyUnavailable, isOfText: true) }
         return rows
     }
 
     /// A missing file means that this kernel lacks the address family, or that the process, or the thread, is gone.
     ///
-    /// - Returns: nil if a thread has ended before both files could be read.
+    /// - Returns: nil if a thread has ended before both files were open.
     private func textRows(
         _ process: String, of namespace: NetworkNamespace, inodes: Set<UInt64>?
     ) throws -> [FoundRow]? {
-        var rows: [FoundRow] = []
-        for (file, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
-            let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
-            let found: [SocketRow]
-            do {
-                found = try procfs.read("\(process)/net/\(file)") { reader.rows(in: $0) }
-            } catch Errno.noSuchFileOrDirectory, Errno.noSuchProcess {
-                if procfs.hasEnded(process) { return nil }
-                continue
+        var files: [(file: Int32, family: IPAddress.Family)] = []
+        defer { for (file, _) in files { close(file) } }
+        var isMissing = false
+        // Once it is open, a file stays with its namespace, whatever becomes of the thread.
+        for (name, family) in [("tcp", IPAddress.Family.ipv4), ("tcp6", .ipv6)] {
+            do throws(Errno) {
+                files.append((try procfs.open("\(process)/net/\(name)"), family))
+            } catch {
+                guard error == .noSuchFileOrDirectory || error == .noSuchProcess else { throw error }
+                isMissing = true
             }
+        }
+        var rows: [FoundRow] = []
+        for (file, family) in files {
+            let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
+            let found = try procfs.read(file) { reader.rows(in: $0) }
             for row in found where row.inode != 0 && selection.accepts(row) {
                 guard inodes?.contains(row.inode) ?? true else { continue }
                 rows.append(FoundRow(row: row, namespace: namespace))
             }
         }
+        if isMissing, procfs.hasEnded(process) { return nil }
         return rows
     }
 }

@@ -1,3 +1,5 @@
+import CSockalive
+import Glibc
 import SystemPackage
 
 /// What is done with one socket while it is reached; a target held by ptrace stands still for so long.
@@ -207,6 +209,109 @@ struct Loan: Sendable {
         else { return nil }
         return Result { try operation.run(on: &borrowed) }
             .map { AccessResult(outcome: $0, method: .pidfd, rights: rights) }
+    }
+}
+
+/// Leads to sockets with the rights that this process has by now.
+final class DirectSocketAccess {
+    let procfs: ProcFS
+    let method: Method
+    let rights: OwnRights
+    /// The processes as discovery holds them.
+    let handles: [Int32: ProcessHandle]
+    var gadgetsByProcess: [Int32: SyscallGadgets] = [:]
+    /// With threads that ended, by process.
+    var timeLost: [Int32: Duration] = [:]
+
+    convenience init(procfs: ProcFS, method: Method, handles: [Int32: ProcessHandle]) {
+        self.init(procfs: procfs, method: method, handles: handles, rights: OwnRights(procfs: procfs))
+    }
+
+    init(procfs: ProcFS, method: Method, handles: [Int32: ProcessHandle], rights: OwnRights) {
+        self.procfs = procfs
+        self.method = method
+        self.handles = handles
+        self.rights = rights
+    }
+
+    func apply<Operation: SocketOperation>(
+        _ operation: Operation, to identity: SocketIdentity, through holder: SocketHolder
+    ) throws -> AccessResult<Operation.Outcome> {
+        switch method {
+        case .pidfd:
+            WorkerProgress.enter(.borrow, holder.pid, inode: identity.inode)
+            var borrowed = try borrow(identity, holder)
+            return AccessResult(outcome: try operation.run(on: &borrowed), method: .pidfd)
+        case .ptrace:
+            return try runByPtrace(operation, identity, holder)
+        }
+    }
+
+    /// pidfd_getfd(2) looks into the descriptor table of the thread that the pidfd stands for. A process's pidfd stands
+    /// for its main thread. One that has exited has no table: EBADF, or ESRCH (kernel/pid.c, __pidfd_fget); and
+    /// another thread may have a table of its own, which a pidfd of its own leads to.
+    private func borrow(_ identity: SocketIdentity, _ holder: SocketHolder) throws -> BorrowedSocket {
+        do {
+            return try BorrowedSocket(pidfd: pidfd(of: holder.pid), fd: holder.fd, identity: identity)
+        } catch let error as Errno where [.badFileDescriptor, .noSuchProcess, .staleNFSFileHandle].contains(error) {
+            while true {
+                let start = ContinuousClock.now
+                do {
+                    return try borrow(identity, holder, insteadOf: error)
+                } catch let ended as RemoteSocket.AttachError {
+                    try giveWay(ended, of: holder.pid, since: start)
+                }
+            }
+        }
+    }
+
+    /// From another thread than the main one.
+    private func borrow(
+        _ identity: SocketIdentity, _ holder: SocketHolder, insteadOf error: Errno
+    ) throws -> BorrowedSocket {
+        WorkerProgress.enter(next: .borrow)
+        let choice = ThreadChoice(procfs: procfs, pid: holder.pid, fd: holder.fd, inode: identity.inode)
+        let tid: Int32
+        do {
+            tid = try choice.best(nil)
+        } catch let own as Errno {
+            if own == .noSuchProcess { throw RemoteSocket.AttachError(reason: .chooseThread, errno: own) }
+            // Where the main thread has exited, the others tell.
+            throw procfs.hasEnded("\(holder.pid)") ? own : error
+        }
+        guard tid != holder.pid else { throw error }
+        // The number may be another thread's by now: what is borrowed is compared with the socket's identity.
+        let thread = sockalive_pidfd_open_thread(tid)
+        // EINVAL before Linux 6.9: no such flag.
+        if thread == -EINVAL { throw SocketFailure.otherTable(holder) }
+        // It has ended since, and tells nothing about the socket.
+        if thread == -ESRCH { throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess) }
+        guard thread >= 0 else { throw Errno(rawValue: -thread) }
+        defer { close(thread) }
+        do {
+            return try BorrowedSocket(pidfd: thread, fd: holder.fd, identity: identity)
+        } catch is Errno where procfs.hasEnded(tid, of: holder.pid) {
+            throw RemoteSocket.AttachError(reason: .ended, errno: .noSuchProcess)
+        }
+    }
+
+    /// The pidfd that was opened before anything was read about the process: never another one's.
+    private func pidfd(of pid: Int32) throws -> Int32 {
+        guard let handle = handles[pid] else { throw Errno.noSuchProcess }
+        guard let descriptor = handle.descriptor else { throw PidfdError(errno: handle.pidfdError ?? .noFunction) }
+        return descriptor
+    }
+}
+
+extension SocketFailure {
+    static func otherTable(
+        _ holder: SocketHolder, hasPtraceMethod: Bool = Method.ptrace.isForThisArchitecture
+    ) -> SocketFailure {
+        SocketFailure(
+            .unsupported, .invalidArgument,
+            "descriptor \(holder.fd) of PID \(holder.pid) is not in its main thread's table, so it cannot be borrowed",
+            remedy: "Linux 6.9 lets a thread's own descriptor be borrowed (PIDFD_THREAD)"
+                + (hasPtraceMethod ? "; until then --method ptrace reaches it" : ""))
     }
 }
 

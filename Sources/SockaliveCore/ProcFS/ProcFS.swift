@@ -30,10 +30,23 @@ package final class ProcFS {
     func read<Result>(
         _ path: String, limit: Int = .max, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result
     ) throws -> Result {
-        let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw Errno(rawValue: errno) }
+        let file = try open(path)
         defer { close(file) }
         let count = try fill(from: file, limit: limit)
+        return try buffer.withUnsafeBufferPointer { try body(UnsafeBufferPointer(rebasing: $0[..<count])) }
+    }
+
+    /// A descriptor of a file. The caller closes it.
+    @inline(never)
+    func open(_ path: String) throws(Errno) -> Int32 {
+        let file = openat(root.rawValue, path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw Errno(rawValue: errno) }
+        return file
+    }
+
+    /// The same for an open file.
+    func read<Result>(_ file: Int32, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result) throws -> Result {
+        let count = try fill(from: file, limit: .max)
         return try buffer.withUnsafeBufferPointer { try body(UnsafeBufferPointer(rebasing: $0[..<count])) }
     }
 

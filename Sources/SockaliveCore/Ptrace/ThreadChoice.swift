@@ -37,14 +37,14 @@ struct ThreadChoice {
     /// The most suitable thread whose own descriptor table contains the socket.
     ///
     /// - Parameter map: nil if any thread is suitable.
-    /// - Throws: `noSuchProcess`, also where threads ended that may have had the socket; `resourceBusy` if all are in state D; `staleNFSFileHandle` if none has the socket;
-    ///   `permissionDenied` if this may not be read.
+    /// - Throws: `noSuchProcess`, also if the main thread has exited, and threads ended that may have had the socket;
+    ///   `resourceBusy` if all are in state D; `staleNFSFileHandle` if none has the socket; `permissionDenied` if this
+    ///   may not be read.
     func best(_ map: MemoryMap?) throws -> Int32 {
         let threads = try procfs.numbers(in: "\(pid)/task").prefix(Self.maxThreads).enumerated()
         let enough: Rank = map == nil ? .traced : .asleepWithRoom
         var best: (tid: Int32, rank: Rank) = (0, .never)
         var error = Errno.noSuchProcess
-        // It may have had a table of its own.
         var hasSeenEnd = false
         for (number, tid) in threads where best.rank < enough && !excluded.contains(tid) {
             // A server of a thousand threads that all wait so is not asked for each of its sockets.
@@ -68,8 +68,10 @@ struct ThreadChoice {
                 hasSeenEnd = true
             }
         }
-        guard best.rank > .never else { throw hasSeenEnd && error == .staleNFSFileHandle ? .noSuchProcess : error }
-        return best.tid
+        if best.rank > .never { return best.tid }
+        // As long as the main thread lives, its table is nearly always that of all.
+        if hasSeenEnd, error == .staleNFSFileHandle, procfs.hasEnded("\(pid)") { throw Errno.noSuchProcess }
+        throw error
     }
 
     /// False if the number is another file in the thread's table, or is not open.
