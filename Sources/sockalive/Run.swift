@@ -251,15 +251,6 @@ extension RunError {
     }
 }
 
-/// A lock that is held for as long as this lives: ``RunLock`` cannot stand in an optional that is passed on.
-final class HeldLock {
-    private let lock: RunLock
-
-    init(_ path: String) throws(Errno) {
-        lock = try RunLock(path: path)
-    }
-}
-
 extension HungProcess {
     /// Beside the lock, which guards it.
     static func file(beside lock: String?) -> String? {
@@ -277,14 +268,14 @@ extension RunControl {
 
 extension RunOptions {
     /// nil with `--no-lock`, and where the folder of the default is missing.
-    func takeLock(_ reporter: Reporter) throws(RunError) -> HeldLock? {
+    func takeLock(_ reporter: Reporter) throws(RunError) -> RunLock? {
         if noLock { return nil }
         guard let file = lock ?? Self.defaultLock else {
             reporter.step("no lock: XDG_RUNTIME_DIR is not set")
             return nil
         }
         do throws(Errno) {
-            return try HeldLock(file)
+            return try RunLock(path: file)
         } catch .wouldBlock {
             throw RunError(
                 line: "another run holds the lock \(UntrustedText(file).escaped): wait for it to end", status: .locked)

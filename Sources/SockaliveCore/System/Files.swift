@@ -115,7 +115,7 @@ package enum OpenFiles {
 }
 
 /// One run at a time. The kernel releases the lock when its holder dies, however it dies (flock(2)).
-package struct RunLock: ~Copyable {
+package final class RunLock {
     private let descriptor: Int32
 
     /// Takes the lock without waiting. The file is created if it is missing, and never written to.

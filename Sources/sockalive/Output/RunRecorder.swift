@@ -58,7 +58,7 @@ struct RunRecorder {
                 { output in
                     var code: Int32 = 0
                     do throws(Errno) {
-                        let held = limits.noLock ? nil : try lock.map { path throws(Errno) in try HeldLock(path) }
+                        let held = limits.noLock ? nil : try lock.map { path throws(Errno) in try RunLock(path: path) }
                         defer { withExtendedLifetime(held) {} }
                         try AtomicFile.write(text, to: file, mode: 0o644)
                     } catch {
