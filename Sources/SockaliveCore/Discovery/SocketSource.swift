@@ -120,17 +120,14 @@ struct SocketTables {
         of namespace: NetworkNamespace, seenBy members: [ProcessHandle], inodes: Set<UInt64>?
     ) throws(SourceFailure) -> FoundRows {
         var rows = FoundRows()
-        var isUnread = false
         for member in members {
             WorkerProgress.enter(.socketTable, member.pid)
             do {
                 let read = try procfs.inNetworkFolder(of: member.pid) { folder in
                     try textRows(folder, of: namespace, inodes: inodes)
                 }
-                guard let read else {
-                    isUnread = isUnread || member.isAlive(procfs)
-                    continue
-                }
+                // Another process of the namespace shows the same table.
+                guard let read else { continue }
                 for row in read { rows.add(row) }
             } catch {
                 // What cannot be read is not "no".
@@ -139,7 +136,6 @@ struct SocketTables {
             // A process that ended meanwhile may have shown an empty table, or half of one.
             if member.isAlive(procfs) { return rows }
         }
-        if isUnread { throw SourceFailure(error: .resourceTemporarilyUnavailable, isOfText: true) }
         return rows
     }
 
@@ -161,6 +157,7 @@ struct SocketTables {
                 isMissing = true
             }
         }
+        let isCutOff = isMissing && procfs.hasEnded(process)
         var rows: [FoundRow] = []
         for (file, family) in files {
             let reader = SocketTableReader(family: family, accepts: selection.accepts(state:localPort:remotePort:))
@@ -170,7 +167,6 @@ struct SocketTables {
                 rows.append(FoundRow(row: row, namespace: namespace))
             }
         }
-        if isMissing, procfs.hasEnded(process) { return nil }
-        return rows
+        return isCutOff ? nil : rows
     }
 }

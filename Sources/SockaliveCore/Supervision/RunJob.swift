@@ -380,5 +380,5 @@ extension RunJob.Execution {
 }
 
 extension SocketFailure {
-    fileprivate var mayBeOfClosed: Bool { ["ESRCH", "ENOENT", "EAGAIN"].contains(code) }
+    fileprivate var mayBeOfClosed: Bool { ["ESRCH", "ENOENT"].contains(code) }
 }
