@@ -140,10 +140,10 @@ struct FDScan {
             let hasEnded = procfs.hasEnded(thread, of: pid)
             if hasEnded { ended.insert(thread) } else { hasRead = true }
             let own: DescriptorTable
-            do {
-                guard let table = try reading.get() else { continue }
-                own = table
-            } catch {
+            switch reading {
+            case .success(let table?): own = table
+            case .success(nil): continue
+            case .failure(let error):
                 let error = error as? Errno ?? .ioError
                 let isGone = hasEnded || error == .noSuchFileOrDirectory || error == .noSuchProcess
                 if !isGone { tables.threadError = error }

@@ -32,8 +32,7 @@ package final class ProcFS {
     ) throws -> Result {
         let file = try open(path)
         defer { close(file) }
-        let count = try fill(from: file, limit: limit)
-        return try buffer.withUnsafeBufferPointer { try body(UnsafeBufferPointer(rebasing: $0[..<count])) }
+        return try read(file, limit: limit, body)
     }
 
     /// A descriptor of a file. The caller closes it.
@@ -45,8 +44,10 @@ package final class ProcFS {
     }
 
     /// The same for an open file.
-    func read<Result>(_ file: Int32, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result) throws -> Result {
-        let count = try fill(from: file, limit: .max)
+    func read<Result>(
+        _ file: Int32, limit: Int = .max, _ body: (UnsafeBufferPointer<UInt8>) throws -> Result
+    ) throws -> Result {
+        let count = try fill(from: file, limit: limit)
         return try buffer.withUnsafeBufferPointer { try body(UnsafeBufferPointer(rebasing: $0[..<count])) }
     }
 

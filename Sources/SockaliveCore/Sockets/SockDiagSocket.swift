@@ -182,9 +182,12 @@ struct NetworkNamespaces {
         for pid in members {
             WorkerProgress.enter(.namespace, pid)
             let opened = procfs.inNetworkFolder(of: pid) { folder -> Int32? in
-                let file = openat(procfs.root.rawValue, "\(folder)/ns/net", O_RDONLY | O_CLOEXEC)
-                if file < 0 { lastError = Errno(rawValue: errno) }
-                return file < 0 ? nil : file
+                do throws(Errno) {
+                    return try procfs.open("\(folder)/ns/net")
+                } catch {
+                    lastError = error
+                    return nil
+                }
             }
             guard let file = opened else { continue }
             defer { close(file) }
@@ -209,13 +212,15 @@ extension ProcFS {
     func inNetworkFolder<Value, Failure: Error>(
         of pid: Int32, _ body: (String) throws(Failure) -> Value?
     ) throws(Failure) -> Value? {
-        for _ in 0..<50 {
+        for _ in 0..<Self.maxEndedThreads {
             let folder = networkFolder(of: pid)
             if let value = try body(folder) { return value }
             guard hasEnded(folder), threadCount(of: pid) > 1 else { return nil }
         }
         return nil
     }
+
+    private static var maxEndedThreads: Int { 50 }
 
     /// The folder that shows the process's network namespace: `PID`. If the main thread has exited, it has left its
     /// namespaces (kernel/exit.c, exit_task_namespaces); then it is `PID/task/TID` of a living thread.
